@@ -1,0 +1,20 @@
+"""vitbn: does BatchNorm help my Vision Transformer, where do I put it, and can I believe the answer?
+
+`from vitbn import ViT, ViTBNFFN, ViTBN` works without Hydra or Lightning; nothing heavy is imported before.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vitbn.models.vit import ViT, ViTBN, ViTBNFFN, VisionTransformer
+
+__version__ = "0.1.0"
+__all__ = ["ViT", "ViTBN", "ViTBNFFN", "VisionTransformer"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        from vitbn.models import vit
+
+        return getattr(vit, name)
+    raise AttributeError(f"module 'vitbn' has no attribute {name!r}")

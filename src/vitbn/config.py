@@ -1,0 +1,179 @@
+"""The keys people type: their types, choices and ranges, and one clear line when a value does not fit.
+
+Nothing here imports torch: a mistyped key must be reported within a second.
+"""
+
+import difflib
+import math
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.errors import CompactHydraException, MissingConfigException
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from vitbn.errors import InputError
+from vitbn.placements import PLACEMENTS, Kind, Pool, PosEmb, Slot, complete
+from vitbn.training.study import run_id
+
+
+class Accelerator(StrEnum):
+    """Where to train; `auto` takes the GPU if there is one."""
+
+    auto = "auto"
+    cpu = "cpu"
+    gpu = "gpu"
+
+
+@dataclass
+class TrainerConfig:
+    """Passed to Lightning's Trainer."""
+
+    accelerator: Accelerator = Accelerator.auto
+    devices: int = 1
+    precision: str = "32-true"
+
+
+@dataclass
+class CheckpointConfig:
+    """When to write checkpoints besides the end of every epoch."""
+
+    every_minutes: float = 10.0
+
+
+@dataclass
+class Schema:
+    """Root of the configuration; values and comments stand in conf/config.yaml."""
+
+    model: Any = MISSING
+    norm: dict[Slot, Kind] = field(default_factory=dict)
+    data: Any = MISSING
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    logger: Any = MISSING
+    depth: int = MISSING
+    lr: float = MISSING
+    pool: Pool = MISSING
+    pos_emb: PosEmb = MISSING
+    seed: int = MISSING
+    study: str = MISSING
+    epochs: int = MISSING
+    batch_size: int = MISSING
+    val_batch_size: int = MISSING
+    compile: bool = MISSING
+    rerun: bool = MISSING
+    runs: str = MISSING
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+
+
+Range = tuple[Callable[[Any], bool], str]
+_positive: Range = (lambda v: isinstance(v, int | float) and math.isfinite(v) and v > 0, "must be a number above 0")
+_counting: Range = (lambda v: isinstance(v, int) and v >= 1, "must be a whole number, at least 1")
+_natural: Range = (lambda v: isinstance(v, int) and v >= 0, "must be a whole number, at least 0")
+_fraction: Range = (lambda v: isinstance(v, int | float) and 0 <= v < 1, "must lie in [0, 1)")
+_PRECISIONS = ("32-true", "16-mixed", "bf16-mixed", "bf16-true", "64-true")
+
+RANGES: dict[str, Range] = {
+    "depth": _counting,
+    "lr": _positive,
+    "seed": _natural,
+    "epochs": _counting,
+    "batch_size": _counting,
+    "val_batch_size": _counting,
+    "checkpoint.every_minutes": _positive,
+    "trainer.devices": _counting,
+    "trainer.precision": (lambda v: v in _PRECISIONS, f"choose from {', '.join(_PRECISIONS)}"),
+    "study": (
+        lambda v: bool(re.fullmatch(r"[\w.+-]+", v)) and v.strip("."),
+        "must be a folder name of letters, digits, '.', '_', '+' and '-'",
+    ),
+    "data.holdout": _natural,
+    "model.patch_size": _counting,
+    "model.dim": _counting,
+    "model.heads": _counting,
+    "model.dim_head": _counting,
+    "model.mlp_dim": _counting,
+    "model.norm_eps": _positive,
+    "model.dropout": _fraction,
+    "model.emb_dropout": _fraction,
+}
+
+
+def check(cfg: DictConfig) -> None:
+    """Raise InputError for the first value that cannot be trained."""
+    plain(cfg)  # every interpolation resolves and nothing is missing
+    for key, (fits, rule) in RANGES.items():
+        value = OmegaConf.select(cfg, key)
+        if value is not None and not fits(value):
+            raise InputError(f"{key}={value}: {rule}")
+    patch = OmegaConf.select(cfg, "model.patch_size")
+    if patch is not None and cfg.data.image_size % patch:
+        side = cfg.data.image_size
+        divisors = ", ".join(str(d) for d in range(1, side + 1) if side % d == 0)
+        raise InputError(f"model.patch_size={patch}: does not divide the image size {side}; choose from {divisors}")
+    if cfg.pos_emb == PosEmb.pe1d and OmegaConf.select(cfg, "model.dim", default=0) % 2:
+        raise InputError(f"model.dim={cfg.model.dim}: pos_emb=pe1d needs an even number")
+
+
+def plain(cfg: DictConfig) -> dict[str, Any]:
+    """The configuration without Hydra's own part, resolved, as plain dicts, strings and numbers."""
+    tree = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])
+    return OmegaConf.to_container(tree, resolve=True, throw_on_missing=True, enum_to_str=True)  # type: ignore[return-value]
+
+
+def register() -> None:
+    """Tell Hydra the schema, the named placements and the resolver that names a run's folder."""
+    store = ConfigStore.instance()
+    store.store(name="schema", node=Schema)
+    for name, placement in PLACEMENTS.items():
+        store.store(group="norm", name=name, node={str(slot): str(kind) for slot, kind in complete(placement).items()})
+    OmegaConf.register_new_resolver(
+        "run_id", lambda *, _root_: run_id(plain(_root_)), replace=True
+    )  # `_root_` is how OmegaConf hands a resolver the whole configuration
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Turn bad input into one line on stderr and exit status 2; anything else passes through."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints and exits before its exceptions get here
+    try:
+        yield
+    except (InputError, CompactHydraException, OmegaConfBaseException) as error:
+        sys.stderr.write(f"error: {one_line(error)}\n")
+        raise SystemExit(2) from None
+
+
+def one_line(error: Exception) -> str:
+    """What is wrong, where and what to type instead."""
+    if isinstance(error, MissingConfigException) and error.options:
+        group, _, value = (error.missing_cfg_file or "").rpartition("/")
+        return f"{group}={value}: unknown; choose from {', '.join(sorted(error.options))}"
+    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+    text = re.sub(r"\s+", " ", str(cause).partition("\n    full_key")[0]).strip()
+    key = getattr(cause, "full_key", None)
+    if not key:
+        return text
+    typed = next((arg for arg in sys.argv[1:] if arg.lstrip("+~").split("=")[0] == key), key)
+    if re.search(r"not in struct|not in 'Schema'|^Key .* incompatible with the enum", text):
+        return f"{typed}: unknown key{_alternatives(cfg_key=key)}"
+    if expected := re.search(r"expected one of \[(.*)\]", text):
+        return f"{typed}: choose from {expected[1]}"
+    return f"{typed}: {text}"
+
+
+def _alternatives(cfg_key: str) -> str:
+    """The key that was probably meant, and all that can be typed in its place."""
+    parent, _, name = cfg_key.rpartition(".")
+    known = {"": [*Schema.__dataclass_fields__, "experiment"], "norm": list(Slot)}
+    if parent not in known:
+        return ""
+    prefix = f"{parent}." if parent else ""
+    close = difflib.get_close_matches(name, known[parent], n=1)
+    hint = f"; did you mean {prefix}{close[0]}?" if close else ";"
+    return f"{hint} The keys are {', '.join(prefix + key for key in known[parent])}"

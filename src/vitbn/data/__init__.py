@@ -1,0 +1,1 @@
+"""From files to augmented batches on the training device."""

@@ -1,0 +1,68 @@
+"""The data of one run: which images train, which validate, which test."""
+
+from functools import cached_property
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+
+from vitbn import keyed
+from vitbn.data.augment import draw
+from vitbn.data.batches import FixedBatches, TrainBatches
+from vitbn.data.sources import Source, Split, hold_out, load
+
+
+class ImageData(pl.LightningDataModule):
+    """`val/*` on the official test images under one fixed augmentation draw, or on `holdout` training images.
+
+    `test/*` on the clean official test images. The validation draw and the held-out images are the same for
+    every run of every model.
+    """
+
+    def __init__(
+        self, *, name: str, root: str, augment: bool, holdout: int, batch_size: int, val_batch_size: int, seed: int
+    ) -> None:
+        super().__init__()
+        self.name, self.root, self.augment, self.holdout = name, Path(root), augment, holdout
+        self.batch_size, self.val_batch_size, self.seed = batch_size, val_batch_size, seed
+
+    @cached_property
+    def source(self) -> Source:  # noqa: D102
+        return load(self.name, self.root)
+
+    @cached_property
+    def splits(self) -> tuple[Split, Split]:
+        """Training and validation images."""
+        train, test = self.source.train, self.source.test
+        return hold_out(train, self.holdout, self.name) if self.holdout else (train, test)
+
+    @property
+    def classes(self) -> tuple[str, ...]:  # noqa: D102
+        return self.source.classes
+
+    def setup(self, stage: str) -> None:
+        """Read the files, so that a bad one is named before training starts."""
+        _ = self.splits
+
+    def train_dataloader(self) -> TrainBatches:  # noqa: D102
+        return TrainBatches(
+            self.splits[0], batch_size=self.batch_size, seed=self.seed, augmented=self.augment, device=self._device
+        )
+
+    def val_dataloader(self) -> FixedBatches:  # noqa: D102
+        return FixedBatches(
+            self.splits[1], batch_size=self.val_batch_size, draws=self.validation_draws(), device=self._device
+        )
+
+    def test_dataloader(self) -> FixedBatches:  # noqa: D102
+        return FixedBatches(self.source.test, batch_size=self.val_batch_size, draws=None, device=self._device)
+
+    def validation_draws(self):  # noqa: ANN201, D102
+        if not self.augment:
+            return None
+        split = self.splits[1]
+        return draw(len(split), split.images.shape[-1], keyed.generator("validation", self.name, len(split)))
+
+    @property
+    def _device(self) -> torch.device:
+        return self.trainer.strategy.root_device if self.trainer else torch.device("cpu")

@@ -1,0 +1,35 @@
+"""Files that are either the old ones or the new ones, never something in between."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+
+def write(path: Path, fill: Callable[[BinaryIO], None]) -> None:
+    """Let `fill` write a temporary file in the same folder, fsync it, rename it to `path`, fsync the folder."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            fill(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def write_text(path: Path, text: str) -> None:
+    """The whole text, or the file as it was."""
+    write(path, lambda file: file.write(text.encode()) and None)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Indented JSON; NaN is refused, since no other tool could read it."""
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")

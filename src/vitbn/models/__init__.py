@@ -1,0 +1,1 @@
+"""Networks: torch only, ignorant of Lightning, Hydra and data."""

@@ -1,0 +1,128 @@
+"""Multi-head self-attention by two routes that compute the same function.
+
+Shape legend: B images, T tokens, D = dim, H heads, K = dim_head.
+
+standard  q, k, v = u W_q, u W_k, u W_v; softmax(q k^T / sqrt K) v W_o
+merged    softmax(u (W_q W_k^T) u^T / sqrt K) u (W_v W_o): the tokens themselves are keys and values,
+          shared by all heads, so k and v are never materialised
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vitbn.models.dropout import Dropout
+from vitbn.models.norm import make_norm
+
+
+def merged_is_cheaper(
+    images: int, tokens: int, dim: int, dim_head: int, *, products_ready: bool = False
+) -> bool:
+    """Whether the merged route needs fewer multiplications, per head and halved on both sides.
+
+    `products_ready`: the weight products are at hand (evaluation) and need not be paid for.
+    """
+    products = 0 if products_ready else dim * dim * dim_head
+    return images * tokens * dim * (dim + tokens) + products < images * tokens * dim_head * (2 * dim + tokens)
+
+
+class Attention(nn.Module):
+    """Self-attention: u (B, T, D) -> (B, T, D). The output projection is the identity for one head of K = D.
+
+    `route` is "auto" (the cost rule decides), "standard" or "merged". Norms on q and k leave only "standard".
+    """
+
+    def __init__(
+        self,
+        *,
+        dim: int,
+        heads: int,
+        dim_head: int,
+        dropout: float = 0.0,
+        qkv_bias: bool = False,
+        qk_norm: str = "none",
+        norm_eps: float = 1e-5,
+        route: str = "auto",
+    ) -> None:
+        super().__init__()
+        self.dim, self.heads, self.dim_head, self.scale = dim, heads, dim_head, dim_head**-0.5
+        self.route = route
+        self.to_qkv = nn.Linear(dim, 3 * heads * dim_head, bias=qkv_bias)
+        self.q_norm = make_norm(qk_norm, dim_head, norm_eps)
+        self.k_norm = make_norm(qk_norm, dim_head, norm_eps)
+        self.weights_dropout = Dropout(dropout)
+        project = heads > 1 or dim_head != dim
+        self.to_out = nn.Linear(heads * dim_head, dim) if project else nn.Identity()
+        self.out_dropout = Dropout(dropout) if project else nn.Identity()
+        self._cached: tuple[tuple, tuple[Tensor, ...]] | None = None
+
+    def forward(self, u: Tensor) -> Tensor:  # noqa: D102
+        return self.out_dropout(self.merged(u) if self.takes_merged(u) else self.standard(u))
+
+    def takes_merged(self, u: Tensor) -> bool:
+        """The route this input takes."""
+        if not isinstance(self.q_norm, nn.Identity) or self.route == "standard":
+            return False
+        ready = not self.training and not torch.is_grad_enabled()
+        return self.route == "merged" or merged_is_cheaper(
+            u.shape[0], u.shape[1], self.dim, self.dim_head, products_ready=ready
+        )
+
+    def standard(self, u: Tensor) -> Tensor:
+        """The usual formulation, before the output dropout."""
+        q, k, v = (
+            self.to_qkv(u).unflatten(-1, (3, self.heads, self.dim_head)).permute(2, 0, 3, 1, 4)
+        )  # B H T K
+        q, k = self.q_norm(q), self.k_norm(k)
+        if self.weights_dropout.active:
+            weights = (q @ k.transpose(-1, -2) * self.scale).softmax(-1)
+            mixed = (weights * self.weights_dropout.mask(weights.shape, weights)) @ v
+        else:
+            mixed = F.scaled_dot_product_attention(q, k, v, scale=self.scale)
+        return self.to_out(mixed.transpose(1, 2).flatten(2))  # B T (H K)
+
+    def merged(self, u: Tensor) -> Tensor:
+        """The same function through the weight products, before the output dropout."""
+        images, tokens, _ = u.shape
+        w_qk, b_qk, w_vo, b_vo, b_out = self._products()
+        y = F.linear(u, w_qk, b_qk).view(images, tokens * self.heads, self.dim)
+        weights = torch.bmm(y, u.transpose(1, 2)).softmax(
+            -1
+        )  # B (T H) T, no copy: keys are shared by the heads
+        if self.weights_dropout.active:
+            mask = self.weights_dropout.mask(torch.Size((images, self.heads, tokens, tokens)), weights)
+            weights = weights * mask.transpose(1, 2).reshape(weights.shape)
+        out = torch.bmm(weights, u).view(images, tokens, self.heads * self.dim) @ w_vo
+        if b_vo is not None:  # a value bias is weighted by the row sums: 1 unless dropout thinned them
+            out = out + weights.sum(-1).view(images, tokens, self.heads) @ b_vo
+        return out if b_out is None else out + b_out
+
+    def train(self, mode: bool = True) -> "Attention":  # noqa: D102
+        self._cached = None
+        return super().train(mode)
+
+    def _products(self) -> tuple[Tensor, ...]:
+        """Weight products, recomputed every training step so that gradients reach their factors."""
+        if self.training or torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return self._multiply()
+        state = tuple((p.data_ptr(), p._version) for p in self.parameters())
+        if self._cached is None or self._cached[0] != state:
+            self._cached = (state, self._multiply())
+        return self._cached[1]
+
+    def _multiply(self) -> tuple[Tensor, ...]:
+        """(W_qk (H D, D), its bias (H D,) or None, W_vo (H D, D), its bias (H, D) or None, output bias)."""
+        shape = (3, self.heads, self.dim_head)
+        w_q, w_k, w_v = self.to_qkv.weight.unflatten(0, shape)  # H K D each
+        w_qk = torch.bmm(w_k.transpose(1, 2), w_q) * self.scale  # H D D: rows index the key side
+        if isinstance(self.to_out, nn.Linear):
+            w_o = self.to_out.weight.view(self.dim, self.heads, self.dim_head).permute(1, 2, 0)  # H K D
+            w_vo, b_out = torch.bmm(w_v.transpose(1, 2), w_o), self.to_out.bias
+        else:
+            w_o, w_vo, b_out = None, w_v.transpose(1, 2), None
+        b_qk = b_vo = None
+        if self.to_qkv.bias is not None:  # a key bias shifts whole rows and cancels in the softmax
+            b_q, _, b_v = self.to_qkv.bias.view(shape)
+            b_qk = (torch.einsum("hk,hkd->hd", b_q, w_k) * self.scale).flatten()
+            b_vo = b_v if w_o is None else torch.einsum("hk,hkd->hd", b_v, w_o)
+        return w_qk.flatten(0, 1), b_qk, w_vo.flatten(0, 1), b_vo, b_out

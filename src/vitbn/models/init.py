@@ -1,0 +1,27 @@
+"""Initial weights as a function of the seed and the parameter's name."""
+
+import torch
+from torch import nn
+
+from vitbn.keyed import key
+
+
+@torch.no_grad()
+def initialize(net: nn.Module, seed: int) -> None:
+    """Draw every parameter from its module's own distribution, keyed by its full name.
+
+    Two networks with the same seed start from equal weights wherever names and shapes agree.
+    Modules say their distribution in `reset_parameters`, as torch's do.
+    """
+    drawn = {}
+    with torch.random.fork_rng(devices=[]):
+        for prefix, module in net.named_modules():
+            for name, parameter in module.named_parameters(recurse=False):
+                full = f"{prefix}.{name}" if prefix else name
+                if not callable(getattr(module, "reset_parameters", None)):
+                    raise TypeError(f"{type(module).__name__} owns {full} but has no reset_parameters")
+                torch.manual_seed(key(seed, "init", full))
+                module.reset_parameters()
+                drawn[parameter] = parameter.clone()
+    for parameter, value in drawn.items():
+        parameter.copy_(value)

@@ -1,0 +1,55 @@
+"""What happens around Hydra's jobs: every configuration is checked before the first one starts,
+and a sweep ends with the table of its runs."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.experimental.callback import Callback
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from omegaconf import DictConfig, OmegaConf
+
+from vitbn.config import check, explained, plain
+from vitbn.training import study
+
+log = logging.getLogger(__name__)
+
+
+class StudyCallback(Callback):
+    """Checks before the first job; the table after the last."""
+
+    def __init__(self) -> None:
+        self.runs: list[study.Run] = []
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Refuse bad values before a folder is made."""
+        with explained():
+            check(config)
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Refuse bad values in any job before the first one starts."""
+        with explained():
+            for job in jobs(config):
+                check(job)
+                self.runs.append(study.Run(plain(job)))
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Show what the sweep's runs came to."""
+        for folder in {run.study for run in self.runs}:
+            study.write_summary(folder)
+            study.print_table(folder, {run.folder for run in self.runs if run.study == folder})
+        if config.logger.name == "tensorboard":
+            log.info(f"curves: tensorboard --logdir {Path(config.runs)}")
+
+
+def jobs(config: DictConfig) -> list[DictConfig]:
+    """The configurations a sweep over listed values will train; none for sweepers that choose as they go."""
+    if config.hydra.sweeper._target_ != f"{BasicSweeper.__module__}.BasicSweeper":
+        return [config]
+    loader = GlobalHydra.instance().config_loader()
+    params = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
+    overrides = OverridesParser.create(loader).parse_overrides([*params, *config.hydra.overrides.task])
+    (batch,) = BasicSweeper.split_arguments(overrides, None)
+    return [loader.load_sweep_config(config, job) for job in batch]

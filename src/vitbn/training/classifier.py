@@ -1,0 +1,75 @@
+"""One LightningModule around any network that maps images to logits."""
+
+from functools import partial
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchmetrics import MeanMetric
+from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
+
+from vitbn.data.batches import Batch
+from vitbn.keyed import generator
+from vitbn.models.dropout import Dropout
+
+
+class Classifier(pl.LightningModule):
+    """Cross-entropy and top-1 accuracy of `net` under Adam; dropout masks keyed by (seed, step, layer)."""
+
+    def __init__(self, net: nn.Module, *, num_classes: int, lr: float, seed: int) -> None:
+        super().__init__()
+        self.net, self.lr, self.seed = net, lr, seed
+        for stage in ("train", "val", "test"):
+            # no NaN or range checks inside: they would make an accelerator wait at every step
+            self.add_module(f"{stage}_loss", MeanMetric(nan_strategy="disable"))
+            self.add_module(f"{stage}_acc", MulticlassAccuracy(num_classes, average="micro", validate_args=False))
+        self.confusion = MulticlassConfusionMatrix(num_classes, validate_args=False)
+        for name, module in net.named_modules():
+            if isinstance(module, Dropout):
+                module.draw = partial(self._uniform, name)
+
+    def _uniform(self, layer: str, shape: torch.Size) -> Tensor:
+        return torch.rand(shape, generator=generator(self.seed, "dropout", self.global_step, layer))
+
+    def forward(self, images: Tensor) -> Tensor:  # noqa: D102
+        return self.net(images)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: D102
+        return self._step("train", batch)[0]
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: D102
+        self._step("val", batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: D102
+        _, logits = self._step("test", batch)
+        self.confusion.update(logits, batch[1])
+
+    def on_train_epoch_end(self) -> None:  # noqa: D102
+        self._log_stage("train")
+
+    def on_validation_epoch_end(self) -> None:  # noqa: D102
+        self._log_stage("val")
+
+    def on_test_epoch_end(self) -> None:  # noqa: D102
+        self._log_stage("test")
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:  # noqa: D102
+        return torch.optim.Adam(self.parameters(), lr=self.lr, fused=True)
+
+    def values(self, stage: str) -> dict[str, Tensor]:
+        """Loss and accuracy of train, val or test so far, 0-dimensional."""
+        return {f"{stage}/{name}": getattr(self, f"{stage}_{name}").compute() for name in ("loss", "acc")}
+
+    def _step(self, stage: str, batch: Batch) -> tuple[Tensor, Tensor]:
+        images, labels = batch
+        logits = self.net(images)
+        loss = F.cross_entropy(logits, labels)
+        getattr(self, f"{stage}_loss").update(loss.detach(), len(labels))
+        getattr(self, f"{stage}_acc").update(logits.detach(), labels)
+        return loss, logits
+
+    def _log_stage(self, stage: str) -> None:
+        self.log_dict(self.values(stage))
+        for name in ("loss", "acc"):
+            getattr(self, f"{stage}_{name}").reset()

@@ -1,0 +1,57 @@
+"""What two runs must share for their difference to mean something, as short hashes."""
+
+import hashlib
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vitbn import keyed
+from vitbn.data.augment import Draws
+
+
+def digest(*tensors: Tensor) -> str:
+    """Twelve hex digits of the tensors' bytes."""
+    total = hashlib.sha256()
+    for tensor in tensors:
+        total.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()[:12]
+
+
+def fingerprint(net: nn.Module, *, seed: int, train_images: int, validation: Draws | None) -> dict[str, Any]:
+    """Parameter count, initial weights (all, and each by name), order of the images, validation draw."""
+    weights = {name: digest(parameter) for name, parameter in net.named_parameters()}
+    draws = () if validation is None else (validation.angle, validation.shift, validation.canvas, validation.offset)
+    return {
+        "parameters": sum(parameter.numel() for parameter in net.parameters()),
+        "init": digest(*net.parameters()),
+        "order": digest(keyed.order(seed, 0, train_images)),
+        "val": digest(*draws),
+        "weights": weights,
+    }
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Versions and hardware."""
+    import platform
+
+    import pytorch_lightning
+
+    if device.type == "cuda":
+        hardware = torch.cuda.get_device_name(device)
+    else:
+        hardware = f"{processor()}, {torch.get_num_threads()} threads"
+    versions = {"python": platform.python_version(), "torch": torch.__version__, "lightning": pytorch_lightning.__version__}
+    return {"versions": versions, "hardware": hardware}
+
+
+def processor() -> str:
+    """The processor's name as the system gives it."""
+    import platform
+    from pathlib import Path
+
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

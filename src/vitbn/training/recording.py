@@ -1,0 +1,175 @@
+"""What a run writes while it trains: metrics.csv, the images, gradients and confusion in TensorBoard, progress."""
+
+import csv
+import io
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback, RichProgressBar
+from pytorch_lightning.loggers import TensorBoardLogger
+from torch.utils.tensorboard.summary import hparams
+
+from vitbn import durable
+
+COLUMNS = ("epoch", "train/loss", "train/acc", "val/loss", "val/acc", "lr", "seconds")
+
+
+def epoch_values(trainer: pl.Trainer, classifier: Any) -> dict[str, torch.Tensor]:
+    """train/* and val/* of the epoch that ends: callbacks run before the classifier logs its training metrics."""
+    val = {name: trainer.callback_metrics[name] for name in ("val/loss", "val/acc")}
+    return {**classifier.values("train"), **val}
+
+
+class MetricsFile(Callback):
+    """metrics.csv: one row per finished epoch. The rows travel in the checkpoint, so a resumed run repeats none."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows: list[dict[str, Any]] = []
+        self._started = 0.0
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: D102
+        self._started = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: D102
+        measured = {name: value.item() for name, value in epoch_values(trainer, pl_module).items()}
+        lr = trainer.optimizers[0].param_groups[0]["lr"]
+        seconds = round(time.perf_counter() - self._started, 3)
+        self.rows.append({"epoch": trainer.current_epoch + 1, **measured, "lr": lr, "seconds": seconds})
+        text = io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        durable.write_text(self.path, text.getvalue())
+
+    def state_dict(self) -> dict[str, Any]:  # noqa: D102
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:  # noqa: D102
+        self.rows = list(state_dict["rows"])
+
+
+class Pictures(Callback):
+    """TensorBoard: augmented training images, learning rate, the epoch's mean gradient norm, the test confusion."""
+
+    def __init__(self, classes: tuple[str, ...]) -> None:
+        self.classes = classes
+        self._norms: list[torch.Tensor] = []
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:  # noqa: D102
+        if trainer.global_step == 0:
+            from torchvision.utils import make_grid
+
+            grid = make_grid(batch[0][:64], nrow=8, padding=1, pad_value=0.5)
+            pl_module.logger.experiment.add_image("augmented training images", grid)
+
+    def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Any) -> None:  # noqa: D102
+        gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
+        self._norms.append(torch.nn.utils.get_total_norm(gradients))
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: D102
+        pl_module.log("gradient norm", torch.stack(self._norms).mean())
+        pl_module.log("lr", trainer.optimizers[0].param_groups[0]["lr"])
+        self._norms.clear()
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: D102
+        figure = confusion_figure(pl_module.confusion.compute().cpu(), self.classes)
+        pl_module.logger.experiment.add_figure("test confusion", figure, trainer.global_step)
+
+
+def confusion_figure(counts: torch.Tensor, classes: tuple[str, ...]) -> Any:
+    """Counts (true, predicted) as a matplotlib figure, shaded by the share of the true class."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 5.5), layout="constrained")
+    axes = figure.add_subplot()
+    share = counts / counts.sum(1, keepdim=True).clamp(min=1)
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    axes.set(xlabel="predicted", ylabel="true", xticks=range(len(classes)), yticks=range(len(classes)))
+    axes.set_xticklabels(classes, rotation=90 if max(map(len, classes)) > 2 else 0)
+    axes.set_yticklabels(classes)
+    for i, j in counts.nonzero().tolist():
+        color = "white" if share[i, j] > 0.6 else "black"
+        axes.text(j, i, int(counts[i, j]), ha="center", va="center", fontsize=7, color=color)
+    return figure
+
+
+class Events(TensorBoardLogger):
+    """Event files straight in the run's folder, with the swept keys in the HParams tab."""
+
+    def __init__(self, folder: Path, keys: dict[str, Any]) -> None:
+        super().__init__(save_dir=folder, name="", version="", default_hp_metric=False)
+        self.keys = keys
+
+    def announce(self) -> None:
+        """Tell the HParams tab which keys and metrics belong together, without adding points to their curves."""
+        for summary in hparams(self.keys, {"val/acc": 0.0, "val/loss": 0.0, "test/acc": 0.0}):
+            self.experiment.file_writer.add_summary(summary)
+
+    def save(self) -> None:
+        """Flush; Lightning's own hparams.yaml would say less than the run's config.yaml."""
+        self.experiment.flush()
+
+
+class Progress(RichProgressBar):
+    """The bar with the current val/acc and the images per second of this epoch."""
+
+    def __init__(self) -> None:
+        super().__init__(refresh_rate=10)
+        self._speed = Speed()
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: D102
+        self._speed = Speed()
+        super().on_train_epoch_start(trainer, pl_module)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:  # noqa: D102
+        self._speed.count(len(batch[1]))
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:  # noqa: D102
+        accuracy = trainer.callback_metrics.get("val/acc")
+        shown = {} if accuracy is None else {"val/acc": f"{accuracy:.2%}"}
+        return {**shown, "images/s": f"{self._speed():,.0f}"}
+
+
+class EpochLines(Callback):
+    """One line per epoch, for logs and pipes where a bar cannot redraw itself."""
+
+    def __init__(self) -> None:
+        self._speed = Speed()
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: D102
+        self._speed = Speed()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:  # noqa: D102
+        self._speed.count(len(batch[1]))
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: D102
+        m = epoch_values(trainer, pl_module)
+        epoch = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
+        losses = f"train/loss {m['train/loss']:.4f}  val/loss {m['val/loss']:.4f}  val/acc {m['val/acc']:.2%}"
+        print(f"{epoch}  {losses}  {self._speed():,.0f} images/s", flush=True)
+
+
+class Speed:
+    """Images per second between the first and the last count."""
+
+    def __init__(self) -> None:
+        self.images, self.started = 0, time.perf_counter()
+        self.last = self.started
+
+    def count(self, images: int) -> None:
+        """So many more images are done."""
+        self.images, self.last = self.images + images, time.perf_counter()
+
+    def __call__(self) -> float:
+        return self.images / max(self.last - self.started, 1e-9)
+
+
+def progress() -> Callback:
+    """A bar for a terminal, lines for anything else."""
+    return Progress() if sys.stdout.isatty() else EpochLines()

@@ -1,0 +1,161 @@
+"""A study on disk: how a run is named, what is in its folder, and the table of all runs. Imports no torch.
+
+runs/<study>/<run_id>/{config.yaml, metrics.csv, result.json, checkpoints/, events.out.tfevents.*}
+"""
+
+import csv
+import hashlib
+import io
+import json
+import math
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vitbn import durable
+
+# What cannot change a result is not part of a run's identity.
+OMITTED = ("study", "runs", "rerun", "logger", "checkpoint", "data.root", "trainer.accelerator", "trainer.devices")
+SUMMARY_SECONDS = 30  # summary.csv is refreshed at most this often while a sweep is going
+
+
+def config_hash(config: dict[str, Any]) -> str:
+    """Eight hex digits of everything in the configuration that affects results."""
+
+    def kept(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+        return {
+            key: kept(value, f"{prefix}{key}.") if isinstance(value, dict) else value
+            for key, value in tree.items()
+            if f"{prefix}{key}" not in OMITTED
+        }
+
+    return hashlib.sha256(json.dumps(kept(config), sort_keys=True).encode()).hexdigest()[:8]
+
+
+def run_id(config: dict[str, Any]) -> str:
+    """<model>-d<depth>-lr<lr>-s<seed>-<hash>: readable, and different whenever a result could be."""
+    model, depth, lr, seed = config["model"]["name"], config["depth"], config["lr"], config["seed"]
+    return f"{model}-d{depth}-lr{lr:g}-s{seed}-{config_hash(config)}"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: its configuration (plain dicts) and its folder."""
+
+    config: dict[str, Any]
+
+    @cached_property
+    def id(self) -> str:  # noqa: D102
+        return run_id(self.config)
+
+    @property
+    def study(self) -> Path:  # noqa: D102
+        return Path(self.config["runs"]) / self.config["study"]
+
+    @property
+    def folder(self) -> Path:  # noqa: D102
+        return self.study / self.id
+
+    @property
+    def labels(self) -> dict[str, Any]:
+        """The keys people sweep, flat."""
+        typed = {key: self.config[key] for key in ("depth", "lr", "pool", "pos_emb", "seed")}
+        return {"model": self.config["model"]["name"], "data": self.config["data"]["name"], **typed}
+
+    @property
+    def last_checkpoint(self) -> Path:  # noqa: D102
+        return self.folder / "checkpoints" / "last.ckpt"
+
+    def result(self) -> dict[str, Any] | None:
+        """What result.json says; None as long as there is none."""
+        return read_result(self.folder)
+
+    def begin(self) -> None:
+        """Make the folder; with `rerun=true`, forget what an earlier training left there."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if self.config["rerun"]:
+            stale = ["result.json", "metrics.csv", "events.out.tfevents.*", "checkpoints/*.ckpt"]
+            for path in (path for pattern in stale for path in self.folder.glob(pattern)):
+                path.unlink()
+        durable.write_text(self.folder / "config.yaml", yaml.safe_dump(self.config, sort_keys=False))
+
+    def finish(self, status: str, **content: Any) -> None:
+        """Write result.json and bring the study's summary up to date if that is due."""
+        result = {"status": status, **content, "config_hash": config_hash(self.config), "run": self.labels}
+        durable.write_json(self.folder / "result.json", finite(result))
+        summary = self.study / "summary.csv"
+        if not summary.exists() or time.time() - summary.stat().st_mtime > SUMMARY_SECONDS:
+            write_summary(self.study)
+
+
+def read_result(folder: Path) -> dict[str, Any] | None:
+    """The run's result.json, or None if it has none."""
+    try:
+        return json.loads((folder / "result.json").read_text())
+    except FileNotFoundError:
+        return None
+
+
+def finite(tree: Any) -> Any:
+    """The same tree with NaN and infinities as None: JSON has no word for them."""
+    if isinstance(tree, dict):
+        return {key: finite(value) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [finite(value) for value in tree]
+    return None if isinstance(tree, float) and not math.isfinite(tree) else tree
+
+
+COLUMNS = (
+    "run_id", "status", "data", "model", "depth", "lr", "pool", "pos_emb", "seed", "epochs", "val/acc", "test/acc", "seconds",
+)  # fmt: skip
+
+
+def row(folder: Path) -> dict[str, Any]:
+    """One run as a row of COLUMNS; a run without a result is `unfinished`."""
+    result = read_result(folder) or {"status": "unfinished"}
+    flat = {"run_id": folder.name, **result, **result.get("run", {}), **(result.get("metrics") or {})}
+    return {column: flat.get(column) for column in COLUMNS}
+
+
+def rows(folders: Iterable[Path]) -> list[dict[str, Any]]:
+    """Rows of several runs, those to be compared next to each other."""
+    keys = ("data", "depth", "lr", "pool", "pos_emb", "seed", "model")
+    return sorted(map(row, folders), key=lambda r: [(r[k] is None, r[k] if r[k] is not None else 0) for k in keys])
+
+
+def run_folders(study: Path) -> list[Path]:
+    """The folders of a study that hold a run."""
+    return sorted(path.parent for path in study.glob("*/config.yaml"))
+
+
+def write_summary(study: Path) -> None:
+    """summary.csv: one row per run of the study."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows(run_folders(study)))
+    durable.write_text(study / "summary.csv", text.getvalue())
+
+
+def print_table(study: Path, folders: Iterable[Path]) -> None:
+    """The runs as a table in the terminal; columns in which nothing differs are named once above it."""
+    from rich.console import Console
+    from rich.table import Table
+
+    found = rows(folders)
+    names = ["model", "data", "depth", "lr", "pool", "pos_emb", "seed"]
+    shown = [n for n in names if n == "model" or len({r[n] for r in found}) > 1]
+    constant = ", ".join(f"{n}={found[0][n]}" for n in names if n not in shown and found[0][n] is not None)
+    table = Table(title=f"{study}  {constant}", title_justify="left", title_style="bold")
+    for column in (*shown, "status", "val/acc", "test/acc", "seconds"):
+        table.add_column(column, justify="left" if column in ("model", "data", "pool", "pos_emb", "status") else "right")
+    formats = {"val/acc": "{:.2%}", "test/acc": "{:.2%}", "seconds": "{:.1f}"}
+    for r in found:
+        cells = ["–" if r[c.header] is None else formats.get(str(c.header), "{}").format(r[c.header]) for c in table.columns]
+        table.add_row(*cells)
+    Console().print(table)

@@ -1,0 +1,32 @@
+import struct
+from pathlib import Path
+
+import pytest
+import torch
+
+ARTICLE = {
+    "image_size": 28, "patch_size": 7, "num_classes": 10, "channels": 1, "dim": 64, "depth": 6, "heads": 8,
+    "dim_head": 64, "mlp_dim": 128, "pool": "cls", "dropout": 0.0, "emb_dropout": 0.0, "pos_emb": "learn",
+}  # fmt: skip
+TINY = {**ARTICLE, "dim": 16, "depth": 2, "heads": 2, "dim_head": 8, "mlp_dim": 24}
+
+
+def write_idx(path: Path, values: torch.Tensor) -> None:
+    header = bytes((0, 0, 8, values.dim())) + struct.pack(f">{values.dim()}I", *values.shape)
+    path.write_bytes(header + values.to(torch.uint8).numpy().tobytes())
+
+
+@pytest.fixture(scope="session")
+def clothes(tmp_path_factory) -> Path:
+    """A data root with a small made-up data set in Fashion-MNIST's place: class k has a bright row k."""
+    root = tmp_path_factory.mktemp("clothes")
+    raw = root / "FashionMNIST" / "raw"
+    raw.mkdir(parents=True)
+    generator = torch.Generator().manual_seed(0)
+    for prefix, count in (("train", 300), ("t10k", 100)):
+        labels = torch.arange(count) % 10
+        images = torch.randint(0, 120, (count, 28, 28), generator=generator)
+        images[torch.arange(count), 9 + labels] = 255
+        write_idx(raw / f"{prefix}-images-idx3-ubyte", images)
+        write_idx(raw / f"{prefix}-labels-idx1-ubyte", labels)
+    return root

@@ -1,0 +1,240 @@
+"""The oracle is torchvision's v2 functional, one float image at a time with the same draws."""
+
+import pytest
+import torch
+import torchvision.transforms.v2.functional as F
+from torch import Tensor
+from torchvision.transforms import InterpolationMode
+
+from vitbn.data.augment import Draws, _resize_table, augment, draw, to_float
+
+NEAREST, BILINEAR = InterpolationMode.NEAREST, InterpolationMode.BILINEAR
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def random_images(count: int, side: int = 28, channels: int = 1, seed: int = 1) -> Tensor:
+    """Never black, so that a zero always comes from outside the image."""
+    return torch.randint(1, 256, (count, channels, side, side), dtype=torch.uint8, generator=generator(seed))
+
+
+def gradient_images(count: int, side: int = 28) -> Tensor:
+    """Neighbours always differ, along rows, columns and diagonals; each image has its own phase."""
+    row, column = torch.arange(side)[:, None], torch.arange(side)
+    phase = torch.arange(count)[:, None, None]
+    return ((7 * row + 60 * column + phase) % 255 + 1).to(torch.uint8)[:, None]
+
+
+def unzoomed(draws: Draws, side: int = 28) -> Draws:
+    return Draws(
+        draws.angle, draws.shift, torch.full_like(draws.canvas, side), torch.zeros_like(draws.offset)
+    )
+
+
+def only_zoom(count: int, side: int = 28, seed: int = 2) -> Draws:
+    """Every image zoomed, canvas sides cycling through all of 2 S … 3 S, offsets up to the far corner."""
+    canvas = 2 * side + torch.arange(count) % (side + 1)
+    u = torch.rand(count, 2, generator=generator(seed))
+    offset = ((canvas - side + 1)[:, None] * u).long()
+    offset[-2], offset[-1] = 0, canvas[-1] - side
+    return Draws(torch.zeros(count, dtype=torch.float64), torch.zeros_like(offset), canvas, offset)
+
+
+def oracle(images: Tensor, draws: Draws) -> Tensor:
+    side, out = images.shape[-1], []
+    for i, image in enumerate(images):
+        x = F.to_dtype(image, torch.float32, scale=True)
+        x = F.rotate(x, draws.angle[i].item(), interpolation=NEAREST, fill=0)
+        shift = draws.shift[i].tolist()
+        x = F.affine(
+            x, angle=0.0, translate=shift, scale=1.0, shear=[0.0, 0.0], interpolation=NEAREST, fill=0
+        )
+        canvas, (left, top) = int(draws.canvas[i]), draws.offset[i].tolist()
+        if canvas > side:
+            x = F.pad(x, [left, top, canvas - side - left, canvas - side - top], fill=0)
+            x = F.resize(x, [side, side], interpolation=BILINEAR, antialias=True)
+        out.append(x)
+    return torch.stack(out)
+
+
+@pytest.mark.parametrize("images", [random_images(1500), gradient_images(1500)], ids=["random", "gradient"])
+def test_rotation_and_translation_equal_torchvision_in_every_pixel(images):
+    draws = unzoomed(draw(len(images), 28, generator()))
+    assert torch.equal(augment(images, draws), oracle(images, draws))
+
+
+@pytest.mark.parametrize("side", [1, 2, 9, 27, 32, 65])
+def test_whole_pipeline_at_other_sides(side):
+    images, draws = random_images(60, side), draw(60, side, generator(3))
+    out, expected = augment(images, draws), oracle(images, draws)
+    zoomed = draws.canvas > side
+    assert zoomed.any()
+    assert torch.equal(out[~zoomed], expected[~zoomed])
+    torch.testing.assert_close(out, expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_whole_pipeline(channels):
+    images, draws = random_images(600, channels=channels), draw(600, 28, generator(4))
+    out = augment(images, draws)
+    assert out.shape == images.shape and out.dtype == torch.float32
+    torch.testing.assert_close(out, oracle(images, draws), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "images", [random_images(58), gradient_images(58), torch.full((58, 1, 28, 28), 255, dtype=torch.uint8)]
+)
+def test_zoom_equals_torchvision_for_every_canvas(images):
+    draws = only_zoom(58)
+    out = augment(images, draws)
+    torch.testing.assert_close(out, oracle(images, draws), atol=1e-6, rtol=0)
+    assert out.min() >= 0 and out.max() <= 1
+
+
+@pytest.mark.parametrize("side", [1, 9, 28, 65])
+def test_resize_of_an_unzoomed_image_is_the_identity(side):
+    """On an accelerator every image goes through the resize."""
+    table = _resize_table(side, torch.device("cpu"))
+    assert torch.equal(table[0, :side], torch.eye(side)) and not table[0, side:].any()
+    assert len(table) == side + 2
+
+
+def test_large_angles_and_shifts():
+    """Quarter turns, where torchvision takes another path, and translations that leave little or nothing."""
+    angles = torch.tensor([0, 20, -20, 45, -45, 90, -90, 135, 180, 270, 360, -0.0], dtype=torch.float64)
+    shifts = torch.tensor([[0, 0], [27, 0], [0, -27], [-14, 13], [28, 28], [-40, 40], [99, -99]])
+    angle, shift = angles.repeat_interleave(len(shifts)), shifts.repeat(len(angles), 1)
+    canvas = torch.full((len(angle),), 28)
+    draws, images = Draws(angle, shift, canvas, torch.zeros_like(shift)), gradient_images(len(angle))
+    assert torch.equal(augment(images, draws), oracle(images, draws))
+
+
+def test_nothing_drawn_is_to_float():
+    images, zeros = random_images(5), torch.zeros(5, 2, dtype=torch.long)
+    draws = Draws(torch.zeros(5, dtype=torch.float64), zeros, torch.full((5,), 28), zeros)
+    assert torch.equal(augment(images, draws), to_float(images))
+
+
+def test_to_float_equals_torchvision():
+    images = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
+    assert torch.equal(to_float(images), F.to_dtype(images, torch.float32, scale=True))
+    assert images.dtype == torch.uint8
+
+
+def test_image_does_not_depend_on_its_batch():
+    images, draws = random_images(700), draw(700, 28, generator(5))
+    whole = augment(images, draws)
+    order = torch.randperm(700, generator=generator(6))
+    torch.testing.assert_close(augment(images[order], draws[order]), whole[order], atol=1e-6, rtol=0)
+    for i in range(0, 700, 35):
+        torch.testing.assert_close(
+            augment(images[i : i + 1], draws[i : i + 1])[0], whole[i], atol=1e-6, rtol=0
+        )
+        if draws.canvas[i] == 28:
+            assert torch.equal(augment(images[i : i + 1], draws[i : i + 1])[0], whole[i])
+
+
+def test_images_are_not_written_to():
+    images, draws = random_images(50), draw(50, 28, generator())
+    copy = images.clone()
+    augment(images, draws)
+    assert torch.equal(images, copy)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_empty_batch(channels):
+    out = augment(random_images(0, channels=channels), draw(0, 28, generator()))
+    assert out.shape == (0, channels, 28, 28)
+
+
+def test_matmul_precision_and_default_dtype_change_nothing():
+    """ "medium" lets a CPU multiply float32 in bfloat16 and a GPU in TF32."""
+    images, draws = random_images(200), draw(200, 28, generator(7))
+    expected = augment(images, draws)
+    precision, dtype = torch.get_float32_matmul_precision(), torch.get_default_dtype()
+    try:
+        torch.set_float32_matmul_precision("medium")
+        assert torch.equal(augment(images, draws), expected)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert torch.equal(augment(images, draws), expected)
+        torch.set_default_dtype(torch.float64)
+        assert torch.equal(augment(images, draws), expected)
+    finally:
+        torch.set_float32_matmul_precision(precision)
+        torch.set_default_dtype(dtype)
+
+
+def test_draws_have_the_articles_ranges():
+    draws = draw(20_000, 28, generator(8))
+    assert draws.angle.dtype == torch.float64 and draws.angle.abs().max() <= 20
+    assert draws.angle.min() < -19.9 and draws.angle.max() > 19.9 and abs(draws.angle.mean()) < 0.5
+    # round(u) for u in ±5.6: the outermost pixels are drawn as well, a little more rarely than the others.
+    for axis in (0, 1):
+        values, counts = draws.shift[:, axis].unique(return_counts=True)
+        assert values.tolist() == list(range(-6, 7))
+        assert (counts[1:-1] / 20_000).sub(1 / 11.2).abs().max() < 0.01
+        assert (counts[[0, -1]] / 20_000).sub(0.1 / 11.2).abs().max() < 0.004
+    zoomed = draws.canvas != 28
+    assert abs(zoomed.float().mean() - 0.2) < 0.01
+    assert draws.canvas[zoomed].unique().tolist() == list(range(56, 84))
+    assert (draws.offset[~zoomed] == 0).all() and (draws.offset >= 0).all()
+    space = (draws.canvas - 28)[zoomed, None]
+    assert (draws.offset[zoomed] <= space).all()
+    assert (draws.offset[zoomed] / space).mean(0).sub(0.5).abs().max() < 0.03
+    parameters = torch.cat([draws.angle[:, None], draws.shift, draws.canvas[:, None]], 1)[~zoomed, :3]
+    assert torch.corrcoef(parameters.T).fill_diagonal_(0).abs().max() < 0.03
+
+
+def fields(draws: Draws) -> tuple[Tensor, ...]:
+    return draws.angle, draws.shift, draws.canvas, draws.offset
+
+
+def same(a: Draws, b: Draws) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(fields(a), fields(b), strict=True))
+
+
+def test_draws_are_a_function_of_the_generator():
+    draws = draw(300, 28, generator(9))
+    assert same(draws, draw(300, 28, generator(9)))
+    assert not same(draws, draw(300, 28, generator(10)))
+    assert same(draws[:17], draw(17, 28, generator(9))), "a sample's row depends on the number of samples"
+    # 7 float64 numbers a sample and nothing else: a generator goes on where it stopped.
+    one = generator(9)
+    assert same(draw(100, 28, one), draws[:100]) and same(draw(200, 28, one), draws[100:])
+
+
+def test_draws_index_and_move():
+    draws = draw(10, 28, generator())
+    rows = torch.tensor([3, 1, 7])
+    assert all(torch.equal(x, y[rows]) for x, y in zip(fields(draws[rows]), fields(draws), strict=True))
+    assert same(draws.to("cpu"), draws)
+
+
+@pytest.mark.parametrize(
+    ("images", "count", "message"),
+    [
+        (torch.zeros(2, 1, 28, 27, dtype=torch.uint8), 2, r"\(2, 1, 28, 27\)"),
+        (torch.zeros(2, 28, 28, dtype=torch.uint8), 2, r"\(2, 28, 28\)"),
+        (torch.zeros(2, 1, 28, 28), 2, "float32"),
+        (torch.zeros(2, 1, 28, 28, dtype=torch.uint8), 3, "3 draws for 2 images"),
+    ],
+)
+def test_bad_input_is_named(images, count, message):
+    with pytest.raises(ValueError, match=message):
+        augment(images, draw(count, 28, generator()))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("moved", [False, True], ids=["draws on the CPU", "draws on the GPU"])
+def test_gpu_equals_cpu(moved):
+    images, draws = random_images(6000), draw(6000, 28, generator(11))
+    expected = augment(images, draws)
+    out = augment(images.cuda(), draws.to("cuda") if moved else draws)
+    assert out.device.type == "cuda"
+    out, zoomed = out.cpu(), draws.canvas > 28
+    different = (out[~zoomed] != expected[~zoomed]).float().mean()
+    assert different <= 1e-5
+    # A nearest pixel chosen otherwise moves one of the zoomed image's few hundred values.
+    assert ((out[zoomed] - expected[zoomed]).abs() > 1e-5).float().mean() <= 1e-4

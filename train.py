@@ -1,0 +1,102 @@
+"""Train one configuration, or sweep over many.
+
+python train.py model=vitbnffn depth=6
+python train.py -m model=vit,vitbnffn depth=4,5,6,7 seed=0,1,2
+"""
+
+import logging
+import sys
+import time
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig
+
+from vitbn import config
+from vitbn.training.study import Run
+
+log = logging.getLogger("vitbn")
+config.register()
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+def main(cfg: DictConfig) -> float | None:
+    """One job: skip it if it is done, else train it and write its result. Returns val/acc."""
+    run = Run(config.plain(cfg))
+    result = run.result()
+    if result is not None and not cfg.rerun:
+        log.info(f"{run.folder}: {result['status']}, skipped (rerun=true trains it again)")
+    else:
+        log.info(f"{run.folder}")
+        run.begin()
+        started = time.perf_counter()
+        with config.explained():
+            result = train(run)
+        run.finish("done", **result, seconds=round(time.perf_counter() - started, 3))
+    return result["metrics"]["val/acc"]
+
+
+def train(run: Run) -> dict[str, Any]:
+    """data -> network -> callbacks -> logger -> trainer -> fit -> test -> what result.json says."""
+    import pytorch_lightning as pl
+    from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+    from vitbn.data.datamodule import ImageData
+    from vitbn.errors import InputError
+    from vitbn.models.build import build
+    from vitbn.training import checkpoint, recording
+    from vitbn.training.classifier import Classifier
+    from vitbn.training.fingerprint import environment, fingerprint
+
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # set to INFO by its import
+    cfg = run.config
+    data = ImageData(
+        **{key: cfg["data"][key] for key in ("name", "root", "augment", "holdout")},
+        **{key: cfg[key] for key in ("batch_size", "val_batch_size", "seed")},
+    )
+    data.setup("fit")
+    net = build(cfg["model"], seed=cfg["seed"])
+    prints = fingerprint(
+        net, seed=cfg["seed"], train_images=len(data.splits[0]), validation=data.validation_draws()
+    )
+    if cfg["compile"]:
+        net.compile()
+    classifier = Classifier(net, num_classes=len(data.classes), lr=cfg["lr"], seed=cfg["seed"])
+
+    callbacks = [recording.MetricsFile(run.folder / "metrics.csv"), recording.progress()]
+    callbacks += checkpoint.callbacks(run.folder, cfg["checkpoint"]["every_minutes"])
+    logger: Any = False
+    if cfg["logger"]["name"] == "tensorboard":
+        logger = recording.Events(run.folder, run.labels)
+        logger.announce()
+        callbacks.append(recording.Pictures(data.classes))
+
+    try:
+        trainer = pl.Trainer(
+            **cfg["trainer"], max_epochs=cfg["epochs"], logger=logger, callbacks=callbacks,
+            plugins=[checkpoint.DurableCheckpointIO()], default_root_dir=run.folder, num_sanity_val_steps=0,
+            enable_model_summary=False,
+            enable_progress_bar=sys.stdout.isatty(), use_distributed_sampler=False, log_every_n_steps=1,
+        )  # fmt: skip
+    except MisconfigurationException as error:
+        raise InputError(f"trainer={cfg['trainer']}: {error}") from None
+    resume = str(run.last_checkpoint) if run.last_checkpoint.exists() else None
+    trainer.fit(classifier, data, ckpt_path=resume)
+    trainer.test(classifier, data, verbose=False)
+
+    last = callbacks[0].rows[-1]
+    metrics = {name: last[name] for name in ("train/loss", "train/acc", "val/loss", "val/acc")}
+    metrics |= {name: trainer.callback_metrics[name].item() for name in ("test/loss", "test/acc")}
+    return {
+        "metrics": metrics,
+        "epochs": len(callbacks[0].rows),
+        "error": None,
+        "fingerprint": prints,
+        "confusion": classifier.confusion.compute().tolist(),
+        **environment(trainer.strategy.root_device),
+    }
+
+
+if __name__ == "__main__":
+    with config.explained():
+        sys.exit(main())
