@@ -39,7 +39,7 @@ def main(cfg: DictConfig) -> float | None:
 def train(run: Run) -> dict[str, Any]:
     """data -> network -> callbacks -> logger -> trainer -> fit -> test -> what result.json says."""
     import pytorch_lightning as pl
-    from pytorch_lightning.utilities.exceptions import MisconfigurationException
+    import torch
 
     from vitbn.data.datamodule import ImageData
     from vitbn.errors import InputError
@@ -50,46 +50,44 @@ def train(run: Run) -> dict[str, Any]:
 
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # set to INFO by its import
     cfg = run.config
+    if cfg["trainer"]["accelerator"] == "gpu" and not torch.accelerator.is_available():
+        raise InputError("trainer.accelerator=gpu: no GPU here; use trainer=cpu, or trainer=default for what is there")
     data = ImageData(
         **{key: cfg["data"][key] for key in ("name", "root", "augment", "holdout")},
         **{key: cfg[key] for key in ("batch_size", "val_batch_size", "seed")},
     )
     data.setup("fit")
     net = build(cfg["model"], seed=cfg["seed"])
-    prints = fingerprint(
-        net, seed=cfg["seed"], train_images=len(data.splits[0]), validation=data.validation_draws()
-    )
+    prints = fingerprint(net, seed=cfg["seed"], train_images=len(data.splits[0]), validation=data.validation_draws())
     if cfg["compile"]:
         net.compile()
     classifier = Classifier(net, num_classes=len(data.classes), lr=cfg["lr"], seed=cfg["seed"])
 
-    callbacks = [recording.MetricsFile(run.folder / "metrics.csv"), recording.progress()]
+    metrics_file = recording.MetricsFile(run.folder / "metrics.csv")
+    callbacks: list[pl.Callback] = [metrics_file, recording.progress()]
     callbacks += checkpoint.callbacks(run.folder, cfg["checkpoint"]["every_minutes"])
     logger: Any = False
     if cfg["logger"]["name"] == "tensorboard":
         logger = recording.Events(run.folder, run.labels)
         logger.announce()
-        callbacks.append(recording.Pictures(data.classes))
+        callbacks.append(recording.Pictures(logger, data.classes))
 
-    try:
-        trainer = pl.Trainer(
-            **cfg["trainer"], max_epochs=cfg["epochs"], logger=logger, callbacks=callbacks,
-            plugins=[checkpoint.DurableCheckpointIO()], default_root_dir=run.folder, num_sanity_val_steps=0,
-            enable_model_summary=False,
-            enable_progress_bar=sys.stdout.isatty(), use_distributed_sampler=False, log_every_n_steps=1,
-        )  # fmt: skip
-    except MisconfigurationException as error:
-        raise InputError(f"trainer={cfg['trainer']}: {error}") from None
+    trainer = pl.Trainer(
+        **cfg["trainer"], max_epochs=cfg["epochs"], logger=logger, callbacks=callbacks,
+        plugins=[checkpoint.DurableCheckpointIO()], default_root_dir=run.folder, num_sanity_val_steps=0,
+        enable_model_summary=False, enable_progress_bar=sys.stdout.isatty(), use_distributed_sampler=False,
+        log_every_n_steps=1,
+    )  # fmt: skip
     resume = str(run.last_checkpoint) if run.last_checkpoint.exists() else None
     trainer.fit(classifier, data, ckpt_path=resume)
     trainer.test(classifier, data, verbose=False)
 
-    last = callbacks[0].rows[-1]
+    last = metrics_file.rows[-1]
     metrics = {name: last[name] for name in ("train/loss", "train/acc", "val/loss", "val/acc")}
     metrics |= {name: trainer.callback_metrics[name].item() for name in ("test/loss", "test/acc")}
     return {
         "metrics": metrics,
-        "epochs": len(callbacks[0].rows),
+        "epochs": len(metrics_file.rows),
         "error": None,
         "fingerprint": prints,
         "confusion": classifier.confusion.compute().tolist(),

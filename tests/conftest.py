@@ -4,6 +4,8 @@ from pathlib import Path
 import pytest
 import torch
 
+torch.set_num_threads(1)  # the networks here are so small that a second thread only waits
+
 ARTICLE = {
     "image_size": 28, "patch_size": 7, "num_classes": 10, "channels": 1, "dim": 64, "depth": 6, "heads": 8,
     "dim_head": 64, "mlp_dim": 128, "pool": "cls", "dropout": 0.0, "emb_dropout": 0.0, "pos_emb": "learn",

@@ -5,7 +5,14 @@ from vitbn import keyed
 
 def test_key_is_stable_and_tells_its_parts_apart():
     assert keyed.key(0, "order", 1) == 8444176558443591710  # as ever: a changed key is another study
-    parts = [(0, "order", 1), (0, "order", 2), (1, "order", 1), (0, "augment", 1), ("0", "order", 1), (0, "order1")]
+    parts = [
+        (0, "order", 1),
+        (0, "order", 2),
+        (1, "order", 1),
+        (0, "augment", 1),
+        ("0", "order", 1),
+        (0, "order1"),
+    ]
     assert len({keyed.key(*p) for p in parts}) == len(parts)
     assert all(0 <= keyed.key(*p) < 2**63 for p in parts)
 

@@ -6,7 +6,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vitbn.models.vit import ViT, ViTBN, ViTBNFFN, VisionTransformer
+    from vitbn.models.vit import VisionTransformer, ViT, ViTBN, ViTBNFFN
 
 __version__ = "0.1.0"
 __all__ = ["ViT", "ViTBN", "ViTBNFFN", "VisionTransformer"]

@@ -73,7 +73,10 @@ class Schema:
 
 
 Range = tuple[Callable[[Any], bool], str]
-_positive: Range = (lambda v: isinstance(v, int | float) and math.isfinite(v) and v > 0, "must be a number above 0")
+_positive: Range = (
+    lambda v: isinstance(v, int | float) and math.isfinite(v) and v > 0,
+    "must be a number above 0",
+)
 _counting: Range = (lambda v: isinstance(v, int) and v >= 1, "must be a whole number, at least 1")
 _natural: Range = (lambda v: isinstance(v, int) and v >= 0, "must be a whole number, at least 0")
 _fraction: Range = (lambda v: isinstance(v, int | float) and 0 <= v < 1, "must lie in [0, 1)")
@@ -123,7 +126,7 @@ def check(cfg: DictConfig) -> None:
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
     """The configuration without Hydra's own part, resolved, as plain dicts, strings and numbers."""
-    tree = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])
+    tree = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
     return OmegaConf.to_container(tree, resolve=True, throw_on_missing=True, enum_to_str=True)  # type: ignore[return-value]
 
 
@@ -170,7 +173,7 @@ def one_line(error: Exception) -> str:
 def _alternatives(cfg_key: str) -> str:
     """The key that was probably meant, and all that can be typed in its place."""
     parent, _, name = cfg_key.rpartition(".")
-    known = {"": [*Schema.__dataclass_fields__, "experiment"], "norm": list(Slot)}
+    known: dict[str, list[str]] = {"": [*Schema.__dataclass_fields__, "experiment"], "norm": list(Slot)}
     if parent not in known:
         return ""
     prefix = f"{parent}." if parent else ""

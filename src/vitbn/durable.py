@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 
-def write(path: Path, fill: Callable[[BinaryIO], None]) -> None:
+def write(path: Path, fill: Callable[[BinaryIO], object]) -> None:
     """Let `fill` write a temporary file in the same folder, fsync it, rename it to `path`, fsync the folder."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -27,7 +27,7 @@ def write(path: Path, fill: Callable[[BinaryIO], None]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """The whole text, or the file as it was."""
-    write(path, lambda file: file.write(text.encode()) and None)
+    write(path, lambda file: file.write(text.encode()))
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -28,9 +28,7 @@ def gradient_images(count: int, side: int = 28) -> Tensor:
 
 
 def unzoomed(draws: Draws, side: int = 28) -> Draws:
-    return Draws(
-        draws.angle, draws.shift, torch.full_like(draws.canvas, side), torch.zeros_like(draws.offset)
-    )
+    return Draws(draws.angle, draws.shift, torch.full_like(draws.canvas, side), torch.zeros_like(draws.offset))
 
 
 def only_zoom(count: int, side: int = 28, seed: int = 2) -> Draws:
@@ -48,9 +46,7 @@ def oracle(images: Tensor, draws: Draws) -> Tensor:
         x = F.to_dtype(image, torch.float32, scale=True)
         x = F.rotate(x, draws.angle[i].item(), interpolation=NEAREST, fill=0)
         shift = draws.shift[i].tolist()
-        x = F.affine(
-            x, angle=0.0, translate=shift, scale=1.0, shear=[0.0, 0.0], interpolation=NEAREST, fill=0
-        )
+        x = F.affine(x, angle=0.0, translate=shift, scale=1.0, shear=[0.0, 0.0], interpolation=NEAREST, fill=0)
         canvas, (left, top) = int(draws.canvas[i]), draws.offset[i].tolist()
         if canvas > side:
             x = F.pad(x, [left, top, canvas - side - left, canvas - side - top], fill=0)
@@ -62,6 +58,15 @@ def oracle(images: Tensor, draws: Draws) -> Tensor:
 @pytest.mark.parametrize("images", [random_images(1500), gradient_images(1500)], ids=["random", "gradient"])
 def test_rotation_and_translation_equal_torchvision_in_every_pixel(images):
     draws = unzoomed(draw(len(images), 28, generator()))
+    assert torch.equal(augment(images, draws), oracle(images, draws))
+
+
+def test_rotation_is_rounded_as_torchvision_rounds():
+    """Angles for which plain float32 arithmetic reads another pixel, about 1 image in 6,000 at side 28."""
+    angles = [-12.394092844390165, -18.02328840838486, 7.123830246817371, -16.512984839532603]
+    angle = torch.tensor([*angles, 4.892078178054207, -14.409425635386292], dtype=torch.float64)
+    zeros = torch.zeros(6, 2, dtype=torch.long)
+    draws, images = Draws(angle, zeros, torch.full((6,), 28), zeros), gradient_images(6)
     assert torch.equal(augment(images, draws), oracle(images, draws))
 
 
@@ -129,9 +134,7 @@ def test_image_does_not_depend_on_its_batch():
     order = torch.randperm(700, generator=generator(6))
     torch.testing.assert_close(augment(images[order], draws[order]), whole[order], atol=1e-6, rtol=0)
     for i in range(0, 700, 35):
-        torch.testing.assert_close(
-            augment(images[i : i + 1], draws[i : i + 1])[0], whole[i], atol=1e-6, rtol=0
-        )
+        torch.testing.assert_close(augment(images[i : i + 1], draws[i : i + 1])[0], whole[i], atol=1e-6, rtol=0)
         if draws.canvas[i] == 28:
             assert torch.equal(augment(images[i : i + 1], draws[i : i + 1])[0], whole[i])
 
@@ -183,8 +186,10 @@ def test_draws_have_the_articles_ranges():
     space = (draws.canvas - 28)[zoomed, None]
     assert (draws.offset[zoomed] <= space).all()
     assert (draws.offset[zoomed] / space).mean(0).sub(0.5).abs().max() < 0.03
-    parameters = torch.cat([draws.angle[:, None], draws.shift, draws.canvas[:, None]], 1)[~zoomed, :3]
-    assert torch.corrcoef(parameters.T).fill_diagonal_(0).abs().max() < 0.03
+    drawn = torch.cat([draws.angle[:, None], draws.shift, zoomed[:, None]], 1)
+    assert torch.corrcoef(drawn.T).fill_diagonal_(0).abs().max() < 0.03, "parameters hang together"
+    drawn = torch.cat([draws.canvas[zoomed, None], draws.offset[zoomed] / space], 1)
+    assert torch.corrcoef(drawn.T).fill_diagonal_(0).abs().max() < 0.06, "parameters hang together"
 
 
 def fields(draws: Draws) -> tuple[Tensor, ...]:

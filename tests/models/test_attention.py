@@ -5,7 +5,13 @@ import torch
 
 from vitbn.models.attention import Attention, merged_is_cheaper
 
-SHAPES = [(16, 2, 8), (16, 4, 16), (12, 3, 20), (8, 1, 8), (8, 1, 4)]  # dim, heads, dim_head; (8, 1, 8) has no W_o
+SHAPES = [
+    (16, 2, 8),
+    (16, 4, 16),
+    (12, 3, 20),
+    (8, 1, 8),
+    (8, 1, 4),
+]  # dim, heads, dim_head; (8, 1, 8) has no W_o
 
 
 def both_routes(dim, heads, dim_head, bias, dropout, training):

@@ -10,7 +10,10 @@ from vitbn.data.augment import Draws, augment, draw, to_float
 from vitbn.data.sources import Split
 
 Batch = tuple[Tensor, Tensor]  # images (B, C, S, S) float32 in [0, 1], labels (B,) int64
-CHUNK_IMAGES = {"cpu": 2_000, "cuda": 20_000}  # augmented at once: large enough to be efficient, small enough for caches
+CHUNK_IMAGES = {
+    "cpu": 2_000,
+    "cuda": 20_000,
+}  # augmented at once: large enough to be efficient, small enough for caches
 
 
 class TrainBatches:
@@ -26,7 +29,7 @@ class TrainBatches:
         self.epoch = self.position = self._resume_at = 0
         self.sampler = self
 
-    def set_epoch(self, epoch: int) -> None:  # noqa: D102
+    def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
     def state_dict(self) -> dict[str, int]:

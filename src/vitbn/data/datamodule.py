@@ -7,7 +7,7 @@ import pytorch_lightning as pl
 import torch
 
 from vitbn import keyed
-from vitbn.data.augment import draw
+from vitbn.data.augment import Draws, draw
 from vitbn.data.batches import FixedBatches, TrainBatches
 from vitbn.data.sources import Source, Split, hold_out, load
 
@@ -20,48 +20,61 @@ class ImageData(pl.LightningDataModule):
     """
 
     def __init__(
-        self, *, name: str, root: str, augment: bool, holdout: int, batch_size: int, val_batch_size: int, seed: int
+        self,
+        *,
+        name: str,
+        root: str,
+        augment: bool,
+        holdout: int,
+        batch_size: int,
+        val_batch_size: int,
+        seed: int,
     ) -> None:
         super().__init__()
-        self.name, self.root, self.augment, self.holdout = name, Path(root), augment, holdout
+        self.source_name, self.root, self.augment, self.holdout = name, Path(root), augment, holdout
         self.batch_size, self.val_batch_size, self.seed = batch_size, val_batch_size, seed
 
     @cached_property
-    def source(self) -> Source:  # noqa: D102
-        return load(self.name, self.root)
+    def source(self) -> Source:
+        return load(self.source_name, self.root)
 
     @cached_property
     def splits(self) -> tuple[Split, Split]:
         """Training and validation images."""
         train, test = self.source.train, self.source.test
-        return hold_out(train, self.holdout, self.name) if self.holdout else (train, test)
+        return hold_out(train, self.holdout, self.source_name) if self.holdout else (train, test)
 
     @property
-    def classes(self) -> tuple[str, ...]:  # noqa: D102
+    def classes(self) -> tuple[str, ...]:
         return self.source.classes
 
     def setup(self, stage: str) -> None:
         """Read the files, so that a bad one is named before training starts."""
         _ = self.splits
 
-    def train_dataloader(self) -> TrainBatches:  # noqa: D102
+    def train_dataloader(self) -> TrainBatches:
         return TrainBatches(
-            self.splits[0], batch_size=self.batch_size, seed=self.seed, augmented=self.augment, device=self._device
+            self.splits[0],
+            batch_size=self.batch_size,
+            seed=self.seed,
+            augmented=self.augment,
+            device=self._device,
         )
 
-    def val_dataloader(self) -> FixedBatches:  # noqa: D102
+    def val_dataloader(self) -> FixedBatches:
         return FixedBatches(
             self.splits[1], batch_size=self.val_batch_size, draws=self.validation_draws(), device=self._device
         )
 
-    def test_dataloader(self) -> FixedBatches:  # noqa: D102
+    def test_dataloader(self) -> FixedBatches:
         return FixedBatches(self.source.test, batch_size=self.val_batch_size, draws=None, device=self._device)
 
-    def validation_draws(self):  # noqa: ANN201, D102
+    def validation_draws(self) -> Draws | None:
+        """The one draw under which the validation images are augmented."""
         if not self.augment:
             return None
         split = self.splits[1]
-        return draw(len(split), split.images.shape[-1], keyed.generator("validation", self.name, len(split)))
+        return draw(len(split), split.images.shape[-1], keyed.generator("validation", self.source_name, len(split)))
 
     @property
     def _device(self) -> torch.device:

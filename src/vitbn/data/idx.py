@@ -24,9 +24,9 @@ def read(path: Path, dims: int, md5: str | None = None) -> Tensor:
     if content[:4] != bytes((0, 0, 8, dims)):
         found = content[:4].hex()
         raise InputError(f"{path}: not an idx file of bytes in {dims} dimensions (starts with {found}); {remedy}")
-    shape = np.frombuffer(content[4:header], ">u4").tolist()
-    if len(shape) != dims or len(content) != header + math.prod(shape):
-        expected = header + math.prod(shape)
+    shape = np.frombuffer(content[4:header].ljust(4 * dims, b"\0"), ">u4").tolist()
+    expected = header + math.prod(shape)
+    if len(content) != expected:
         raise InputError(f"{path}: {len(content)} bytes where {expected} were expected; {remedy}")
     if md5 is not None and hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:
         raise InputError(f"{path}: its content is not the published file's (md5 is not {md5}); {remedy}")

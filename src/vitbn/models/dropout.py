@@ -28,8 +28,8 @@ class Dropout(nn.Module):
         uniform = torch.rand(shape, device=like.device) if self.draw is None else self.draw(shape)
         return (uniform.to(like.device) >= self.p).to(like.dtype) / (1 - self.p)
 
-    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
+    def forward(self, x: Tensor) -> Tensor:
         return x * self.mask(x.shape, x) if self.active else x
 
-    def extra_repr(self) -> str:  # noqa: D102
+    def extra_repr(self) -> str:
         return f"p={self.p}"

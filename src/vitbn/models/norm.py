@@ -18,18 +18,20 @@ class TokenBatchNorm(nn.BatchNorm1d):
     The same function as BatchNorm2d on (B, D, N, 1), without the two transposes.
     """
 
-    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
+    def forward(self, x: Tensor) -> Tensor:
         return super().forward(x.reshape(-1, x.shape[-1])).view(x.shape)
 
     def _check_input_dim(self, x: Tensor) -> None:
         if x.shape[-1] != self.num_features:
-            raise ValueError(
-                f"expected {self.num_features} features in the last dimension, got {x.shape[-1]}"
-            )
+            raise ValueError(f"expected {self.num_features} features in the last dimension, got {x.shape[-1]}")
 
 
 class ScalarBatchNorm(nn.Module):
     """BatchNorm with one mean and one variance for the whole (..., D) tensor; affine per feature."""
+
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
 
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
         super().__init__()
@@ -48,7 +50,7 @@ class ScalarBatchNorm(nn.Module):
         self.running_var.fill_(1)
         self.num_batches_tracked.zero_()
 
-    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
+    def forward(self, x: Tensor) -> Tensor:
         if self.training:
             self.num_batches_tracked.add_(1)
         flat = x.reshape(-1, 1)  # one channel: torch's own kernel keeps its numerics and its running update

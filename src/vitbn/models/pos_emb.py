@@ -35,5 +35,5 @@ class Positions(nn.Module):
         if isinstance(self.table, nn.Parameter):
             nn.init.normal_(self.table)
 
-    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
+    def forward(self, x: Tensor) -> Tensor:
         return x + self.table

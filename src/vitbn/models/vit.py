@@ -16,15 +16,13 @@ from vitbn.placements import PLACEMENTS, Placement, Pool, Slot, complete
 class FeedForward(nn.Module):
     """Linear -> [ffn_hidden] -> GELU -> [ffn_act] -> dropout -> Linear -> dropout: (B, T, D) -> (B, T, D)."""
 
-    def __init__(
-        self, dim: int, hidden: int, dropout: float, hidden_norm: nn.Module, act_norm: nn.Module
-    ) -> None:
+    def __init__(self, dim: int, hidden: int, dropout: float, hidden_norm: nn.Module, act_norm: nn.Module) -> None:
         super().__init__()
         self.fc1, self.hidden_norm, self.act = nn.Linear(dim, hidden), hidden_norm, nn.GELU()
         self.act_norm, self.drop1 = act_norm, Dropout(dropout)
         self.fc2, self.drop2 = nn.Linear(hidden, dim), Dropout(dropout)
 
-    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
+    def forward(self, x: Tensor) -> Tensor:
         x = self.act_norm(self.act(self.hidden_norm(self.fc1(x))))
         return self.drop2(self.fc2(self.drop1(x)))
 
@@ -37,7 +35,7 @@ class Block(nn.Module):
         self.attn_in, self.attention, self.attn_out = norms["attn_in"], attention, norms["attn_out"]
         self.ffn_in, self.ffn, self.ffn_out = norms["ffn_in"], ffn, norms["ffn_out"]
 
-    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
+    def forward(self, x: Tensor) -> Tensor:
         x = x + self.attn_out(self.attention(self.attn_in(x)))
         return x + self.ffn_out(self.ffn(self.ffn_in(x)))
 
@@ -61,7 +59,7 @@ class Embedding(nn.Module):
         """CLS starts from N(0, 1)."""
         nn.init.normal_(self.cls)
 
-    def forward(self, images: Tensor) -> Tensor:  # noqa: D102
+    def forward(self, images: Tensor) -> Tensor:
         if images.shape[1:] != (self.channels, self.side, self.side):
             expected = f"(B, {self.channels}, {self.side}, {self.side})"
             raise ValueError(f"expected images of shape {expected}, got {tuple(images.shape)}")
@@ -116,9 +114,7 @@ class VisionTransformer(nn.Module):
                 dim=dim, heads=heads, dim_head=dim_head, dropout=dropout,
                 qkv_bias=qkv_bias, qk_norm=kinds[Slot.qk], norm_eps=norm_eps,
             )  # fmt: skip
-            ffn = FeedForward(
-                dim, mlp_dim, dropout, norm(Slot.ffn_hidden, mlp_dim), norm(Slot.ffn_act, mlp_dim)
-            )
+            ffn = FeedForward(dim, mlp_dim, dropout, norm(Slot.ffn_hidden, mlp_dim), norm(Slot.ffn_act, mlp_dim))
             slots = (Slot.attn_in, Slot.attn_out, Slot.ffn_in, Slot.ffn_out)
             return Block(attention, ffn, {slot: norm(slot) for slot in slots})
 
@@ -130,7 +126,7 @@ class VisionTransformer(nn.Module):
         self.final_norm = norm(Slot.final)
         self.head = nn.Linear(dim, num_classes)
 
-    def forward(self, images: Tensor) -> Tensor:  # noqa: D102
+    def forward(self, images: Tensor) -> Tensor:
         x = self.final_norm(self.blocks(self.embedding(images)))
         return self.head(x[:, 0] if self.pool == "cls" else x.mean(dim=1))
 

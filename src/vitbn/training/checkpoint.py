@@ -19,7 +19,9 @@ class DurableCheckpointIO(CheckpointIO):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         durable.write(Path(path), lambda file: torch.save(checkpoint, file))
 
-    def load_checkpoint(self, path: str | Path, map_location: Any = "cpu", **kwargs: Any) -> dict[str, Any]:
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = True
+    ) -> dict[str, Any]:
         """Under torch's safe loading: a file that holds code is refused."""
         return torch.load(path, map_location=map_location, weights_only=True)
 
@@ -30,7 +32,7 @@ class DurableCheckpointIO(CheckpointIO):
 
 def callbacks(folder: Path, every_minutes: float) -> list[ModelCheckpoint]:
     """best.ckpt by val/acc; last.ckpt at the end of every epoch and every so many minutes."""
-    common = {"dirpath": folder / "checkpoints", "enable_version_counter": False}
+    common: dict[str, Any] = {"dirpath": folder / "checkpoints", "enable_version_counter": False}
     return [
         ModelCheckpoint(**common, filename="best", monitor="val/acc", mode="max", save_on_train_epoch_end=True),
         ModelCheckpoint(**common, filename="last", save_on_train_epoch_end=True),

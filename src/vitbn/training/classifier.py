@@ -6,12 +6,33 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchmetrics import MeanMetric
+from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 from vitbn.data.batches import Batch
 from vitbn.keyed import generator
 from vitbn.models.dropout import Dropout
+
+
+class MeanLoss(Metric):
+    """Mean over samples. torchmetrics' MeanMetric checks for NaN at every step, which makes an accelerator wait,
+    and forgets the weights when told not to (1.9.0)."""
+
+    total: Tensor
+    count: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("total", torch.tensor(0.0), dist_reduce_fx="sum")
+        self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, loss: Tensor, samples: int) -> None:
+        """`loss` is the mean over `samples`."""
+        self.total += loss * samples
+        self.count += samples
+
+    def compute(self) -> Tensor:
+        return self.total / self.count
 
 
 class Classifier(pl.LightningModule):
@@ -21,8 +42,8 @@ class Classifier(pl.LightningModule):
         super().__init__()
         self.net, self.lr, self.seed = net, lr, seed
         for stage in ("train", "val", "test"):
-            # no NaN or range checks inside: they would make an accelerator wait at every step
-            self.add_module(f"{stage}_loss", MeanMetric(nan_strategy="disable"))
+            self.add_module(f"{stage}_loss", MeanLoss())
+            # no range checks inside: they would make an accelerator wait at every step
             self.add_module(f"{stage}_acc", MulticlassAccuracy(num_classes, average="micro", validate_args=False))
         self.confusion = MulticlassConfusionMatrix(num_classes, validate_args=False)
         for name, module in net.named_modules():
@@ -32,29 +53,29 @@ class Classifier(pl.LightningModule):
     def _uniform(self, layer: str, shape: torch.Size) -> Tensor:
         return torch.rand(shape, generator=generator(self.seed, "dropout", self.global_step, layer))
 
-    def forward(self, images: Tensor) -> Tensor:  # noqa: D102
+    def forward(self, images: Tensor) -> Tensor:
         return self.net(images)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: D102
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         return self._step("train", batch)[0]
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: D102
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._step("val", batch)
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: D102
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
         _, logits = self._step("test", batch)
         self.confusion.update(logits, batch[1])
 
-    def on_train_epoch_end(self) -> None:  # noqa: D102
+    def on_train_epoch_end(self) -> None:
         self._log_stage("train")
 
-    def on_validation_epoch_end(self) -> None:  # noqa: D102
+    def on_validation_epoch_end(self) -> None:
         self._log_stage("val")
 
-    def on_test_epoch_end(self) -> None:  # noqa: D102
+    def on_test_epoch_end(self) -> None:
         self._log_stage("test")
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:  # noqa: D102
+    def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.parameters(), lr=self.lr, fused=True)
 
     def values(self, stage: str) -> dict[str, Tensor]:

@@ -41,7 +41,11 @@ def environment(device: torch.device) -> dict[str, Any]:
         hardware = torch.cuda.get_device_name(device)
     else:
         hardware = f"{processor()}, {torch.get_num_threads()} threads"
-    versions = {"python": platform.python_version(), "torch": torch.__version__, "lightning": pytorch_lightning.__version__}
+    versions = {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "lightning": pytorch_lightning.__version__,
+    }
     return {"versions": versions, "hardware": hardware}
 
 

@@ -5,7 +5,7 @@ import io
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
@@ -14,14 +14,15 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from torch.utils.tensorboard.summary import hparams
 
 from vitbn import durable
+from vitbn.training.classifier import Classifier
 
 COLUMNS = ("epoch", "train/loss", "train/acc", "val/loss", "val/acc", "lr", "seconds")
 
 
-def epoch_values(trainer: pl.Trainer, classifier: Any) -> dict[str, torch.Tensor]:
+def epoch_values(trainer: pl.Trainer, classifier: pl.LightningModule) -> dict[str, torch.Tensor]:
     """train/* and val/* of the epoch that ends: callbacks run before the classifier logs its training metrics."""
     val = {name: trainer.callback_metrics[name] for name in ("val/loss", "val/acc")}
-    return {**classifier.values("train"), **val}
+    return {**cast(Classifier, classifier).values("train"), **val}
 
 
 class MetricsFile(Callback):
@@ -32,10 +33,10 @@ class MetricsFile(Callback):
         self.rows: list[dict[str, Any]] = []
         self._started = 0.0
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: D102
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._started = time.perf_counter()
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: D102
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         measured = {name: value.item() for name, value in epoch_values(trainer, pl_module).items()}
         lr = trainer.optimizers[0].param_groups[0]["lr"]
         seconds = round(time.perf_counter() - self._started, 3)
@@ -46,39 +47,41 @@ class MetricsFile(Callback):
         writer.writerows(self.rows)
         durable.write_text(self.path, text.getvalue())
 
-    def state_dict(self) -> dict[str, Any]:  # noqa: D102
+    def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:  # noqa: D102
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.rows = list(state_dict["rows"])
 
 
 class Pictures(Callback):
     """TensorBoard: augmented training images, learning rate, the epoch's mean gradient norm, the test confusion."""
 
-    def __init__(self, classes: tuple[str, ...]) -> None:
-        self.classes = classes
+    def __init__(self, logger: "Events", classes: tuple[str, ...]) -> None:
+        self.logger, self.classes = logger, classes
         self._norms: list[torch.Tensor] = []
 
-    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:  # noqa: D102
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
         if trainer.global_step == 0:
             from torchvision.utils import make_grid
 
             grid = make_grid(batch[0][:64], nrow=8, padding=1, pad_value=0.5)
-            pl_module.logger.experiment.add_image("augmented training images", grid)
+            self.logger.experiment.add_image("augmented training images", grid)
 
-    def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Any) -> None:  # noqa: D102
+    def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Any) -> None:
         gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
         self._norms.append(torch.nn.utils.get_total_norm(gradients))
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: D102
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         pl_module.log("gradient norm", torch.stack(self._norms).mean())
         pl_module.log("lr", trainer.optimizers[0].param_groups[0]["lr"])
         self._norms.clear()
 
-    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: D102
-        figure = confusion_figure(pl_module.confusion.compute().cpu(), self.classes)
-        pl_module.logger.experiment.add_figure("test confusion", figure, trainer.global_step)
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        figure = confusion_figure(cast(Classifier, pl_module).confusion.compute().cpu(), self.classes)
+        self.logger.experiment.add_figure("test confusion", figure, trainer.global_step)
 
 
 def confusion_figure(counts: torch.Tensor, classes: tuple[str, ...]) -> Any:
@@ -94,7 +97,7 @@ def confusion_figure(counts: torch.Tensor, classes: tuple[str, ...]) -> Any:
     axes.set_yticklabels(classes)
     for i, j in counts.nonzero().tolist():
         color = "white" if share[i, j] > 0.6 else "black"
-        axes.text(j, i, int(counts[i, j]), ha="center", va="center", fontsize=7, color=color)
+        axes.text(j, i, str(int(counts[i, j])), ha="center", va="center", fontsize=7, color=color)
     return figure
 
 
@@ -122,15 +125,17 @@ class Progress(RichProgressBar):
         super().__init__(refresh_rate=10)
         self._speed = Speed()
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: D102
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._speed = Speed()
         super().on_train_epoch_start(trainer, pl_module)
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:  # noqa: D102
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         self._speed.count(len(batch[1]))
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
-    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:  # noqa: D102
+    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
         accuracy = trainer.callback_metrics.get("val/acc")
         shown = {} if accuracy is None else {"val/acc": f"{accuracy:.2%}"}
         return {**shown, "images/s": f"{self._speed():,.0f}"}
@@ -142,13 +147,15 @@ class EpochLines(Callback):
     def __init__(self) -> None:
         self._speed = Speed()
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: D102
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._speed = Speed()
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:  # noqa: D102
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         self._speed.count(len(batch[1]))
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: D102
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         m = epoch_values(trainer, pl_module)
         epoch = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
         losses = f"train/loss {m['train/loss']:.4f}  val/loss {m['val/loss']:.4f}  val/acc {m['val/acc']:.2%}"

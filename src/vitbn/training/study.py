@@ -20,7 +20,16 @@ import yaml
 from vitbn import durable
 
 # What cannot change a result is not part of a run's identity.
-OMITTED = ("study", "runs", "rerun", "logger", "checkpoint", "data.root", "trainer.accelerator", "trainer.devices")
+OMITTED = (
+    "study",
+    "runs",
+    "rerun",
+    "logger",
+    "checkpoint",
+    "data.root",
+    "trainer.accelerator",
+    "trainer.devices",
+)
 SUMMARY_SECONDS = 30  # summary.csv is refreshed at most this often while a sweep is going
 
 
@@ -50,15 +59,15 @@ class Run:
     config: dict[str, Any]
 
     @cached_property
-    def id(self) -> str:  # noqa: D102
+    def id(self) -> str:
         return run_id(self.config)
 
     @property
-    def study(self) -> Path:  # noqa: D102
+    def study(self) -> Path:
         return Path(self.config["runs"]) / self.config["study"]
 
     @property
-    def folder(self) -> Path:  # noqa: D102
+    def folder(self) -> Path:
         return self.study / self.id
 
     @property
@@ -68,7 +77,7 @@ class Run:
         return {"model": self.config["model"]["name"], "data": self.config["data"]["name"], **typed}
 
     @property
-    def last_checkpoint(self) -> Path:  # noqa: D102
+    def last_checkpoint(self) -> Path:
         return self.folder / "checkpoints" / "last.ckpt"
 
     def result(self) -> dict[str, Any] | None:
@@ -111,7 +120,8 @@ def finite(tree: Any) -> Any:
 
 
 COLUMNS = (
-    "run_id", "status", "data", "model", "depth", "lr", "pool", "pos_emb", "seed", "epochs", "val/acc", "test/acc", "seconds",
+    "run_id", "status", "data", "model", "depth", "lr", "pool", "pos_emb", "seed",
+    "epochs", "val/acc", "test/acc", "seconds",
 )  # fmt: skip
 
 
@@ -152,10 +162,11 @@ def print_table(study: Path, folders: Iterable[Path]) -> None:
     shown = [n for n in names if n == "model" or len({r[n] for r in found}) > 1]
     constant = ", ".join(f"{n}={found[0][n]}" for n in names if n not in shown and found[0][n] is not None)
     table = Table(title=f"{study}  {constant}", title_justify="left", title_style="bold")
-    for column in (*shown, "status", "val/acc", "test/acc", "seconds"):
-        table.add_column(column, justify="left" if column in ("model", "data", "pool", "pos_emb", "status") else "right")
+    columns = (*shown, "status", "val/acc", "test/acc", "seconds")
+    words = ("model", "data", "pool", "pos_emb", "status")
     formats = {"val/acc": "{:.2%}", "test/acc": "{:.2%}", "seconds": "{:.1f}"}
+    for column in columns:
+        table.add_column(column, justify="left" if column in words else "right")
     for r in found:
-        cells = ["–" if r[c.header] is None else formats.get(str(c.header), "{}").format(r[c.header]) for c in table.columns]
-        table.add_row(*cells)
+        table.add_row(*("–" if r[c] is None else formats.get(c, "{}").format(r[c]) for c in columns))
     Console().print(table)

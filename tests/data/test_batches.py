@@ -1,0 +1,114 @@
+import pytest
+import torch
+
+from vitbn import keyed
+from vitbn.data.augment import augment, draw, to_float
+from vitbn.data.batches import FixedBatches, TrainBatches
+from vitbn.data.datamodule import ImageData
+from vitbn.data.sources import Split
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def split():
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (250, 1, 28, 28), dtype=torch.uint8, generator=generator)
+    return Split(images, torch.arange(250))
+
+
+def loader(split, seed=0, batch_size=20, augmented=True):
+    return TrainBatches(split, batch_size=batch_size, seed=seed, augmented=augmented, device=CPU)
+
+
+def test_an_epoch_is_every_image_once_in_the_keyed_order(split):
+    batches = list(loader(split))
+    assert [len(labels) for _, labels in batches] == [20] * 12 + [10] and len(loader(split)) == 13
+    assert torch.equal(torch.cat([labels for _, labels in batches]), keyed.order(0, 0, 250))
+
+
+def test_images_are_augmented_by_their_own_draw_whatever_the_batch(split):
+    draws = draw(250, 28, keyed.generator(0, "augment", 0))
+    expected = augment(split.images, draws)
+    for batch_size in (20, 7):
+        for images, labels in loader(split, batch_size=batch_size):
+            torch.testing.assert_close(images, expected[labels], rtol=0, atol=1e-6)
+
+
+def test_without_augmentation_images_are_only_scaled(split):
+    for images, labels in loader(split, augmented=False):
+        assert torch.equal(images, to_float(split.images[labels]))
+
+
+def test_epochs_and_seeds_differ_and_repeat(split):
+    def epoch(seed, number):
+        batches = loader(split, seed)
+        batches.set_epoch(number)
+        images, labels = zip(*batches, strict=True)
+        return torch.cat(images), torch.cat(labels)
+
+    first, again = epoch(0, 1), epoch(0, 1)
+    assert torch.equal(first[0], again[0]) and torch.equal(first[1], again[1])
+    for other in (epoch(0, 2), epoch(1, 1)):
+        assert not torch.equal(first[1], other[1])
+
+
+@pytest.mark.parametrize("position", [0, 1, 5, 12])
+def test_a_resumed_epoch_continues_bit_for_bit(split, position, monkeypatch):
+    monkeypatch.setattr("vitbn.data.batches.CHUNK_IMAGES", {"cpu": 60})  # three batches a chunk
+    whole = list(loader(split))
+    interrupted = loader(split)
+    iterator = iter(interrupted)
+    for _ in range(position):
+        next(iterator)
+    resumed = loader(split)
+    resumed.load_state_dict(interrupted.state_dict())
+    rest = list(resumed)
+    assert len(rest) == len(whole) - position
+    for (images, labels), (expected, expected_labels) in zip(rest, whole[position:], strict=True):
+        assert torch.equal(images, expected) and torch.equal(labels, expected_labels)
+    assert len(list(resumed)) == 13  # the next epoch is whole again
+
+
+def test_a_finished_epoch_resumes_at_the_next_ones_start(split):
+    batches = loader(split)
+    list(batches)
+    resumed = loader(split)
+    resumed.load_state_dict(batches.state_dict())
+    assert len(list(resumed)) == 13
+
+
+def test_fixed_batches_are_the_split_in_order(split):
+    batches = FixedBatches(split, batch_size=100, draws=None, device=CPU)
+    assert len(batches) == 3
+    for _ in range(2):
+        images, labels = zip(*batches, strict=True)
+        assert torch.equal(torch.cat(images), to_float(split.images)) and torch.equal(torch.cat(labels), split.labels)
+
+
+def data(clothes, **changes):
+    options = {
+        "name": "fashion_mnist", "root": str(clothes), "augment": True, "holdout": 0, "batch_size": 50,
+        "val_batch_size": 64, "seed": 0,
+    }  # fmt: skip
+    return ImageData(**{**options, **changes})
+
+
+def test_validation_is_the_augmented_test_set_the_same_for_every_seed_and_test_the_clean_one(clothes):
+    a, b = (data(clothes, seed=seed) for seed in (0, 1))
+    for (x, _labels), (y, _), (clean, _) in zip(
+        a.val_dataloader(), b.val_dataloader(), a.test_dataloader(), strict=True
+    ):
+        assert torch.equal(x, y) and not torch.equal(x, clean)
+    test = a.source.test
+    assert torch.equal(torch.cat([images for images, _ in a.test_dataloader()]), to_float(test.images))
+    assert torch.equal(torch.cat([labels for _, labels in a.val_dataloader()]), test.labels)
+
+
+def test_holdout_validates_on_training_images_only(clothes):
+    module = data(clothes, holdout=60)
+    train, val = module.splits
+    assert (len(train), len(val)) == (240, 60)
+    assert len(module.val_dataloader()) == 1 and len(module.test_dataloader()) == 2
+    every = {image.numpy().tobytes() for image in module.source.train.images}
+    assert {image.numpy().tobytes() for image in torch.cat([train.images, val.images])} == every

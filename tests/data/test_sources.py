@@ -1,0 +1,140 @@
+import hashlib
+
+import pytest
+import torch
+
+from tests.conftest import write_idx
+from vitbn.data import idx, sources
+from vitbn.data.sources import Split, hold_out
+from vitbn.errors import InputError
+
+
+def test_idx_files_are_read(tmp_path):
+    values = torch.randint(0, 256, (4, 5, 6), dtype=torch.uint8)
+    write_idx(tmp_path / "f", values)
+    assert torch.equal(idx.read(tmp_path / "f", 3), values)
+
+
+def damaged(good: bytes) -> dict[str, tuple[bytes | None, str]]:
+    return {
+        "missing": (None, "cannot be read"),
+        "empty": (b"", "is empty"),
+        "truncated": (good[:-1], r"bytes where \d+ were expected"),
+        "header only in part": (good[:6], r"bytes where \d+ were expected"),
+        "longer": (good + b"x", r"bytes where \d+ were expected"),
+        "another format": (b"\x89PNG" + good[4:], "not an idx file of bytes in 3 dimensions"),
+        "labels for images": (b"\0\0\x08\x01" + good[4:], "not an idx file of bytes in 3 dimensions"),
+    }
+
+
+@pytest.mark.parametrize("how", damaged(b""))
+def test_bad_idx_files_are_named(tmp_path, how):
+    path = tmp_path / "train-images-idx3-ubyte"
+    write_idx(path, torch.zeros(3, 4, 4))
+    content, message = damaged(path.read_bytes())[how]
+    path.unlink() if content is None else path.write_bytes(content)
+    with pytest.raises(InputError, match=message) as error:
+        idx.read(path, 3)
+    assert str(path) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_another_content_than_the_published_is_refused(tmp_path):
+    write_idx(tmp_path / "f", torch.zeros(3, 4, 4))
+    md5 = hashlib.md5((tmp_path / "f").read_bytes()).hexdigest()
+    idx.read(tmp_path / "f", 3, md5)
+    with pytest.raises(InputError, match="its content is not the published file's"):
+        idx.read(tmp_path / "f", 3, "0" * 32)
+
+
+def test_folder_of_idx_files(clothes):
+    source = sources.load("fashion_mnist", clothes)
+    assert source.train.images.shape == (300, 1, 28, 28) and source.train.images.dtype == torch.uint8
+    assert len(source.test) == 100 and source.test.labels.dtype == torch.int64 and len(source.classes) == 10
+
+
+@pytest.mark.parametrize(
+    ("file", "values", "message"),
+    [
+        ("train-images-idx3-ubyte", torch.zeros(3, 28, 28), "(3, 28, 28) images for 300 labels"),
+        ("train-images-idx3-ubyte", torch.zeros(300, 27, 28), "(300, 27, 28) images for 300 labels"),
+        ("t10k-labels-idx1-ubyte", torch.full((100,), 11), "label 11 where 0 to 9 is expected"),
+    ],
+)
+def test_files_that_do_not_belong_together_are_named(clothes, tmp_path, file, values, message):
+    raw = tmp_path / "FashionMNIST" / "raw"
+    raw.mkdir(parents=True)
+    for path in (clothes / "FashionMNIST" / "raw").iterdir():
+        (raw / path.name).write_bytes(path.read_bytes())
+    write_idx(raw / file, values)
+    with pytest.raises(InputError) as error:
+        sources.load("fashion_mnist", tmp_path)
+    assert message in str(error.value) and file in str(error.value)
+
+
+def failing_download(name):
+    def dataset(root, train, download):
+        from pathlib import Path
+
+        raw = Path(root) / name / "raw"
+        raw.mkdir(parents=True)
+        (raw / "train-images-idx3-ubyte").write_bytes(b"half")
+        raise RuntimeError("Error downloading train-images-idx3-ubyte.gz:\nno network")
+
+    return dataset
+
+
+def test_a_download_that_fails_says_what_to_do_and_leaves_nothing(tmp_path, monkeypatch):
+    import torchvision
+
+    monkeypatch.setattr(torchvision.datasets, "MNIST", failing_download("MNIST"))
+    root = tmp_path / "data"
+    with pytest.raises(InputError, match="no network.*put train-images-idx3-ubyte.*data=mnist5k") as error:
+        sources.load("mnist", root)
+    assert "\n" not in str(error.value) and str(root) in str(error.value)
+    assert not root.exists()
+
+
+def test_a_download_moves_only_complete_files_into_place(tmp_path, monkeypatch, clothes):
+    import shutil
+
+    import torchvision
+
+    def dataset(root, train, download):
+        shutil.copytree(clothes / "FashionMNIST", f"{root}/FashionMNIST")
+
+    monkeypatch.setattr(torchvision.datasets, "FashionMNIST", dataset)
+    assert len(sources.load("fashion_mnist", tmp_path).train) == 300
+    assert sorted(p.name for p in (tmp_path / "FashionMNIST" / "raw").iterdir()) == sorted(sources.IDX_FILES)
+
+
+def test_a_data_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="file/MNIST/raw: MNIST is not there and cannot be downloaded"):
+        sources.load("mnist", tmp_path / "file")
+
+
+def test_mnist5k_is_stratified_and_complete():
+    source = sources.load("mnist5k", None)
+    assert source.train.images.shape == (4000, 1, 28, 28) and source.test.images.shape == (1000, 1, 28, 28)
+    assert source.train.labels.bincount().tolist() == [400] * 10
+    assert source.test.labels.bincount().tolist() == [100] * 10
+    digest = hashlib.sha256(source.test.images.numpy().tobytes()).hexdigest()
+    assert digest[:12] == "03fed22e037e"  # the split never changes
+
+
+def test_unknown_names_are_listed():
+    with pytest.raises(ValueError, match="unknown data 'nmist'; choose from mnist, fashion_mnist, mnist5k"):
+        sources.load("nmist", None)
+
+
+def test_hold_out_is_a_fixed_stratified_partition():
+    split = Split(torch.arange(60, dtype=torch.uint8).view(60, 1, 1, 1), torch.arange(60) % 3)
+    rest, held = hold_out(split, 15, "x")
+    ids = torch.cat([rest.images, held.images]).flatten()
+    assert torch.equal(ids.sort().values, torch.arange(60, dtype=torch.uint8))
+    assert held.labels.bincount().tolist() == [5, 5, 5]
+    assert torch.equal(held.images, hold_out(split, 15, "x")[1].images)
+    assert not torch.equal(held.images, hold_out(split, 15, "y")[1].images)
+    for count in (60, 99):
+        with pytest.raises(InputError, match=f"data.holdout={count}: must lie between 1 and 59"):
+            hold_out(split, count, "x")

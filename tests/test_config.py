@@ -1,0 +1,132 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+
+from vitbn import config
+from vitbn.errors import InputError
+from vitbn.placements import PLACEMENTS, complete
+from vitbn.training.study import run_id
+
+ROOT = Path(__file__).parents[1]
+config.register()
+
+
+def composed(*overrides):
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose("config", overrides=list(overrides))
+    config.check(cfg)
+    return config.plain(cfg)
+
+
+def test_the_articles_settings_are_the_defaults():
+    cfg = composed()
+    keys = ("lr", "pool", "pos_emb", "epochs", "batch_size", "val_batch_size")
+    assert [cfg[k] for k in keys] == [0.003, "cls", "learn", 10, 100, 5000]
+    size = {
+        "image_size": 28,
+        "patch_size": 7,
+        "channels": 1,
+        "num_classes": 10,
+        "dim": 64,
+        "heads": 8,
+        "dim_head": 64,
+    }
+    assert {**size, "mlp_dim": 128, "dropout": 0.0}.items() <= cfg["model"].items()
+
+
+@pytest.mark.parametrize("model", ["vit", "vitbnffn", "vitbn"])
+def test_every_model_brings_its_placement(model):
+    cfg = composed(f"model={model}")
+    assert cfg["model"]["placement"] == cfg["norm"] == {str(s): str(k) for s, k in complete(PLACEMENTS[model]).items()}
+
+
+def test_placements_can_be_changed_as_a_whole_or_slot_by_slot():
+    assert composed("norm=vitbn")["model"]["placement"]["final"] == "batch"
+    assert composed("norm.ffn_hidden=batch_scalar")["model"]["placement"]["ffn_hidden"] == "batch_scalar"
+
+
+def test_typed_keys_reach_the_model():
+    model = composed("depth=3", "pool=mean", "pos_emb=pe1d")["model"]
+    assert (model["depth"], model["pool"], model["pos_emb"]) == (3, "mean", "pe1d")
+
+
+def test_data_root_follows_the_environment(monkeypatch):
+    monkeypatch.setenv("VITBN_DATA", "/somewhere")
+    assert composed()["data"]["root"] == "/somewhere"
+    monkeypatch.delenv("VITBN_DATA")
+    assert composed()["data"]["root"] == "data"
+
+
+SAME = ["study=x", "runs=elsewhere", "rerun=true", "logger=none", "checkpoint.every_minutes=1", "data.root=/d",
+        "trainer=cpu", "trainer.devices=2"]  # fmt: skip
+OTHER = ["lr=0.005", "depth=5", "seed=1", "model=vitbn", "norm.qk=layer", "pool=mean", "epochs=3", "batch_size=50",
+         "data=mnist5k", "data.augment=false", "trainer.precision=bf16-mixed", "model.qkv_bias=true"]  # fmt: skip
+
+
+def test_a_run_is_named_by_what_can_change_its_result():
+    name = run_id(composed())
+    assert name.startswith("vit-d6-lr0.003-s0-") and not set("=, ") & set(name)
+    assert {run_id(composed(o)) for o in SAME} == {name}
+    assert len({name, *(run_id(composed(o)) for o in OTHER)}) == 1 + len(OTHER)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("depth=0", "depth=0: must be a whole number, at least 1"),
+        ("lr=-1", "lr=-1.0: must be a number above 0"),
+        ("lr=nan", "lr=nan: must be a number above 0"),
+        ("batch_size=0", "batch_size=0: must be"),
+        ("epochs=-1", "epochs=-1: must be"),
+        ("seed=-1", "seed=-1: must be"),
+        ("study=a/b", "study=a/b: must be a folder name"),
+        ("study=..", r"study=\.\.: must be a folder name"),
+        ("checkpoint.every_minutes=0", "checkpoint.every_minutes=0.0: must be"),
+        ("trainer.precision=8", "trainer.precision=8: choose from 32-true"),
+        ("model.dropout=1", "model.dropout=1: must lie in"),
+        (
+            "model.patch_size=5",
+            "model.patch_size=5: does not divide the image size 28; choose from 1, 2, 4, 7, 14, 28",
+        ),
+        ("data.holdout=-5", "data.holdout=-5: must be"),
+    ],
+)
+def test_values_out_of_range_are_named(override, message):
+    with pytest.raises(InputError, match=message):
+        composed(override)
+
+
+COMMANDS = [
+    ("dpeth=3", "dpeth=3: unknown key; did you mean depth?"),
+    ("pool=men", "pool=men: choose from cls, mean"),
+    ("depth=0", "depth=0: must be a whole number, at least 1"),
+    ("model=nope", "model=nope: unknown; choose from vit, vitbn, vitbnffn"),
+    ("norm=nope", "norm=nope: unknown; choose from none, vit, vitbn, vitbn_scalar, vitbnffn"),
+    ("norm.ffn_hiden=batch", "norm.ffn_hiden=batch: unknown key; did you mean norm.ffn_hidden?"),
+    ("norm.ffn_hidden=rms", "norm.ffn_hidden=rms: choose from none, layer, batch, batch_scalar"),
+    ("depth=deep", "depth=deep: Value 'deep'"),
+    ("-m depth=4,0", "depth=0: must be a whole number, at least 1"),
+    ("-m pool=cls,men", "pool=cls,men: choose from cls, mean"),
+    ("-m model=vit,nope depth=1,2", "model=nope: unknown; choose from"),
+    ("experiment=nope", "experiment=nope: unknown; choose from"),
+]
+
+
+@pytest.mark.parametrize(("command", "message"), COMMANDS)
+def test_a_mistyped_command_gets_one_line_before_torch_is_imported(tmp_path, command, message):
+    guard = "import sys; sys.modules['torch'] = None; sys.argv = sys.argv[1:]; import runpy; "
+    code = guard + "runpy.run_path(sys.argv[0], run_name='__main__')"
+    train = [sys.executable, "-c", code, str(ROOT / "train.py"), *command.split()]
+    done = subprocess.run(train, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith(f"error: {message}") and done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_quickstart_sweeps_by_itself():
+    text = yaml.safe_load((ROOT / "conf/experiment/quickstart.yaml").read_text())
+    assert text["hydra"] == {"mode": "MULTIRUN", "sweeper": {"params": {"model": "vit,vitbnffn"}}}

@@ -1,0 +1,62 @@
+import torch
+from torch.nn import functional as F
+
+from tests.conftest import TINY
+from vitbn import ViT
+from vitbn.models.build import build
+from vitbn.models.dropout import Dropout
+from vitbn.training.classifier import Classifier
+
+
+def classifier(**changes):
+    net = build({"name": "vit", "_target_": "vitbn.ViT", **TINY, **changes}, seed=0)
+    return Classifier(net, num_classes=10, lr=0.01, seed=0)
+
+
+def test_metrics_are_those_of_all_samples_together():
+    """Against one batch: unequal batches must be weighted by their size."""
+    module = classifier().eval()
+    images, labels = torch.rand(70, 1, 28, 28), torch.arange(70) % 10
+    with torch.no_grad():
+        for rows in (slice(0, 50), slice(50, 70)):
+            module.validation_step((images[rows], labels[rows]), 0)
+            module.test_step((images[rows], labels[rows]), 0)
+        logits = module(images)
+    values = module.values("val")
+    torch.testing.assert_close(values["val/loss"], F.cross_entropy(logits, labels))
+    torch.testing.assert_close(values["val/acc"], (logits.argmax(1) == labels).float().mean())
+    counts = torch.zeros(10, 10, dtype=torch.long)
+    for true, predicted in zip(labels, logits.argmax(1), strict=True):
+        counts[true, predicted] += 1
+    assert torch.equal(module.confusion.compute(), counts)
+
+
+def test_training_step_is_adam_on_the_cross_entropy():
+    module, twin = classifier(), ViT(**TINY)
+    twin.load_state_dict(module.net.state_dict())
+    optimizers = module.configure_optimizers(), torch.optim.Adam(twin.parameters(), lr=0.01)
+    images, labels = torch.rand(20, 1, 28, 28), torch.arange(20) % 10
+    losses = []
+    for _ in range(5):
+        pair = module.training_step((images, labels), 0), F.cross_entropy(twin(images), labels)
+        for optimizer, loss in zip(optimizers, pair, strict=True):
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        losses.append([loss.item() for loss in pair])
+    torch.testing.assert_close(*map(torch.tensor, zip(*losses, strict=True)), rtol=1e-4, atol=1e-5)
+
+
+def test_dropout_masks_are_keyed_by_seed_step_and_layer():
+    first, again = classifier(dropout=0.5, emb_dropout=0.5), classifier(dropout=0.5, emb_dropout=0.5)
+    layers = [m for m in first.net.modules() if isinstance(m, Dropout)]
+    shape = torch.Size((4, 5))
+    draws = [layer.draw(shape) for layer in layers]
+    assert len(draws) == 1 + 2 * 4 and len({tuple(d.flatten().tolist()) for d in draws}) == len(draws)
+    images = torch.rand(4, 1, 28, 28)
+    out = first(images)
+    torch.rand(99)  # other draws do not disturb the masks
+    assert torch.equal(out, again(images)) and torch.equal(out, first(images))
+    first.eval()
+    again.eval()
+    assert not torch.equal(out, first(images)) and torch.equal(first(images), again(images))

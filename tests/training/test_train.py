@@ -1,0 +1,143 @@
+import csv
+import json
+import math
+
+import pytest
+import torch
+import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from train import train
+from vitbn.training.study import finite, print_table, write_summary
+
+
+def trained(run):
+    run.begin()
+    result = train(run)
+    run.finish("done", **result, seconds=1.5)
+    return result
+
+
+def metrics(run):
+    rows = list(csv.DictReader((run.folder / "metrics.csv").open()))
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
+
+
+def test_a_run_leaves_what_is_promised(make_run):
+    run = make_run("model=vitbnffn")
+    trained(run)
+    names = {path.name for path in run.folder.iterdir()}
+    assert {"config.yaml", "metrics.csv", "result.json", "checkpoints"} < names
+    assert yaml.safe_load((run.folder / "config.yaml").read_text()) == run.config
+    rows = metrics(run)
+    assert list(rows[0]) == ["epoch", "train/loss", "train/acc", "val/loss", "val/acc", "lr"]
+    assert [row["epoch"] for row in rows] == ["1", "2"] and {row["lr"] for row in rows} == {"0.003"}
+    result = json.loads((run.folder / "result.json").read_text())
+    assert result["status"] == "done" and result["epochs"] == 2 and result["error"] is None
+    assert result["config_hash"] == run.id[-8:] and result["seconds"] == 1.5
+    last = {name: float(value) for name, value in rows[-1].items()}
+    assert {name: result["metrics"][name] for name in ("val/loss", "val/acc")} == {
+        n: last[n] for n in ("val/loss", "val/acc")
+    }
+    assert sum(map(sum, result["confusion"])) == 100
+    correct = sum(result["confusion"][i][i] for i in range(10))
+    assert result["metrics"]["test/acc"] == pytest.approx(correct / 100)
+    assert result["fingerprint"]["parameters"] > 1000 and len(result["fingerprint"]["weights"]) > 10
+    last_ckpt = torch.load(run.last_checkpoint, weights_only=True)
+    assert any(name.startswith("net.") for name in last_ckpt["state_dict"]) and last_ckpt["global_step"] == 12
+    assert (run.folder / "checkpoints" / "best.ckpt").exists()
+
+
+def test_tensorboard_shows_curves_images_confusion_and_hparams(make_run):
+    run = make_run()
+    trained(run)
+    events = EventAccumulator(str(run.folder))
+    events.Reload()
+    tags = events.Tags()
+    expected = {"train/loss", "train/acc", "val/loss", "val/acc", "test/acc", "lr", "gradient norm"}
+    assert expected <= set(tags["scalars"])
+    assert {"augmented training images", "test confusion"} <= set(tags["images"])
+    assert [e.value for e in events.Scalars("val/acc")] == [pytest.approx(float(r["val/acc"])) for r in metrics(run)]
+    hparams = events.summary_metadata
+    assert any(name.startswith("_hparams_") for name in hparams)
+
+
+def test_the_same_configuration_gives_the_same_numbers(make_run, tmp_path):
+    a, b, other = make_run("study=a"), make_run("study=b"), make_run("study=a", "seed=1")
+    for run in (a, b, other):
+        trained(run)
+    assert a.id == b.id and metrics(a) == metrics(b) != metrics(other)
+    weights = [torch.load(run.last_checkpoint, weights_only=True)["state_dict"] for run in (a, b)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_paired_arms_share_order_validation_and_common_weights(make_run):
+    prints = [train_print(make_run(f"model={m}", "epochs=1")) for m in ("vit", "vitbnffn")]
+    assert prints[0]["order"] == prints[1]["order"] and prints[0]["val"] == prints[1]["val"]
+    common = prints[0]["weights"].keys() & prints[1]["weights"].keys()
+    assert len(common) > 10 and all(prints[0]["weights"][n] == prints[1]["weights"][n] for n in common)
+    assert prints[0]["init"] != prints[1]["init"]
+
+
+def train_print(run):
+    return trained(run)["fingerprint"]
+
+
+def test_training_learns_the_made_up_classes(make_run):
+    """The classes are told by a bright row: 20 epochs of clean images are plenty, whatever the seed."""
+    result = trained(make_run("epochs=20", "data.augment=false", "lr=0.02", "batch_size=20"))
+    assert result["metrics"]["test/acc"] > 0.9
+
+
+@pytest.mark.parametrize("option", ["trainer.precision=bf16-mixed", "model.dropout=0.1", "norm.qk=batch_scalar"])
+def test_options_train(make_run, option):
+    assert math.isfinite(trained(make_run("epochs=1", option))["metrics"]["val/loss"])
+
+
+def test_a_compiled_network_trains_to_the_same_numbers(make_run, monkeypatch):
+    """Graph capture and autograd are compiled for real; only the minutes of code generation are left out."""
+    compile_fully = torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda net: compile_fully(net, backend="aot_eager"))
+    plain, compiled = (trained(make_run("epochs=1", f"compile={flag}"))["metrics"] for flag in ("false", "true"))
+    assert compiled == pytest.approx(plain, abs=1e-4)
+
+
+def test_gpu_without_a_gpu_is_one_clear_line(make_run):
+    from vitbn.errors import InputError
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(InputError, match="trainer.accelerator=gpu: no GPU here.*trainer=cpu"):
+        train(make_run("trainer=gpu"))
+
+
+def test_summary_and_table_hold_one_sorted_row_per_run(make_run, capsys):
+    runs = [make_run(f"depth={d}", f"model={m}") for d in (10, 2) for m in ("vitbnffn", "vit")]
+    for run, accuracy in zip(runs, (0.5, 0.25, 0.75, math.nan), strict=True):
+        run.begin()
+        run.finish("done", metrics={"val/acc": accuracy, "test/acc": 0.625}, epochs=1, seconds=3.21)
+    open_run = make_run("depth=1")
+    open_run.begin()
+    write_summary(open_run.study)
+    rows = list(csv.DictReader((open_run.study / "summary.csv").open()))
+    assert [(r["depth"], r["model"], r["val/acc"]) for r in rows] == [
+        ("2", "vit", ""), ("2", "vitbnffn", "0.75"), ("10", "vit", "0.25"), ("10", "vitbnffn", "0.5"), ("", "", ""),
+    ]  # fmt: skip
+    assert rows[-1]["status"] == "unfinished"
+    print_table(open_run.study, [run.folder for run in runs])
+    shown = capsys.readouterr().out
+    assert "lr=0.003" in shown and "75.00%" in shown and "3.2" in shown and "–" in shown
+    assert shown.index("75.00%") < shown.index("25.00%") < shown.index("50.00%")
+
+
+def test_rerun_forgets_the_earlier_training(make_run):
+    run = make_run("rerun=true")
+    run.folder.mkdir(parents=True)
+    (run.folder / "result.json").write_text("{}")
+    (run.folder / "notes.txt").write_text("mine")
+    run.begin()
+    assert run.result() is None and (run.folder / "notes.txt").exists()
+
+
+def test_json_has_no_nan():
+    assert finite({"a": math.nan, "b": [1.0, -math.inf], "c": "x"}) == {"a": None, "b": [1.0, None], "c": "x"}
