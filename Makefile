@@ -1,5 +1,4 @@
-# One environment, made when it is missing; without make: python3 -m venv .venv && .venv/bin/pip install
-# -c constraints.txt -e '.[test]' && .venv/bin/python train.py experiment=quickstart
+# One environment for everything, made when it is missing. Without make: see README.
 PYTHON ?= python3
 PY := .venv/bin/python
 
