@@ -6,14 +6,16 @@ python train.py -m model=vit,vitbnffn depth=4,5,6,7 seed=0,1,2
 
 import logging
 import sys
-import time
+import warnings
 from typing import Any
 
 import hydra
 from omegaconf import DictConfig
 
 from vitbn import config
-from vitbn.training.study import Run
+from vitbn.training.lock import owned
+from vitbn.training.outcome import Signals, attempt
+from vitbn.training.study import FINISHED, Run
 
 log = logging.getLogger("vitbn")
 config.register()
@@ -21,22 +23,23 @@ config.register()
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(cfg: DictConfig) -> float | None:
-    """One job: skip it if it is done, else train it and write its result. Returns val/acc."""
+    """One job: skip it if it is done or in other hands, else train it and write its result. Returns val/acc."""
     run = Run(config.plain(cfg))
-    result = run.result()
-    if result is not None and not cfg.rerun:
-        log.info(f"{run.folder}: {result['status']}, skipped (rerun=true trains it again)")
-    else:
-        log.info(f"{run.folder}")
-        run.begin()
-        started = time.perf_counter()
-        with config.explained():
-            result = train(run)
-        run.finish("done", **result, seconds=round(time.perf_counter() - started, 3))
-    return result["metrics"]["val/acc"]
+    with owned(run.folder) as mine:
+        result = run.result() or {}
+        if not mine:
+            log.info(f"{run.folder}: being trained by another process, skipped")
+        elif result.get("status") in FINISHED and not cfg.rerun:
+            log.info(f"{run.folder}: {result['status']}, skipped (rerun=true trains it again)")
+        else:
+            log.info(f"{run.folder}")
+            result = attempt(run, train)
+    if result.get("status") == "failed" and cfg.fail_fast:
+        raise SystemExit(1)
+    return (result.get("metrics") or {}).get("val/acc")
 
 
-def train(run: Run) -> dict[str, Any]:
+def train(run: Run, signals: Signals) -> dict[str, Any]:
     """data -> network -> callbacks -> logger -> trainer -> fit -> test -> what result.json says."""
     import pytorch_lightning as pl
     import torch
@@ -44,11 +47,13 @@ def train(run: Run) -> dict[str, Any]:
     from vitbn.data.datamodule import ImageData
     from vitbn.errors import InputError
     from vitbn.models.build import build
-    from vitbn.training import checkpoint, recording
+    from vitbn.training import checkpoint, guards, recording
     from vitbn.training.classifier import Classifier
     from vitbn.training.fingerprint import environment, fingerprint
 
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # set to INFO by its import
+    for noise in (".*LeafSpec.* is deprecated", "Checkpoint directory .* exists and is not empty"):
+        warnings.filterwarnings("ignore", noise)
     cfg = run.config
     if cfg["trainer"]["accelerator"] == "gpu" and not torch.accelerator.is_available():
         raise InputError("trainer.accelerator=gpu: no GPU here; use trainer=cpu, or trainer=default for what is there")
@@ -65,7 +70,11 @@ def train(run: Run) -> dict[str, Any]:
 
     metrics_file = recording.MetricsFile(run.folder / "metrics.csv")
     callbacks: list[pl.Callback] = [metrics_file, recording.progress()]
-    callbacks += checkpoint.callbacks(run.folder, cfg["checkpoint"]["every_minutes"])
+    callbacks += [guards.Divergence(metrics_file), guards.StopOnSignal(signals, run.checkpoints / checkpoint.LAST)]
+    callbacks += checkpoint.callbacks(run.checkpoints, cfg["checkpoint"]["every_minutes"])
+    chance = guards.chance_level(data.splits[1].labels)
+    if cfg["stop_stuck"]:
+        callbacks.append(guards.Stuck(chance, cfg["stop_stuck"]))
     logger: Any = False
     if cfg["logger"]["name"] == "tensorboard":
         logger = recording.Events(run.folder, run.labels)
@@ -78,14 +87,16 @@ def train(run: Run) -> dict[str, Any]:
         enable_model_summary=False, enable_progress_bar=sys.stdout.isatty(), use_distributed_sampler=False,
         log_every_n_steps=1,
     )  # fmt: skip
-    resume = str(run.last_checkpoint) if run.last_checkpoint.exists() else None
-    trainer.fit(classifier, data, ckpt_path=resume)
+    with signals.deferred():
+        trainer.fit(classifier, data, ckpt_path=checkpoint.newest_whole(run.checkpoints))
+    metrics_file.write()
     trainer.test(classifier, data, verbose=False)
 
     last = metrics_file.rows[-1]
     metrics = {name: last[name] for name in ("train/loss", "train/acc", "val/loss", "val/acc")}
     metrics |= {name: trainer.callback_metrics[name].item() for name in ("test/loss", "test/acc")}
     return {
+        "label": "stuck" if last["val/acc"] <= chance else None,
         "metrics": metrics,
         "epochs": len(metrics_file.rows),
         "error": None,

@@ -68,6 +68,8 @@ class Schema:
     val_batch_size: int = MISSING
     compile: bool = MISSING
     rerun: bool = MISSING
+    fail_fast: bool = MISSING
+    stop_stuck: int = MISSING
     runs: str = MISSING
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
 
@@ -89,6 +91,7 @@ RANGES: dict[str, Range] = {
     "epochs": _counting,
     "batch_size": _counting,
     "val_batch_size": _counting,
+    "stop_stuck": _natural,
     "checkpoint.every_minutes": _positive,
     "trainer.devices": _counting,
     "trainer.precision": (lambda v: v in _PRECISIONS, f"choose from {', '.join(_PRECISIONS)}"),

@@ -2,7 +2,6 @@
 and a sweep ends with the table of its runs."""
 
 import logging
-from pathlib import Path
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -35,13 +34,25 @@ class StudyCallback(Callback):
                 check(job)
                 self.runs.append(study.Run(plain(job)))
 
+    def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Exit with 1 if the run failed."""
+        self._exit([study.Run(plain(config))])
+
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Show what the sweep's runs came to."""
-        for folder in {run.study for run in self.runs}:
+        """Show what the sweep's runs came to; exit with 1 if any failed."""
+        for folder in sorted({run.study for run in self.runs}):
             study.write_summary(folder)
-            study.print_table(folder, {run.folder for run in self.runs if run.study == folder})
+            study.print_table(folder, [run.folder for run in self.runs if run.study == folder])
         if config.logger.name == "tensorboard":
-            log.info(f"curves: tensorboard --logdir {Path(config.runs)}")
+            log.info(f"curves: tensorboard --logdir {config.runs}")
+        self._exit(self.runs)
+
+    @staticmethod
+    def _exit(runs: list[study.Run]) -> None:
+        failed = [run for run in runs if (run.result() or {}).get("status") == "failed"]
+        if failed:
+            log.error(f"failed: {', '.join(str(run.folder) for run in failed)}")
+            raise SystemExit(1)
 
 
 def jobs(config: DictConfig) -> list[DictConfig]:

@@ -1,6 +1,7 @@
 """One LightningModule around any network that maps images to logits."""
 
 from functools import partial
+from typing import cast
 
 import pytorch_lightning as pl
 import torch
@@ -45,6 +46,8 @@ class Classifier(pl.LightningModule):
             self.add_module(f"{stage}_loss", MeanLoss())
             # no range checks inside: they would make an accelerator wait at every step
             self.add_module(f"{stage}_acc", MulticlassAccuracy(num_classes, average="micro", validate_args=False))
+        for metric in self._metrics("train").values():
+            metric.persistent(True)  # a checkpoint in mid-epoch keeps what the epoch has added up so far
         self.confusion = MulticlassConfusionMatrix(num_classes, validate_args=False)
         for name, module in net.named_modules():
             if isinstance(module, Dropout):
@@ -80,17 +83,21 @@ class Classifier(pl.LightningModule):
 
     def values(self, stage: str) -> dict[str, Tensor]:
         """Loss and accuracy of train, val or test so far, 0-dimensional."""
-        return {f"{stage}/{name}": getattr(self, f"{stage}_{name}").compute() for name in ("loss", "acc")}
+        return {f"{stage}/{name}": metric.compute() for name, metric in self._metrics(stage).items()}
+
+    def _metrics(self, stage: str) -> dict[str, Metric]:
+        return {name: cast(Metric, getattr(self, f"{stage}_{name}")) for name in ("loss", "acc")}
 
     def _step(self, stage: str, batch: Batch) -> tuple[Tensor, Tensor]:
         images, labels = batch
         logits = self.net(images)
         loss = F.cross_entropy(logits, labels)
-        getattr(self, f"{stage}_loss").update(loss.detach(), len(labels))
-        getattr(self, f"{stage}_acc").update(logits.detach(), labels)
+        metrics = self._metrics(stage)
+        metrics["loss"].update(loss.detach(), len(labels))
+        metrics["acc"].update(logits.detach(), labels)
         return loss, logits
 
     def _log_stage(self, stage: str) -> None:
         self.log_dict(self.values(stage))
-        for name in ("loss", "acc"):
-            getattr(self, f"{stage}_{name}").reset()
+        for metric in self._metrics(stage).values():
+            metric.reset()

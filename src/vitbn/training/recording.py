@@ -31,27 +31,37 @@ class MetricsFile(Callback):
     def __init__(self, path: Path) -> None:
         self.path = path
         self.rows: list[dict[str, Any]] = []
-        self._started = 0.0
+        self._spent = 0.0  # seconds of this epoch before the run was interrupted
+        self._started = time.perf_counter()
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._started = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         measured = {name: value.item() for name, value in epoch_values(trainer, pl_module).items()}
         lr = trainer.optimizers[0].param_groups[0]["lr"]
-        seconds = round(time.perf_counter() - self._started, 3)
-        self.rows.append({"epoch": trainer.current_epoch + 1, **measured, "lr": lr, "seconds": seconds})
+        self.rows.append(
+            {"epoch": trainer.current_epoch + 1, **measured, "lr": lr, "seconds": round(self._seconds(), 3)}
+        )
+        self._spent, self._started = 0.0, time.perf_counter()
+        self.write()
+
+    def write(self) -> None:
+        """The file as the rows say, whatever a run that was killed had left there."""
         text = io.StringIO()
         writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows)
         durable.write_text(self.path, text.getvalue())
 
+    def _seconds(self) -> float:
+        return self._spent + time.perf_counter() - self._started
+
     def state_dict(self) -> dict[str, Any]:
-        return {"rows": self.rows}
+        return {"rows": self.rows, "spent": self._seconds()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.rows = list(state_dict["rows"])
+        self.rows, self._spent = list(state_dict["rows"]), state_dict["spent"]
 
 
 class Pictures(Callback):
@@ -59,7 +69,7 @@ class Pictures(Callback):
 
     def __init__(self, logger: "Events", classes: tuple[str, ...]) -> None:
         self.logger, self.classes = logger, classes
-        self._norms: list[torch.Tensor] = []
+        self._norm, self._steps = torch.tensor(0.0), 0
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -72,12 +82,19 @@ class Pictures(Callback):
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Any) -> None:
         gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
-        self._norms.append(torch.nn.utils.get_total_norm(gradients))
+        self._norm = self._norm.to(pl_module.device) + torch.nn.utils.get_total_norm(gradients)
+        self._steps += 1
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        pl_module.log("gradient norm", torch.stack(self._norms).mean())
+        pl_module.log("gradient norm", self._norm / self._steps)
         pl_module.log("lr", trainer.optimizers[0].param_groups[0]["lr"])
-        self._norms.clear()
+        self._norm, self._steps = torch.tensor(0.0), 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"norm": self._norm, "steps": self._steps}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._norm, self._steps = state_dict["norm"], state_dict["steps"]
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         figure = confusion_figure(cast(Classifier, pl_module).confusion.compute().cpu(), self.classes)

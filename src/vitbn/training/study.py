@@ -21,15 +21,10 @@ from vitbn import durable
 
 # What cannot change a result is not part of a run's identity.
 OMITTED = (
-    "study",
-    "runs",
-    "rerun",
-    "logger",
-    "checkpoint",
-    "data.root",
-    "trainer.accelerator",
-    "trainer.devices",
-)
+    "study", "runs", "rerun", "fail_fast", "logger", "checkpoint",
+    "data.root", "trainer.accelerator", "trainer.devices",
+)  # fmt: skip
+FINISHED = ("done", "diverged")  # outcomes; a failed run is tried again
 SUMMARY_SECONDS = 30  # summary.csv is refreshed at most this often while a sweep is going
 
 
@@ -77,29 +72,32 @@ class Run:
         return {"model": self.config["model"]["name"], "data": self.config["data"]["name"], **typed}
 
     @property
-    def last_checkpoint(self) -> Path:
-        return self.folder / "checkpoints" / "last.ckpt"
+    def checkpoints(self) -> Path:
+        return self.folder / "checkpoints"
 
     def result(self) -> dict[str, Any] | None:
         """What result.json says; None as long as there is none."""
         return read_result(self.folder)
 
     def begin(self) -> None:
-        """Make the folder; with `rerun=true`, forget what an earlier training left there."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        """Make the folder and forget the earlier ending; with `rerun=true`, everything an earlier training left."""
+        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        stale = ["result.json", "traceback.txt"]
         if self.config["rerun"]:
-            stale = ["result.json", "metrics.csv", "events.out.tfevents.*", "checkpoints/*.ckpt"]
-            for path in (path for pattern in stale for path in self.folder.glob(pattern)):
-                path.unlink()
+            stale += ["metrics.csv", "events.out.tfevents.*", "**/*.ckpt"]
+        for path in (path for pattern in stale for path in self.folder.glob(pattern)):
+            path.unlink()
         durable.write_text(self.folder / "config.yaml", yaml.safe_dump(self.config, sort_keys=False))
 
-    def finish(self, status: str, **content: Any) -> None:
-        """Write result.json and bring the study's summary up to date if that is due."""
+    def finish(self, status: str, **content: Any) -> dict[str, Any]:
+        """Write result.json, return what it says, and bring the study's summary up to date if that is due."""
         result = {"status": status, **content, "config_hash": config_hash(self.config), "run": self.labels}
-        durable.write_json(self.folder / "result.json", finite(result))
+        result = finite(result)
+        durable.write_json(self.folder / "result.json", result)
         summary = self.study / "summary.csv"
         if not summary.exists() or time.time() - summary.stat().st_mtime > SUMMARY_SECONDS:
             write_summary(self.study)
+        return result
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:

@@ -1,0 +1,83 @@
+"""Callbacks that end a training early: on divergence, on a signal and, if asked to, when it is stuck."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+from torch import Tensor
+
+from vitbn.training.outcome import Diverged, Interruption, Signals
+from vitbn.training.recording import MetricsFile
+
+CHECK_STEPS = 100  # how often an accelerator is asked whether the loss was finite: asking makes it wait
+
+
+def chance_level(labels: Tensor) -> float:
+    """Accuracy that always answering the most frequent class reaches by luck: its share plus 3 standard errors."""
+    share = labels.bincount().max().item() / len(labels)
+    return share + 3 * math.sqrt(share * (1 - share) / len(labels))
+
+
+class Divergence(Callback):
+    """Raises Diverged with the first step whose loss is NaN or infinite."""
+
+    def __init__(self, metrics: MetricsFile) -> None:
+        self.metrics = metrics
+        self._first_bad: Tensor | None = None
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        loss = outputs["loss"]
+        never = torch.full((), torch.iinfo(torch.int64).max, device=loss.device)
+        if self._first_bad is None:
+            self._first_bad = never
+        self._first_bad = torch.minimum(self._first_bad, torch.where(loss.isfinite(), never, trainer.global_step))
+        last = batch_idx + 1 == trainer.num_training_batches
+        if loss.device.type == "cpu" or last or trainer.global_step % CHECK_STEPS == 0:
+            self.check()
+
+    def check(self) -> None:
+        """Ask the device."""
+        if self._first_bad is not None and (step := int(self._first_bad)) < torch.iinfo(torch.int64).max:
+            raise Diverged(step, self.metrics.rows)
+
+
+class StopOnSignal(Callback):
+    """After a signal: a checkpoint at the end of the step, or the epoch's own if validation is under way."""
+
+    def __init__(self, signals: Signals, last: Path) -> None:
+        self.signals, self.last = signals, last
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        # Lightning cannot continue from between the last step and its validation: the epoch is ended first
+        if self.signals.received and batch_idx + 1 < trainer.num_training_batches:
+            trainer.save_checkpoint(self.last)
+            raise Interruption
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.signals.received:
+            raise Interruption
+
+
+class Stuck(Callback):
+    """Ends a training whose val/acc stays at chance level for `epochs` epochs in a row."""
+
+    def __init__(self, chance: float, epochs: int) -> None:
+        self.chance, self.epochs, self.count = chance, epochs, 0
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        at_chance = trainer.callback_metrics["val/acc"].item() <= self.chance
+        self.count = self.count + 1 if at_chance else 0
+        trainer.should_stop = trainer.should_stop or self.count >= self.epochs
+
+    def state_dict(self) -> dict[str, int]:
+        return {"count": self.count}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        self.count = state_dict["count"]

@@ -1,0 +1,45 @@
+"""One owner per run, across processes and machines.
+
+POSIX record locks (`fcntl.lockf`): the kernel drops them when the owner dies, however it dies; NFS carries them
+to the server (v4 itself, v3 through lockd); and, unlike `flock`, a forked child does not keep them alive.
+The file stays: deleting a lock file lets two processes lock two different files of one name.
+"""
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def owned(folder: Path) -> Iterator[bool]:
+    """Whether this process owns the run's folder now; it does until the block ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "a") as file:
+        yield _acquire(file.fileno())
+
+
+def is_owned(folder: Path) -> bool:
+    """Whether some other process owns the run's folder now."""
+    try:
+        with open(folder / ".lock") as file:
+            fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
+
+
+def _acquire(descriptor: int) -> bool:
+    for attempt in range(3):  # an onlooker's `is_owned` holds a shared lock for an instant
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, f"{os.uname().nodename} {os.getpid()}\n".encode())
+            return True
+        except OSError:
+            time.sleep(0.05 * attempt)
+    return False

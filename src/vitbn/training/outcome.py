@@ -1,0 +1,125 @@
+"""How a training can end, and what is written for each ending. Imports no torch.
+
+done         every epoch, or stopped early because it was stuck
+diverged     the loss became NaN or infinite: an outcome, with the step where it happened
+failed       an exception; its traceback is in the run's folder, and the next attempt starts from the last checkpoint
+interrupted  SIGTERM or Ctrl-C: a checkpoint and no result, so that the same command goes on
+"""
+
+import errno
+import logging
+import signal
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from vitbn.errors import InputError
+from vitbn.training.study import Run
+
+log = logging.getLogger("vitbn")
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class Diverged(Exception):
+    """The training loss is not finite any more since `step` (counted from 1)."""
+
+    def __init__(self, step: int, rows: list[dict[str, Any]]) -> None:
+        super().__init__(f"loss not finite at step {step}")
+        self.step, self.rows = step, rows
+
+
+class Interruption(BaseException):
+    """A signal asked the training to end; raised where a checkpoint has been written or none is needed."""
+
+
+class Signals:
+    """Remembers SIGTERM and SIGINT until training comes to a place where it can stop.
+
+    Outside `deferred()` a signal stops at once. A second one always does.
+    """
+
+    def __init__(self) -> None:
+        self.received: signal.Signals | None = None
+        self._deferred = False
+
+    @contextmanager
+    def handled(self) -> Iterator["Signals"]:
+        """Replace the handlers for the time of a training; needs the main thread, does nothing elsewhere."""
+        before = {}
+        with suppress(ValueError):
+            before = {number: signal.signal(number, self._handle) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield self
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        """While this lasts, whoever trains asks `received` and stops by itself."""
+        self._deferred = True
+        try:
+            yield
+        finally:
+            self._deferred = False
+        if self.received:
+            raise Interruption
+
+    def _handle(self, number: int, frame: Any) -> None:
+        second = self.received is not None
+        self.received = signal.Signals(number)
+        if second or not self._deferred:
+            raise Interruption
+
+
+def attempt(run: Run, train: Callable[[Run, Signals], dict[str, Any]]) -> dict[str, Any]:
+    """Train and write the result, whatever the end; SystemExit(128 + signal) if it was interrupted."""
+    started = time.perf_counter()
+    signals = Signals()
+    try:
+        with signals.handled():
+            run.begin()
+            ending = {"status": "done", **train(run, signals)}
+    except Diverged as end:
+        log.warning(f"{run.folder}: diverged at step {end.step}")
+        last = end.rows[-1] if end.rows else {}
+        metrics = {name: last.get(name) for name in ("train/loss", "train/acc", "val/loss", "val/acc")}
+        ending = {
+            "status": "diverged",
+            "metrics": metrics,
+            "epochs": len(end.rows),
+            "error": str(end),
+            "step": end.step,
+        }
+    except BaseException as error:
+        if signals.received is not None:
+            log.warning(f"{run.folder}: interrupted by {signals.received.name}; the same command goes on from there")
+            raise SystemExit(128 + signals.received) from None
+        if not isinstance(error, Exception):
+            raise
+        ending = _failure(run, error)
+    try:
+        return run.finish(seconds=round(time.perf_counter() - started, 3), **ending)
+    except OSError as error:
+        log.error(f"{run.folder}: {explain(error)}")
+        return ending
+
+
+def _failure(run: Run, error: Exception) -> dict[str, Any]:
+    if isinstance(error, InputError | OSError):
+        log.error(f"{run.folder}: failed: {explain(error)}")
+    else:
+        log.error(f"{run.folder}: failed: {type(error).__name__}: {error} (traceback.txt there says where)")
+    with suppress(OSError):
+        (run.folder / "traceback.txt").write_text("".join(traceback.format_exception(error)))
+    return {"status": "failed", "metrics": {}, "epochs": None, "error": f"{type(error).__name__}: {explain(error)}"}
+
+
+def explain(error: Exception) -> str:
+    """The error in one line, with the remedy for a full disk."""
+    if isinstance(error, OSError) and error.errno in DISK_FULL:
+        where = f" at {error.filename}" if error.filename else ""
+        return f"disk full{where}: free some space and type the same command again; the last checkpoint is whole"
+    return " ".join(str(error).split())
