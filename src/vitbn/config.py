@@ -150,7 +150,7 @@ def explained() -> Iterator[None]:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints and exits before its exceptions get here
     try:
         yield
-    except (InputError, CompactHydraException, OmegaConfBaseException) as error:
+    except (InputError, CompactHydraException, OmegaConfBaseException, OSError) as error:
         sys.stderr.write(f"error: {one_line(error)}\n")
         raise SystemExit(2) from None
 

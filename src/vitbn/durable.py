@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
+TEMPORARY = ".*.tmp"  # what a killed process may leave beside the files it was writing
+
 
 def write(path: Path, fill: Callable[[BinaryIO], object]) -> None:
     """Let `fill` write a temporary file in the same folder, fsync it, rename it to `path`, fsync the folder."""

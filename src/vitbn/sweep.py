@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 
 from vitbn.config import check, explained, plain
 from vitbn.training import study
+from vitbn.training.status import write_plan
 
 log = logging.getLogger(__name__)
 
@@ -33,10 +34,12 @@ class StudyCallback(Callback):
             for job in jobs(config):
                 check(job)
                 self.runs.append(study.Run(plain(job)))
+            for folder in {run.study for run in self.runs}:
+                write_plan(folder, [run for run in self.runs if run.study == folder])
 
     def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Exit with 1 if the run failed."""
-        self._exit([study.Run(plain(config))])
+        raise_if_any(failed([study.Run(plain(config))]))
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Show what the sweep's runs came to; exit with 1 if any failed."""
@@ -45,14 +48,20 @@ class StudyCallback(Callback):
             study.print_table(folder, [run.folder for run in self.runs if run.study == folder])
         if config.logger.name == "tensorboard":
             log.info(f"curves: tensorboard --logdir {config.runs}")
-        self._exit(self.runs)
+        if names := failed(self.runs):
+            log.error(f"failed: {', '.join(names)}")
+        raise_if_any(names)
 
-    @staticmethod
-    def _exit(runs: list[study.Run]) -> None:
-        failed = [run for run in runs if (run.result() or {}).get("status") == "failed"]
-        if failed:
-            log.error(f"failed: {', '.join(str(run.folder) for run in failed)}")
-            raise SystemExit(1)
+
+def failed(runs: list[study.Run]) -> list[str]:
+    """The folders of the runs that failed."""
+    return [str(run.folder) for run in runs if (run.result() or {}).get("status") == "failed"]
+
+
+def raise_if_any(names: list[str]) -> None:
+    """SystemExit, since Hydra swallows any other exception of a callback."""
+    if names:
+        raise SystemExit(1)
 
 
 def jobs(config: DictConfig) -> list[DictConfig]:

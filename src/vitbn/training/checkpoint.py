@@ -10,7 +10,6 @@ import logging
 import os
 import pickle
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -78,11 +77,15 @@ class DurableCheckpointIO(CheckpointIO):
 
     @staticmethod
     def _keep(path: Path, previous: Path) -> None:
-        """A second name for the file that is about to be replaced."""
-        with suppress(FileNotFoundError):
-            link = previous.with_name(f".{previous.name}.{os.getpid()}.tmp")
+        """A second name for the file that is about to be replaced; a copy where the file system has no links."""
+        if not path.exists() or (previous.exists() and path.samefile(previous)):
+            return  # renaming one name of a file to another name of it does nothing and leaves both
+        link = previous.with_name(f".{previous.name}.{os.getpid()}.tmp")
+        try:
             os.link(path, link)
             os.replace(link, previous)
+        except (PermissionError, NotImplementedError):
+            durable.write(previous, lambda file: file.write(path.read_bytes()))
 
 
 def callbacks(folder: Path, every_minutes: float) -> list[Callback]:

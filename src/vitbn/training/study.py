@@ -82,7 +82,7 @@ class Run:
     def begin(self) -> None:
         """Make the folder and forget the earlier ending; with `rerun=true`, everything an earlier training left."""
         self.checkpoints.mkdir(parents=True, exist_ok=True)
-        stale = ["result.json", "traceback.txt"]
+        stale = ["result.json", "traceback.txt", f"**/{durable.TEMPORARY}"]
         if self.config["rerun"]:
             stale += ["metrics.csv", "events.out.tfevents.*", "**/*.ckpt"]
         for path in (path for pattern in stale for path in self.folder.glob(pattern)):
