@@ -46,7 +46,7 @@ def train(run: Run, signals: Signals) -> dict[str, Any]:
 
     from vitbn.data.datamodule import ImageData
     from vitbn.errors import InputError
-    from vitbn.models.build import build
+    from vitbn.models.build import build, make_optimizer
     from vitbn.training import checkpoint, guards, recording
     from vitbn.training.classifier import Classifier
     from vitbn.training.fingerprint import environment, fingerprint
@@ -58,7 +58,7 @@ def train(run: Run, signals: Signals) -> dict[str, Any]:
     if cfg["trainer"]["accelerator"] == "gpu" and not torch.accelerator.is_available():
         raise InputError("trainer.accelerator=gpu: no GPU here; use trainer=cpu, or trainer=default for what is there")
     data = ImageData(
-        **{key: cfg["data"][key] for key in ("name", "root", "augment", "holdout")},
+        **{key: cfg["data"][key] for key in ("name", "root", "augment", "mean", "std", "holdout")},
         **{key: cfg[key] for key in ("batch_size", "val_batch_size", "seed")},
     )
     data.setup("fit")
@@ -66,7 +66,9 @@ def train(run: Run, signals: Signals) -> dict[str, Any]:
     prints = fingerprint(net, seed=cfg["seed"], train_images=len(data.splits[0]), validation=data.validation_draws())
     if cfg["compile"]:
         net.compile()
-    classifier = Classifier(net, num_classes=len(data.classes), lr=cfg["lr"], seed=cfg["seed"])
+    classifier = Classifier(
+        net, num_classes=len(data.classes), optimizer=make_optimizer(cfg["optimizer"]), seed=cfg["seed"]
+    )
 
     metrics_file = recording.MetricsFile(run.folder / "metrics.csv")
     callbacks: list[pl.Callback] = [metrics_file, recording.progress()]
@@ -75,6 +77,8 @@ def train(run: Run, signals: Signals) -> dict[str, Any]:
     chance = guards.chance_level(data.splits[1].labels)
     if cfg["stop_stuck"]:
         callbacks.append(guards.Stuck(chance, cfg["stop_stuck"]))
+    if cfg["log_every"]:
+        callbacks.append(recording.StepsFile(run.folder / "steps.csv", cfg["log_every"]))
     logger: Any = False
     if cfg["logger"]["name"] == "tensorboard":
         logger = recording.Events(run.folder, run.labels)

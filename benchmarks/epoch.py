@@ -16,6 +16,7 @@ import os
 import statistics
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -46,7 +47,8 @@ class Ours:
         split = load("mnist", root).train[torch.arange(images)]
         self.batches = TrainBatches(split, batch_size=100, seed=0, augmented=True, device=CPU)
         net = build({"name": "vit", "_target_": "vitbn.ViT", **SIZE, "depth": depth}, seed=0)
-        self.classifier = Classifier(net, num_classes=10, lr=0.003, seed=0)
+        optimizer = partial(torch.optim.Adam, lr=0.003, fused=True)
+        self.classifier = Classifier(net, num_classes=10, optimizer=optimizer, seed=0)
 
     def epoch(self) -> None:
         with tempfile.TemporaryDirectory() as folder:

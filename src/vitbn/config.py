@@ -20,7 +20,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from vitbn.errors import InputError
-from vitbn.placements import PLACEMENTS, Kind, Pool, PosEmb, Slot, complete
+from vitbn.placements import PLACEMENTS, WITHOUT_SLOTS, Kind, Pool, PosEmb, Slot, complete
 from vitbn.training.study import run_id
 
 
@@ -55,6 +55,7 @@ class Schema:
     model: Any = MISSING
     norm: dict[Slot, Kind] = field(default_factory=dict)
     data: Any = MISSING
+    optimizer: Any = MISSING
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     logger: Any = MISSING
     depth: int = MISSING
@@ -70,6 +71,7 @@ class Schema:
     rerun: bool = MISSING
     fail_fast: bool = MISSING
     stop_stuck: int = MISSING
+    log_every: int = MISSING
     runs: str = MISSING
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
 
@@ -92,6 +94,8 @@ RANGES: dict[str, Range] = {
     "batch_size": _counting,
     "val_batch_size": _counting,
     "stop_stuck": _natural,
+    "log_every": _natural,
+    "data.std": _positive,
     "checkpoint.every_minutes": _positive,
     "trainer.devices": _counting,
     "trainer.precision": (lambda v: v in _PRECISIONS, f"choose from {', '.join(_PRECISIONS)}"),
@@ -118,6 +122,8 @@ def check(cfg: DictConfig) -> None:
         value = OmegaConf.select(cfg, key)
         if value is not None and not fits(value):
             raise InputError(f"{key}={value}: {rule}")
+    if cfg.norm and "placement" not in cfg.model:
+        raise InputError(f"norm={dict(cfg.norm)}: model={cfg.model.name} has no slots for norms")
     patch = OmegaConf.select(cfg, "model.patch_size")
     if patch is not None and cfg.data.image_size % patch:
         side = cfg.data.image_size
@@ -139,6 +145,8 @@ def register() -> None:
     store.store(name="schema", node=Schema)
     for name, placement in PLACEMENTS.items():
         store.store(group="norm", name=name, node={str(slot): str(kind) for slot, kind in complete(placement).items()})
+    for name in WITHOUT_SLOTS:
+        store.store(group="norm", name=name, node={})
     OmegaConf.register_new_resolver(
         "run_id", lambda *, _root_: run_id(plain(_root_)), replace=True
     )  # `_root_` is how OmegaConf hands a resolver the whole configuration

@@ -62,6 +62,9 @@ PLACEMENTS: dict[str, Placement] = {
     "none": {},
 }
 
+# Networks of conf/model/ that have no slots; Hydra wants a norm of every model's name.
+WITHOUT_SLOTS = ("dnn", "dnn_bn", "mlp", "mlp_bn")
+
 
 def complete(placement: Placement) -> dict[Slot, Kind]:
     """All slots with their kind; a slot left out is `none`. ValueError names an unknown slot or kind."""

@@ -39,7 +39,8 @@ class StudyCallback(Callback):
 
     def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Exit with 1 if the run failed."""
-        raise_if_any(failed([study.Run(plain(config))]))
+        if failed([study.Run(plain(config))]):
+            raise SystemExit(1)  # Hydra swallows any other exception of a callback
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Show what the sweep's runs came to; exit with 1 if any failed."""
@@ -50,18 +51,12 @@ class StudyCallback(Callback):
             log.info(f"curves: tensorboard --logdir {config.runs}")
         if names := failed(self.runs):
             log.error(f"failed: {', '.join(names)}")
-        raise_if_any(names)
+            raise SystemExit(1)
 
 
 def failed(runs: list[study.Run]) -> list[str]:
     """The folders of the runs that failed."""
     return [str(run.folder) for run in runs if (run.result() or {}).get("status") == "failed"]
-
-
-def raise_if_any(names: list[str]) -> None:
-    """SystemExit, since Hydra swallows any other exception of a callback."""
-    if names:
-        raise SystemExit(1)
 
 
 def jobs(config: DictConfig) -> list[DictConfig]:

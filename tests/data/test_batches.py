@@ -88,7 +88,7 @@ def test_fixed_batches_are_the_split_in_order(split):
 
 def data(clothes, **changes):
     options = {
-        "name": "fashion_mnist", "root": str(clothes), "augment": True, "holdout": 0, "batch_size": 50,
+        "name": "fashion_mnist", "root": str(clothes), "augment": True, "mean": 0.0, "std": 1.0, "holdout": 0, "batch_size": 50,
         "val_batch_size": 64, "seed": 0,
     }  # fmt: skip
     return ImageData(**{**options, **changes})

@@ -3,14 +3,15 @@ from torch.nn import functional as F
 
 from tests.conftest import TINY
 from vitbn import ViT
-from vitbn.models.build import build
+from vitbn.models.build import build, make_optimizer
 from vitbn.models.dropout import Dropout
 from vitbn.training.classifier import Classifier
 
 
 def classifier(**changes):
     net = build({"name": "vit", "_target_": "vitbn.ViT", **TINY, **changes}, seed=0)
-    return Classifier(net, num_classes=10, lr=0.01, seed=0)
+    optimizer = make_optimizer({"_target_": "torch.optim.Adam", "_partial_": True, "lr": 0.01, "fused": True})
+    return Classifier(net, num_classes=10, optimizer=optimizer, seed=0)
 
 
 def test_metrics_are_those_of_all_samples_together():

@@ -1,6 +1,7 @@
 """Batches made where the network trains: images stay uint8 on the device and whole chunks are augmented there."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -16,6 +17,19 @@ CHUNK_IMAGES = {
 }  # augmented at once: large enough to be efficient, small enough for caches
 
 
+@dataclass(frozen=True)
+class Pixels:
+    """How pixels in [0, 1] become the network's input: (pixel - mean) / std."""
+
+    mean: float = 0.0
+    std: float = 1.0
+
+    def __call__(self, images: Tensor, draws: Draws | None) -> Tensor:
+        """uint8 images (B, C, S, S), augmented if there are draws, as float32."""
+        images = to_float(images) if draws is None else augment(images, draws)
+        return images if (self.mean, self.std) == (0, 1) else images.sub_(self.mean).div_(self.std)
+
+
 class TrainBatches:
     """Every image once per epoch, in an order and under an augmentation keyed by (seed, epoch).
 
@@ -23,7 +37,17 @@ class TrainBatches:
     `load_state_dict`.
     """
 
-    def __init__(self, split: Split, *, batch_size: int, seed: int, augmented: bool, device: torch.device) -> None:
+    def __init__(
+        self,
+        split: Split,
+        *,
+        batch_size: int,
+        seed: int,
+        augmented: bool,
+        device: torch.device,
+        pixels: Pixels = Pixels(),  # noqa: B008 - frozen
+    ) -> None:
+        self.pixels = pixels
         self.images, self.labels = split.images.to(device), split.labels.to(device)
         self.batch_size, self.seed, self.augmented, self.device = batch_size, seed, augmented, device
         self.epoch = self.position = self._resume_at = 0
@@ -60,21 +84,27 @@ class TrainBatches:
 
     def _chunk(self, index: Tensor, draws: Draws | None) -> Batch:
         here = index.to(self.device, non_blocking=True)
-        images = self.images[here]
-        images = to_float(images) if draws is None else augment(images, draws[index].to(self.device))
-        return images, self.labels[here]
+        draws = None if draws is None else draws[index].to(self.device)
+        return self.pixels(self.images[here], draws), self.labels[here]
 
 
 class FixedBatches:
     """The same batches every time, in the split's order; augmented once by `draws` if given."""
 
-    def __init__(self, split: Split, *, batch_size: int, draws: Draws | None, device: torch.device) -> None:
+    def __init__(
+        self,
+        split: Split,
+        *,
+        batch_size: int,
+        draws: Draws | None,
+        device: torch.device,
+        pixels: Pixels = Pixels(),  # noqa: B008 - frozen
+    ) -> None:
         self.batches: list[Batch] = []
         for first in range(0, len(split), batch_size):
             rows = slice(first, first + batch_size)
-            images = split.images[rows].to(device)
-            images = to_float(images) if draws is None else augment(images, draws[rows].to(device))
-            self.batches.append((images, split.labels[rows].to(device)))
+            here = None if draws is None else draws[rows].to(device)
+            self.batches.append((pixels(split.images[rows].to(device), here), split.labels[rows].to(device)))
 
     def __len__(self) -> int:
         return len(self.batches)

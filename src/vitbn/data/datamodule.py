@@ -8,7 +8,7 @@ import torch
 
 from vitbn import keyed
 from vitbn.data.augment import Draws, draw
-from vitbn.data.batches import FixedBatches, TrainBatches
+from vitbn.data.batches import FixedBatches, Pixels, TrainBatches
 from vitbn.data.sources import Source, Split, hold_out, load
 
 
@@ -25,6 +25,8 @@ class ImageData(pl.LightningDataModule):
         name: str,
         root: str,
         augment: bool,
+        mean: float,
+        std: float,
         holdout: int,
         batch_size: int,
         val_batch_size: int,
@@ -32,6 +34,7 @@ class ImageData(pl.LightningDataModule):
     ) -> None:
         super().__init__()
         self.source_name, self.root, self.augment, self.holdout = name, Path(root), augment, holdout
+        self.pixels = Pixels(mean, std)
         self.batch_size, self.val_batch_size, self.seed = batch_size, val_batch_size, seed
 
     @cached_property
@@ -54,20 +57,18 @@ class ImageData(pl.LightningDataModule):
 
     def train_dataloader(self) -> TrainBatches:
         return TrainBatches(
-            self.splits[0],
-            batch_size=self.batch_size,
-            seed=self.seed,
-            augmented=self.augment,
-            device=self._device,
-        )
+            self.splits[0], batch_size=self.batch_size, seed=self.seed, augmented=self.augment,
+            device=self._device, pixels=self.pixels,
+        )  # fmt: skip
 
     def val_dataloader(self) -> FixedBatches:
-        return FixedBatches(
-            self.splits[1], batch_size=self.val_batch_size, draws=self.validation_draws(), device=self._device
-        )
+        return self._fixed(self.splits[1], self.validation_draws())
 
     def test_dataloader(self) -> FixedBatches:
-        return FixedBatches(self.source.test, batch_size=self.val_batch_size, draws=None, device=self._device)
+        return self._fixed(self.source.test, None)
+
+    def _fixed(self, split: Split, draws: Draws | None) -> FixedBatches:
+        return FixedBatches(split, batch_size=self.val_batch_size, draws=draws, device=self._device, pixels=self.pixels)
 
     def validation_draws(self) -> Draws | None:
         """The one draw under which the validation images are augmented."""

@@ -12,6 +12,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionM
 
 from vitbn.data.batches import Batch
 from vitbn.keyed import generator
+from vitbn.models.build import OptimizerFactory
 from vitbn.models.dropout import Dropout
 
 
@@ -37,11 +38,11 @@ class MeanLoss(Metric):
 
 
 class Classifier(pl.LightningModule):
-    """Cross-entropy and top-1 accuracy of `net` under Adam; dropout masks keyed by (seed, step, layer)."""
+    """Cross-entropy and top-1 accuracy of `net`; dropout masks keyed by (seed, step, layer)."""
 
-    def __init__(self, net: nn.Module, *, num_classes: int, lr: float, seed: int) -> None:
+    def __init__(self, net: nn.Module, *, num_classes: int, optimizer: OptimizerFactory, seed: int) -> None:
         super().__init__()
-        self.net, self.lr, self.seed = net, lr, seed
+        self.net, self.make_optimizer, self.seed = net, optimizer, seed
         for stage in ("train", "val", "test"):
             self.add_module(f"{stage}_loss", MeanLoss())
             # no range checks inside: they would make an accelerator wait at every step
@@ -79,7 +80,7 @@ class Classifier(pl.LightningModule):
         self._log_stage("test")
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.Adam(self.parameters(), lr=self.lr, fused=True)
+        return self.make_optimizer(self.parameters())
 
     def values(self, stage: str) -> dict[str, Tensor]:
         """Loss and accuracy of train, val or test so far, 0-dimensional."""

@@ -64,6 +64,40 @@ class MetricsFile(Callback):
         self.rows, self._spent = list(state_dict["rows"]), state_dict["spent"]
 
 
+class StepsFile(Callback):
+    """steps.csv: the mean training loss of every `every` steps; rewritten at the end of an epoch."""
+
+    def __init__(self, path: Path, every: int) -> None:
+        self.path, self.every = path, every
+        self.rows: list[tuple[int, float]] = []
+        self._losses: list[torch.Tensor] = []  # stay on the device until they are needed
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._losses.append(outputs["loss"].detach())
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._collect()
+        lines = "".join(f"{step},{loss}\n" for step, loss in self.rows)
+        durable.write_text(self.path, "step,train/loss\n" + lines)
+
+    def _collect(self) -> None:
+        step = self.rows[-1][0] if self.rows else 0
+        while len(self._losses) >= self.every:
+            step += self.every
+            self.rows.append((step, torch.stack(self._losses[: self.every]).mean().item()))
+            del self._losses[: self.every]
+
+    def state_dict(self) -> dict[str, Any]:
+        self._collect()
+        return {"rows": self.rows, "losses": [loss.item() for loss in self._losses]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.rows = [tuple(row) for row in state_dict["rows"]]
+        self._losses = [torch.tensor(loss) for loss in state_dict["losses"]]
+
+
 class Pictures(Callback):
     """TensorBoard: augmented training images, learning rate, the epoch's mean gradient norm, the test confusion."""
 
