@@ -36,7 +36,7 @@ class Arm:
 
     def at(self, depth: Any, lr: Any) -> list[Run]:
         """Its runs at one depth and learning rate."""
-        return [run for run in self.runs if run.config.get("depth") == depth and run.config.get("lr") == lr]
+        return [run for run in self.runs if run.depth == depth and run.lr == lr]
 
 
 def within(key: str, prefixes: Iterable[str]) -> bool:
@@ -101,9 +101,9 @@ def _named(config: dict[str, Any], keys: Iterable[str]) -> list[str]:
 
 
 def cells(arms: Iterable[Arm]) -> list[tuple[Any, Any]]:
-    """Every (depth, learning rate) that occurs, sorted."""
-    found = {(run.config.get("depth"), run.config.get("lr")) for arm in arms for run in arm.runs}
-    return sorted(found, key=lambda cell: tuple((value is None, value or 0) for value in cell))
+    """Every (depth, learning rate) that occurs, by rate and then by depth."""
+    found = {(run.depth, run.lr) for arm in arms for run in arm.runs}
+    return sorted(found, key=lambda cell: tuple((value is None, value or 0) for value in reversed(cell)))
 
 
 def placement_pairs(arms: list[Arm]) -> list[tuple[Arm, Arm]]:
@@ -138,15 +138,3 @@ def _equal(value: Any, wanted: Any) -> bool:
     if isinstance(wanted, float) and isinstance(value, (int, float)) and not isinstance(value, bool):
         return math.isclose(value, wanted, rel_tol=1e-9)
     return value == wanted
-
-
-def outcome(run: Run, metric: str, epoch: int | None = None) -> float | None:
-    """The metric after an epoch (None: the last); a diverged run scores as a guess: 1/classes, ln(classes).
-
-    Leaving diverged runs out would favour the arm that loses its bad seeds, so a comparison keeps them with
-    what such a network is worth.
-    """
-    value = run.last(metric) if epoch is None else run.at_epoch(metric, epoch)
-    if run.status == "diverged" and (epoch is None or value is None or not math.isfinite(value)):
-        return 1 / run.classes if metric.endswith("acc") else math.log(run.classes)
-    return value

@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from vitbn.analysis.arms import ended, matches, outcome
+from vitbn.analysis.arms import ended, matches
 from vitbn.analysis.claims import Part
 from vitbn.analysis.guard import studied_keys, tally
 from vitbn.analysis.judge import PartResult, judge, region
+from vitbn.analysis.outcomes import outcome
 from vitbn.analysis.results import Run
 from vitbn.analysis.stats import Interval, paired_interval, share_interval
 

@@ -2,12 +2,14 @@
 
 import math
 
-from vitbn.analysis.arms import matches, outcome
+from vitbn.analysis.arms import matches
 from vitbn.analysis.claims import Part
 from vitbn.analysis.effects import Filter, by_seed
 from vitbn.analysis.judge import INCONCLUSIVE, MIN_SEEDS, REFUTED, SUPPORTED, PartResult
+from vitbn.analysis.outcomes import outcome
 from vitbn.analysis.results import Run
 from vitbn.analysis.stats import Interval, Onset, onset
+from vitbn.analysis.wording import onset_text
 
 INF = math.inf
 
@@ -57,17 +59,6 @@ def overtakes(part: Part, runs: list[Run]) -> PartResult:
         elif found.low == INF or found.high == found.first:
             verdict = REFUTED
     return PartResult(part, verdict, _as_interval(found))
-
-
-def onset_text(found: Onset) -> str:
-    """`5 [4, 6]`; beyond the largest x tried as `>7`."""
-
-    def show(x: float) -> str:
-        return f">{found.last:g}" if x == INF else f"{x:g}"
-
-    if found.low is None or found.high is None:
-        return f"{show(found.estimate)} (no interval)"
-    return f"{show(found.estimate)} [{show(found.low)}, {show(found.high)}]"
 
 
 def _depth_onset(part: Part, end: Filter, runs: list[Run]) -> Onset:

@@ -44,6 +44,16 @@ class Run:
         return self.config.get("seed", 0)
 
     @property
+    def depth(self) -> int | None:
+        """Encoder layers; None for a network that has none (the key `depth` is set for every network)."""
+        return self.config.get("depth") if "model.depth" in self.config else None
+
+    @property
+    def lr(self) -> float | None:
+        """The learning rate."""
+        return self.config.get("lr")
+
+    @property
     def fingerprint(self) -> dict[str, Any]:
         """Hashes of initial weights, order and validation draw, and the parameter count."""
         return self.result.get("fingerprint") or {}
