@@ -82,13 +82,17 @@ def _pages(arms: list[Arm]) -> list[tuple[str, Any, list[Cell]]]:
     pages: list[tuple[str, Any, list[Cell]]] = []
     for setting in dict.fromkeys(arm.setting for arm in arms):
         members = [arm for arm in arms if arm.setting == setting]
-        found = [cell for cell in cells(members) if any(run.rows for arm in members for run in arm.at(*cell))]
+        found = [cell for cell in cells(members) if any(_begun(arm.at(*cell)) for arm in members)]
         if len({depth for depth, _ in found}) <= 1:
             pages += [(setting, None, found)] if found else []
         else:
             rates = sorted({lr for _, lr in found})
             pages += [(setting, rate, [cell for cell in found if cell[1] == rate]) for rate in rates]
     return pages
+
+
+def _begun(runs: list[Run]) -> bool:
+    return any(len(run.rows.get("epoch", ())) for run in runs)
 
 
 def _accuracy(ax: Any, runs: list[Run], label: str, look: dict[str, Any]) -> None:
