@@ -10,7 +10,7 @@ from vitbn.analysis.outcomes import Difference, differences, final_accuracies
 from vitbn.analysis.plots import COLOURS, Picture, fit_to_lines, grid, legend_above, looks, slug
 from vitbn.analysis.results import Run
 from vitbn.analysis.stats import mean_interval
-from vitbn.analysis.wording import percent
+from vitbn.analysis.wording import percent, points
 
 _DIFFERENCES = (
     "Mean difference of validation accuracy after the last epoch with its 95 % interval, cut at the axis; "
@@ -58,11 +58,10 @@ def accuracy_against(axis: str, arms: list[Arm]) -> list[Picture]:
 
 
 def _points(ax: Any, points: Sequence[tuple[Any, list[Run]]], label: str, look: dict[str, Any]) -> None:
-    values = [(x, final_accuracies(runs)) for x, runs in points]
-    values = [(x, 100 * np.array(found)) for x, found in values if found]
+    values = [(x, 100 * np.array(found)) for x, runs in points if (found := final_accuracies(runs))]
     for x, found in values:
         ax.plot([x] * len(found), found, look["marker"], color=look["color"], alpha=0.4, markersize=3.5)
-    xs, means = [x for x, _ in values], [mean_interval(found) for _, found in values]
+    xs, means = [x for x, _ in values], [mean_interval(found.tolist()) for _, found in values]
     ax.plot(xs, [each.estimate for each in means], **look, linewidth=1.8, markersize=5.5, label=label)
     for x, each in zip(xs, means, strict=True):
         if each.low is not None and each.high is not None:
@@ -111,34 +110,37 @@ def _mean(runs: list[Run]) -> float:
 
 
 def paired_differences(arms: list[Arm]) -> list[Picture]:
-    """How far one placement is ahead of another at equal seed, a row per depth and learning rate."""
-    found = []
+    """Per two placements how far one is ahead at equal seed, a row per setting, depth and learning rate."""
+    rows: dict[tuple[str, str], list[tuple[str, Difference]]] = {}
     for first, second in placement_pairs(arms):
-        rows = differences(first, second)
-        if not rows:
-            continue
-        figure, (ax,) = grid(1, 1, height=0.34 * len(rows) + 0.7)
-        reach = 1.25 * max(100 * abs(value) for row in rows for value in row.values) + 0.5
-        for place, row in enumerate(rows):
-            _difference(ax, place, row)
-        if reach > 12:  # one collapsed run must not hide the small effects
-            ax.set_xscale("symlog", linthresh=1, linscale=0.6)
-            ticks = [
-                tick for tick in (-50, -20, -10, -5, -2, -1, 0, 1, 2, 5, 10, 20, 50) if abs(tick) < reach
-            ]
-            ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-            ax.minorticks_off()
-        ax.axvline(0, color="#333333", linewidth=1)
-        labels = [f"{_cell_words(row.depth, row.lr)}  (n={row.interval.n})" for row in rows]
-        ax.set(yticks=range(len(rows)), xlim=(-reach, reach), ylim=(len(rows) - 0.4, -0.6))
-        ax.set_yticklabels(labels)
-        ax.set_xlabel(f"← {first.placement} ahead      percentage points      {second.placement} ahead →")
-        effects = [f"{100 * row.interval.estimate:+.1f} points" for row in rows]
-        words = "; ".join(f"{label} {effect}" for label, effect in zip(labels, effects, strict=True))
-        name = slug("difference", first.placement, second.placement, first.setting)
-        title = f"{second.placement} against {first.placement}, same seeds {first.setting}".strip()
-        found.append(Picture(name, title, _DIFFERENCES, f"Paired differences. {words}.", figure))
-    return found
+        for row in differences(first, second):
+            words = f"{first.setting} {_cell_words(row.depth, row.lr)}".strip()
+            rows.setdefault((first.placement, second.placement), []).append(
+                (f"{words}  (n={row.interval.n})", row)
+            )
+    return [_forest(*names, found) for names, found in rows.items()]
+
+
+def _forest(first: str, second: str, rows: list[tuple[str, Difference]]) -> Picture:
+    figure, (ax,) = grid(1, 1, height=0.34 * len(rows) + 0.7)
+    reach = 1.25 * max(100 * abs(value) for _, row in rows for value in row.values) + 0.5
+    for place, (_, row) in enumerate(rows):
+        _difference(ax, place, row)
+    smallest = min(100 * abs(row.interval.estimate) for _, row in rows)
+    if reach > 12 and smallest < 2:  # one collapsed run must not hide the small effects
+        ax.set_xscale("symlog", linthresh=1, linscale=0.6)
+        ticks = [sign * tick for sign in (-1, 1) for tick in (1, 2, 5, 10, 20, 50) if tick < reach]
+        ax.set_xticks([0, *ticks], [f"{tick:g}" for tick in [0, *ticks]])
+        ax.minorticks_off()
+    ax.axvline(0, color="#333333", linewidth=1)
+    ax.set(yticks=range(len(rows)), xlim=(-reach, reach), ylim=(len(rows) - 0.4, -0.6))
+    ax.set_yticklabels([label for label, _ in rows])
+    ax.set_xlabel(f"← {first} ahead      percentage points      {second} ahead →")
+    words = "; ".join(f"{label} {points(row.interval.estimate)} points" for label, row in rows)
+    title = f"{second} against {first}, same seeds"
+    return Picture(
+        slug("difference", first, second), title, _DIFFERENCES, f"Paired differences. {words}.", figure
+    )
 
 
 def _difference(ax: Any, place: int, row: Difference) -> None:

@@ -1,10 +1,12 @@
 """Accuracy and loss over epochs in the article's layouts: a panel per depth, or a line per learning rate."""
 
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from vitbn.analysis.arms import Arm, cells
+from vitbn.analysis.outcomes import final_accuracies
 from vitbn.analysis.plots import (
     COLOURS,
     DASHES,
@@ -17,9 +19,10 @@ from vitbn.analysis.plots import (
 )
 from vitbn.analysis.results import Run
 from vitbn.analysis.stats import mean_interval
-from vitbn.analysis.wording import percent
+from vitbn.analysis.wording import percent, plain
 
 RATE_COLOURS = (COLOURS[6], COLOURS[4], COLOURS[5], COLOURS[3])  # not those of the placements
+MOST = 12  # figures, and twice as many panels in one; a random search would give one per trial
 Cell = tuple[Any, Any]  # depth, learning rate
 _BAND = (
     "Bold: mean over the finished runs; band: 95 % interval over seeds (t); thin: single runs; "
@@ -27,26 +30,41 @@ _BAND = (
 )
 
 
+@dataclass(frozen=True)
+class Panel:
+    """One pair of axes: arms that differ in placement only, at one depth and learning rate."""
+
+    title: str
+    arms: list[Arm]
+    cell: Cell
+
+
+@dataclass(frozen=True)
+class Page:
+    """One figure: its panels and what they have in common."""
+
+    name: str
+    where: str
+    panels: list[Panel]
+
+
 def over_epochs(arms: list[Arm]) -> list[Picture]:
     """Per learning rate (and further setting) a figure of accuracies and one of losses, a panel per depth."""
-    found = []
-    for setting, rate, panels in _pages(arms):
-        members = [arm for arm in arms if arm.setting == setting]
-        where = " ".join(part for part in (f"at learning rate {rate:g}" if rate else "", setting) if part)
+    found, style = [], looks(arms)
+    for page in _pages(arms)[:MOST]:
+        panels = page.panels[: 2 * MOST]
         for what, draw, label in _KINDS:
             figure, axes = grid(len(panels), 3 if len(panels) > 4 else 2, sharey=True)
-            for ax, cell in zip(axes, panels, strict=True):
-                for arm in members:
-                    draw(ax, arm.at(*cell), arm.placement, looks(arms)[arm.placement])
-                _label(ax, _cell_title(cell, panels), label)
+            for ax, panel in zip(axes, panels, strict=True):
+                for arm in panel.arms:
+                    draw(ax, arm.at(*panel.cell), arm.placement, style[arm.placement])
+                _label(ax, panel.title, label)
             fit_to_lines(axes)
             legend_above(figure, axes)
-            name = slug(what, f"lr{rate:g}" if rate else "", setting)
+            title = f"{what.capitalize()} over epochs {page.where}".strip()
             caption = ("Solid: training loss; dashed: validation loss. " if what == "loss" else "") + _BAND
-            alt = f"{what.capitalize()} curves. {_ends(members, panels)}"
-            found.append(
-                Picture(name, f"{what.capitalize()} over epochs {where}".strip(), caption, alt, figure)
-            )
+            alt = f"{what.capitalize()} curves. {_ends(panels)}"
+            found.append(Picture(slug(what, page.name), title, caption, alt, figure))
     return found
 
 
@@ -59,36 +77,60 @@ def learning_rates(arms: list[Arm]) -> list[Picture]:
         for depth, lr in cells(members):
             rates.setdefault(depth, []).append(lr)
         depths = sorted((depth for depth in rates if len(rates[depth]) > 1), key=lambda depth: depth or 0)
-        if not depths:
-            continue
         order = sorted({lr for depth in depths for lr in rates[depth]})
+        if not depths or len(order) > len(RATE_COLOURS):
+            continue
         panels = [(depth, arm) for depth in depths for arm in members]
         figure, axes = grid(len(panels), len(members), height=2.5, sharey=True)
         for ax, (depth, arm) in zip(axes, panels, strict=True):
             for index, lr in enumerate(order):
-                look = {"color": RATE_COLOURS[index % 4], "linestyle": DASHES[index % 4]}
+                look = {"color": RATE_COLOURS[index], "linestyle": DASHES[index]}
                 _accuracy(ax, arm.at(depth, lr), f"learning rate {lr:g}", look)
             _label(ax, f"{arm.placement}" + (f", depth {depth}" if depth else ""), "validation acc. (%)")
         fit_to_lines(axes)
         legend_above(figure, axes)
         title = f"Each placement under each learning rate {setting}".strip()
-        alt = f"Accuracy curves, a line per learning rate. {_ends(members, cells(members))}"
+        shown = [
+            Panel(f"depth {plain(d)}, rate {plain(lr)}", members, (d, lr)) for d in depths for lr in rates[d]
+        ]
+        alt = f"Accuracy curves, a line per learning rate. {_ends(shown)}"
         found.append(Picture(slug("learning-rates", setting), title, _BAND, alt, figure))
     return found
 
 
-def _pages(arms: list[Arm]) -> list[tuple[str, Any, list[Cell]]]:
-    """(setting, learning rate, panels) per figure: a panel per depth, or per rate at one depth."""
-    pages: list[tuple[str, Any, list[Cell]]] = []
-    for setting in dict.fromkeys(arm.setting for arm in arms):
-        members = [arm for arm in arms if arm.setting == setting]
-        found = [cell for cell in cells(members) if any(_begun(arm.at(*cell)) for arm in members)]
-        if len({depth for depth, _ in found}) <= 1:
-            pages += [(setting, None, found)] if found else []
-        else:
-            rates = sorted({lr for _, lr in found})
-            pages += [(setting, rate, [cell for cell in found if cell[1] == rate]) for rate in rates]
+def _pages(arms: list[Arm]) -> list[Page]:
+    """A figure per setting and learning rate with a panel per depth; with one depth, a panel per rate.
+
+    Settings that have a single panel each share one figure.
+    """
+    settings = dict.fromkeys(arm.setting for arm in arms)
+    pages = [page for setting in settings for page in _setting(arms, setting)]
+    if len(pages) > 1 and all(len(page.panels) == 1 for page in pages):
+        return [Page("", "", [replace(page.panels[0], title=page.where) for page in pages])]
     return pages
+
+
+def _setting(arms: list[Arm], setting: str) -> list[Page]:
+    members = [arm for arm in arms if arm.setting == setting]
+    found = [cell for cell in cells(members) if any(_begun(arm.at(*cell)) for arm in members)]
+    if len({depth for depth, _ in found}) > 1:
+        rates = dict.fromkeys(lr for _, lr in found)
+        groups = [
+            (f"lr{plain(lr)}", f"at learning rate {plain(lr)}", [cell for cell in found if cell[1] == lr])
+            for lr in rates
+        ]
+        titles = {cell: f"depth {plain(cell[0])}" for cell in found}
+    else:
+        groups = [("", "", found)] if found else []
+        titles = {cell: f"learning rate {plain(cell[1])}" for cell in found}
+    return [
+        Page(
+            slug(name, setting),
+            f"{where} {setting}".strip(),
+            [Panel(titles[cell], members, cell) for cell in chosen],
+        )
+        for name, where, chosen in groups
+    ]
 
 
 def _begun(runs: list[Run]) -> bool:
@@ -144,31 +186,14 @@ def _label(ax: Any, title: str, ylabel: str) -> None:
     ax.set_xlabel("epoch")
 
 
-def _cell_title(cell: Cell, panels: list[Cell]) -> str:
-    depth, lr = cell
-    parts = (
-        [f"depth {depth}"]
-        if depth is not None and (len({d for d, _ in panels}) > 1 or len(panels) == 1)
-        else []
-    )
-    return ", ".join(parts + ([f"learning rate {lr:g}"] if lr and not parts else []))
-
-
-def _ends(arms: list[Arm], panels: list[Cell]) -> str:
+def _ends(panels: list[Panel]) -> str:
     """The last epoch in words."""
     texts = []
-    for depth, lr in panels:
-        for arm in arms:
-            values = [run.last("val/acc") for run in arm.at(depth, lr) if run.status == "done"]
-            values = [value for value in values if value is not None]
-            if values:
-                where = f" depth {depth}" if depth is not None else ""
-                texts.append(f"{arm.placement}{where} lr {lr:g}: {percent(float(np.mean(values)))}")
-    return (
-        "Mean validation accuracy after the last epoch: " + "; ".join(texts) + "."
-        if texts
-        else "No run is finished."
-    )
+    for panel in panels:
+        for arm in panel.arms:
+            if values := final_accuracies(arm.at(*panel.cell)):
+                texts.append(f"{panel.title}, {arm.name}: {percent(float(np.mean(values)))}")
+    return f"Mean accuracy after the last epoch: {'; '.join(texts)}." if texts else "No run is finished."
 
 
 _KINDS = (("accuracy", _accuracy, "validation accuracy (%)"), ("loss", _loss, "cross-entropy loss"))

@@ -7,9 +7,9 @@ import numpy as np
 from vitbn.analysis.arms import Arm, cells, ended, paired, placement_pairs
 from vitbn.analysis.outcomes import differences, outcome
 from vitbn.analysis.results import Run
-from vitbn.analysis.sections import Section, Table, plain, tabled
+from vitbn.analysis.sections import Section, Table, tabled
 from vitbn.analysis.stats import THRESHOLDS, Onset, epochs_to, onset, seconds_to
-from vitbn.analysis.wording import INF, onset_text
+from vitbn.analysis.wording import INF, onset_text, plain
 
 CRITICAL_MARGIN = 0.005  # of val/acc; what claims/critical-depth.yaml calls ahead
 
@@ -39,7 +39,7 @@ def _time_to(runs: list[Run], threshold: float) -> str:
         seconds.append(seconds_to(run.rows.get("seconds", np.empty(len(accuracy))), accuracy, threshold))
     reached = sum(epoch < INF for epoch in epochs)
     share = "" if reached == len(runs) else f" ({reached} of {len(runs)})"
-    median = float(np.median(epochs)) if reached * 2 > len(runs) else INF
+    median = float(np.median(epochs))
     if median == INF:
         return f"not reached{share}"
     return f"{median:g} ep., {np.median(seconds):.0f} s{share}"

@@ -15,7 +15,7 @@ from vitbn.analysis.plots import Picture
 from vitbn.analysis.results import STATUSES, Run, some
 from vitbn.analysis.stats import mean_interval
 from vitbn.analysis.summary import row as summary_row
-from vitbn.analysis.wording import DASH, accuracy_text, interval_text, points
+from vitbn.analysis.wording import DASH, accuracy_text, interval_text, plain, points
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def what_was_run(runs: list[Run], arms: list[Arm], warnings: list[str]) -> Secti
     facts = [
         ["runs", ", ".join(f"{counts[status]} {status}" for status in STATUSES if counts[status])],
         ["data", f"{first.get('data.name')}, augmentation {augmented}"],
-        ["arms", ", ".join(arm.name for arm in arms)],
+        ["arms", "; ".join(arm.name for arm in arms)],
         ["epochs", _listed({run.config.get("epochs") for run in readable})],
         ["seeds", _listed({run.seed for run in readable})],
         ["hardware", "; ".join(sorted({str(result.get("hardware")) for result in results})) or DASH],
@@ -194,8 +194,3 @@ def confound_section(arms: list[Arm]) -> Section:
         paragraphs.append(f"Nothing beyond the placement differs in {some(clean, 12)}.")
     table = Table("Differences beyond the placement", ["arms", "difference", "pairs"], rows, words=(0, 1))
     return Section("Confounds", paragraphs if rows or clean else [], [table] if rows else [])
-
-
-def plain(value: Any) -> str:
-    """A depth or learning rate, or a dash."""
-    return DASH if value is None else f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,7 +1,8 @@
 """Means and differences over seeds with 95 % intervals, and when one curve overtakes another."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -76,7 +77,7 @@ def share_interval(hits: int, n: int) -> Interval:
     return Interval(hits / n, float(low), float(high), n, "exact")
 
 
-def onset(differences: dict[float, Sequence[float]], margin: float = 0.0) -> Onset:
+def onset(differences: Mapping[Any, Sequence[float]], margin: float = 0.0) -> Onset:
     """The smallest x from which on, up to the largest x, the mean paired difference exceeds the margin.
 
     With x = depth it is the critical depth, with x = epoch the crossover; infinite where the margin is not

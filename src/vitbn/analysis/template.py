@@ -22,7 +22,7 @@ table { border-collapse: collapse; font-size: .9rem; }
 caption { text-align: left; font-weight: 600; padding: .2rem 0 .5rem; }
 th, td { padding: .32rem .8rem .32rem 0; text-align: right; vertical-align: top;
   border-bottom: 1px solid #e8eaed; font-variant-numeric: tabular-nums; }
-th, td:not(.word) { white-space: nowrap; }
+thead th, td:not(.word) { white-space: nowrap; }
 thead th { border-bottom: 2px solid #b9c0c8; color: #444c56; }
 .word { text-align: left; }
 tbody tr:hover { background: #f5f8fb; }

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 from vitbn.analysis.claims import Part
 from vitbn.analysis.judge import region
@@ -20,6 +21,11 @@ def percent(value: float) -> str:
 def points(value: float) -> str:
     """A difference of fractions in percentage points."""
     return signed(100 * value, 2)
+
+
+def plain(value: Any) -> str:
+    """A depth or learning rate, or a dash."""
+    return DASH if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def signed(value: float, digits: int) -> str:
