@@ -33,7 +33,13 @@ def test_a_changed_norm_parts_arms(run, study):
     run(model="vitbn")
     run(model="vitbn", norm={"ffn_in": "batch", "ffn_hidden": "none"})
     names = [arm.name for arm in group(read_study(study))]
-    assert names == ["ViTBN ffn_hidden=batch ffn_in=none", "ViTBN ffn_hidden=none ffn_in=batch"]
+    assert names == ["ViTBN", "ViTBN ffn_in=batch ffn_hidden=none"]
+
+
+def test_a_named_placement_keeps_its_name(run, study):
+    run(model="vit", norm={"ffn_in": "none", "ffn_hidden": "batch"})
+    run(model="dnn_bn")
+    assert [arm.name for arm in group(read_study(study))] == ["ViT norm=vitbnffn", "DNN + BN"]
 
 
 def test_pairs_share_the_seed_and_have_an_outcome(run, study):

@@ -17,9 +17,7 @@ MINIMAL = {
     "arms": {"a": {"model.name": "vit"}, "b": {"model.name": "vitbn"}},
     "smallest_effect": 0.01,
     "train": "model=vit,vitbn",
-    "parts": [
-        {"id": "p", "kind": "difference", "a": "a", "b": "b", "metric": "val/acc", "expect": "greater"}
-    ],
+    "parts": [{"id": "p", "kind": "difference", "a": "a", "b": "b", "metric": "val/acc", "expect": "greater"}],
 }
 
 

@@ -66,17 +66,19 @@ def test_versions_and_hardware(run):
     first = read_run(run())
     second = read_run(run(model="vitbnffn", result={"versions": {"torch": "2.11"}, "hardware": "GPU"}))
     assert confounds(first, second) == [
-        "version of python: 3.12.3 / absent",
         "version of torch: 2.14.1 / 2.11",
         "hardware: a laptop, 2 threads / GPU",
     ]
 
 
+def test_a_diverged_run_without_fingerprint_and_versions_is_no_confound(run):
+    bare = {"fingerprint": None, "versions": None, "hardware": None}
+    second = read_run(run(model="vitbnffn", status="diverged", result=bare))
+    assert confounds(read_run(run()), second) == []
+
+
 def test_tally_counts_pairs(run):
-    pairs = [
-        (read_run(run(seed=s)), read_run(run(model="vitbnffn", seed=s, batch_size=50 + 50 * s)))
-        for s in (0, 1)
-    ]
+    pairs = [(read_run(run(seed=s)), read_run(run(model="vitbnffn", seed=s, batch_size=50 + 50 * s))) for s in (0, 1)]
     assert tally(pairs) == {"configuration batch_size: 100 / 50": 1}
 
 

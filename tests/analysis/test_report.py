@@ -143,6 +143,13 @@ def test_single_seed_is_said(run, study):
     assert not any("single seed" in text for text in what_was_run(runs, group(runs), []).paragraphs)
 
 
+def test_only_official_test_images_are_called_official(run, study):
+    run(data={"name": "mnist5k"})
+    runs = read_study(study)
+    text = what_was_run(runs, group(runs), []).paragraphs[0]
+    assert "the test images of mnist5k under one fixed" in text and "official" not in text
+
+
 def test_held_out_images_are_said(run, study):
     run(data={"holdout": 5000})
     runs = read_study(study)

@@ -27,9 +27,7 @@ def test_run_without_result_is_running_and_its_half_written_row_is_left_out(run,
     (found,) = read_study(study)
     assert found.status == "running" and found.notes == ()
     assert found.rows["epoch"].tolist() == [1, 2]
-    path.write_text(
-        path.read_text() + "1,0.4,0.91,0.003,4.1"
-    )  # all fields, yet the writer may be inside a number
+    path.write_text(path.read_text() + "1,0.4,0.91,0.003,4.1")  # all fields, yet the writer may be inside a number
     assert read_study(study)[0].rows["epoch"].tolist() == [1, 2]
 
 

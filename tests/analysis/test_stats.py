@@ -55,9 +55,7 @@ def test_equal_values_have_an_interval_without_width(n):
 
 def test_share_interval():
     found = share_interval(0, 20)
-    assert found.low == 0 and found.high == pytest.approx(
-        1 - 0.025 ** (1 / 20)
-    )  # exact, closed form at 0 hits
+    assert found.low == 0 and found.high == pytest.approx(1 - 0.025 ** (1 / 20))  # exact, closed form at 0 hits
     assert share_interval(5, 20).estimate == 0.25
 
 

@@ -73,6 +73,15 @@ def test_fewer_than_three_seeds_decide_nothing(planted, study):
     assert result.missing == ["python train.py -m x=1 seed=2"]
 
 
+def test_what_to_do_next(planted, study):
+    planted(0.03)
+    assert verdict(study, part()).advice == "reproduce with"
+    open_ = verdict(study, part(than=0.03))
+    assert (open_.missing, open_.advice) == ([], "undecided, more seeds narrow the intervals")
+    assert open_.commands == ["python train.py -m x=1 seed=3,4,5"]
+    assert verdict(study, part(), seeds=5).commands == ["python train.py -m x=1 seed=3,4"]
+
+
 def test_no_runs_of_an_arm(run, study):
     run(model="vit")
     result = verdict(study, part())
@@ -171,9 +180,7 @@ def test_diverged_runs_count_as_guesses_and_are_said(run, study):
         run(model="vitbnffn", seed=seed, final=0.85 + NOISE[seed], status="diverged" if seed == 3 else "done")
     (result,) = verdict(study, part()).parts
     assert result.verdict == "INCONCLUSIVE" and result.effect.n == 4
-    assert (
-        result.notes[0] == "diverged runs in 1 of 4 seeds, scored as guesses; without these seeds SUPPORTED"
-    )
+    assert result.notes[0] == "diverged runs in 1 of 4 seeds, scored as guesses; without these seeds SUPPORTED"
 
 
 def test_share_of_diverged_runs(run, study):
@@ -288,6 +295,4 @@ def test_missing_counts_failed_and_running_as_missing_and_diverged_as_there(run,
     claim = Claim("c", "", "", "article", 4, [part()])
     assert missing(claim, read_study(study)) == ["python train.py -m x=1 seed=1"]
     claim = Claim("c", "", "", "article", 5, [part(), part(train="y=2"), part(train="")])
-    assert missing(claim, read_study(study)) == [
-        f"python train.py -m {train} seed=1,3" for train in ("x=1", "y=2")
-    ]
+    assert missing(claim, read_study(study)) == [f"python train.py -m {train} seed=1,3" for train in ("x=1", "y=2")]

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vitbn.analysis.results import Run
+from vitbn.placements import PLACEMENTS, Slot, complete
 
 AXES = ("depth", "lr", "seed")
 # These cannot change a result (or repeat a key that is compared already), so they neither part nor confound.
@@ -25,7 +26,7 @@ NAMES = {
 class Arm:
     """Runs that differ in depth, learning rate and seed only."""
 
-    placement: str  # the network and where it differs from its own default, "ViTBN ffn_hidden=none"
+    placement: str  # the network and where its norms differ from its own, "ViTBN ffn_hidden=none"
     setting: str  # every other key that the study varies, "pool=mean"; mostly empty
     runs: list[Run] = field(default_factory=list)
 
@@ -69,18 +70,30 @@ def group(runs: Iterable[Run]) -> list[Arm]:
     settings = sorted({key for keys in varying.values() for key in keys if not within(key, PLACEMENT)})
     arms: dict[tuple[str, str], Arm] = {}
     for model, members in by_model.items():
-        slots = [key for key in varying[model] if within(key, PLACEMENT)]
         for run, config in members:
-            placement = " ".join([NAMES.get(model, model), *_kinds(config, slots)])
-            setting = " ".join(_named(config, settings))
+            placement, setting = _placement(model, run.config), " ".join(_named(config, settings))
             arms.setdefault((placement, setting), Arm(placement, setting)).runs.append(run)
     order = {name: index for index, name in enumerate(NAMES.values())}
 
     def rank(arm: Arm) -> tuple:
         known = NAMES.get(arm.runs[0].config.get("model.name", ""), "")
-        return order.get(known, len(order)), arm.placement, arm.setting
+        return order.get(known, len(order)), len(arm.placement), arm.placement, arm.setting
 
     return sorted(arms.values(), key=rank)
+
+
+def _placement(model: str, config: dict[str, Any]) -> str:
+    """The network's name, and where its norms differ from its own: `norm=vitbn_scalar`, `ffn_in=batch`."""
+    name = NAMES.get(model, model)
+    if model not in PLACEMENTS or "model.placement.final" not in config:
+        return name
+    kinds = {str(slot): config.get(f"model.placement.{slot}", "none") for slot in Slot}
+    own = complete(PLACEMENTS[model])
+    if kinds == own:
+        return name
+    same = [other for other, placement in PLACEMENTS.items() if complete(placement) == kinds]
+    changes = [f"{slot}={kind}" for slot, kind in kinds.items() if own[Slot(slot)] != kind]
+    return " ".join([name, *([f"norm={same[0]}"] if same else changes)])
 
 
 def _varying(configs: Iterable[dict[str, Any]]) -> list[str]:
@@ -88,12 +101,6 @@ def _varying(configs: Iterable[dict[str, Any]]) -> list[str]:
     configs = list(configs)
     keys = {key for config in configs for key in config} - set(AXES)
     return sorted(key for key in keys if len({str(config.get(key)) for config in configs}) > 1)
-
-
-def _kinds(config: dict[str, Any], slots: list[str]) -> list[str]:
-    """`ffn_in=batch ffn_hidden=none`; where more than three slots change to one kind, its name only."""
-    kinds = {config.get(slot) for slot in slots}
-    return [f"({kinds.pop()})"] if len(slots) > 3 and len(kinds) == 1 else _named(config, slots)
 
 
 def _named(config: dict[str, Any], keys: Iterable[str]) -> list[str]:

@@ -59,15 +59,13 @@ def accuracy_against(axis: str, arms: list[Arm]) -> list[Picture]:
 
 def _points(ax: Any, points: Sequence[tuple[Any, list[Run]]], label: str, look: dict[str, Any]) -> None:
     values = [(x, 100 * np.array(found)) for x, runs in points if (found := final_accuracies(runs))]
-    for x, found in values:
-        ax.plot([x] * len(found), found, look["marker"], color=look["color"], alpha=0.4, markersize=3.5)
+    for x, seeds in values:
+        ax.plot([x] * len(seeds), seeds, look["marker"], color=look["color"], alpha=0.4, markersize=3.5)
     xs, means = [x for x, _ in values], [mean_interval(found.tolist()) for _, found in values]
     ax.plot(xs, [each.estimate for each in means], **look, linewidth=1.8, markersize=5.5, label=label)
     for x, each in zip(xs, means, strict=True):
         if each.low is not None and each.high is not None:
-            ax.vlines(
-                x, max(each.low, 0), min(each.high, 100), color=look["color"], alpha=0.55, linewidth=1.4
-            )
+            ax.vlines(x, max(each.low, 0), min(each.high, 100), color=look["color"], alpha=0.55, linewidth=1.4)
 
 
 def heat_maps(arms: list[Arm]) -> list[Picture]:
@@ -83,9 +81,7 @@ def heat_maps(arms: list[Arm]) -> list[Picture]:
         return []
     for ax, arm in zip(axes, arms, strict=True):
         table = means[arm.name]
-        image = ax.imshow(
-            table, cmap="cividis", vmin=known.min(), vmax=known.max(), aspect="auto", origin="lower"
-        )
+        image = ax.imshow(table, cmap="cividis", vmin=known.min(), vmax=known.max(), aspect="auto", origin="lower")
         ax.set(title=arm.name, xlabel="learning rate", xticks=range(len(rates)), yticks=range(len(depths)))
         ax.set_xticklabels([f"{lr:g}" for lr in rates])
         ax.set_yticklabels(depths)
@@ -115,9 +111,7 @@ def paired_differences(arms: list[Arm]) -> list[Picture]:
     for first, second in placement_pairs(arms):
         for row in differences(first, second):
             words = f"{first.setting} {_cell_words(row.depth, row.lr)}".strip()
-            rows.setdefault((first.placement, second.placement), []).append(
-                (f"{words}  (n={row.interval.n})", row)
-            )
+            rows.setdefault((first.placement, second.placement), []).append((f"{words}  (n={row.interval.n})", row))
     return [_forest(*names, found) for names, found in rows.items()]
 
 
@@ -138,18 +132,14 @@ def _forest(first: str, second: str, rows: list[tuple[str, Difference]]) -> Pict
     ax.set_xlabel(f"← {first} ahead      percentage points      {second} ahead →")
     words = "; ".join(f"{label} {points(row.interval.estimate)} points" for label, row in rows)
     title = f"{second} against {first}, same seeds"
-    return Picture(
-        slug("difference", first, second), title, _DIFFERENCES, f"Paired differences. {words}.", figure
-    )
+    return Picture(slug("difference", first, second), title, _DIFFERENCES, f"Paired differences. {words}.", figure)
 
 
 def _difference(ax: Any, place: int, row: Difference) -> None:
     ahead, interval = COLOURS[1] if row.interval.estimate > 0 else COLOURS[0], row.interval
     if interval.low is not None and interval.high is not None:
         ax.hlines(place, 100 * interval.low, 100 * interval.high, color=ahead, linewidth=2.2)
-    ax.plot(
-        [100 * value for value in row.values], [place] * len(row.values), "|", color="#555555", markersize=9
-    )
+    ax.plot([100 * value for value in row.values], [place] * len(row.values), "|", color="#555555", markersize=9)
     ax.plot(100 * interval.estimate, place, "X" if row.diverged else "o", color=ahead, markersize=7)
 
 

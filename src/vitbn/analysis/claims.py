@@ -5,7 +5,7 @@ must lie in. A filter value may be a list: any of them.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -85,7 +85,6 @@ class Claim:
     figures: str = ""
     note: str = ""
     budget: str = ""
-    path: Path = field(default=Path(), compare=False)
 
 
 def spell_out(wanted: dict[str, Any]) -> list[dict[str, Any]]:
@@ -137,7 +136,6 @@ def load_claim(path: Path) -> Claim:
         study=raw["study"],
         seeds=_number(raw.get("seeds", 3), int, f"{path}: seeds"),
         parts=parts,
-        path=path,
         **texts,
     )
 
@@ -185,12 +183,8 @@ def _check_part(raw: Any, claim: dict[str, Any], where: str) -> None:
     if "metric" in raw:
         _choice(raw, "metric", METRICS if raw.get("at", "last") == "last" else EPOCH_METRICS, where)
     steps = raw.get("steps", [1, 1])
-    if not (isinstance(steps, list) and len(steps) == 2) or (
-        "steps" in raw and raw["metric"] != "train/loss"
-    ):
-        raise InputError(
-            f"{where}: steps {steps!r} of {raw['metric']}; steps is [first, last], of train/loss"
-        )
+    if not (isinstance(steps, list) and len(steps) == 2) or ("steps" in raw and raw["metric"] != "train/loss"):
+        raise InputError(f"{where}: steps {steps!r} of {raw['metric']}; steps is [first, last], of train/loss")
     if expect.startswith("far") and raw.get("margin", claim.get("margin")) is None:
         raise InputError(f"{where}: expect {expect} needs a margin, here or for the whole claim")
     ends = ("from", "to") if "from" in KINDS[kind] else ("where",)

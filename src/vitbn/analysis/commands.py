@@ -11,7 +11,7 @@ from rich.table import Table
 from vitbn.analysis.claims import CLAIMS, Claim, load_claims
 from vitbn.analysis.judge import INCONCLUSIVE, REFUTED, SUPPORTED
 from vitbn.analysis.results import Run, read_studies
-from vitbn.analysis.verdict import ClaimResult, evaluate, reproduce
+from vitbn.analysis.verdict import ClaimResult, evaluate
 from vitbn.analysis.wording import effect_texts, expectation
 from vitbn.errors import InputError
 
@@ -61,12 +61,14 @@ def print_verdicts(results: list[ClaimResult], runs_root: Path) -> None:
 def _print_details(console: Console, result: ClaimResult, runs_root: Path) -> None:
     claim = result.claim
     console.print(f"\n[bold]{claim.id}[/] {_coloured(result.verdict)}  {claim.statement} ({claim.source})")
+    if claim.figures:
+        console.print(f"  figures given: {claim.figures}", markup=False)
     for each in result.parts:
         for note in each.notes:
             console.print(f"  {each.part.id}: {note}", markup=False)
-    commands = result.missing or reproduce(claim)
-    console.print("  missing, train with:" if result.missing else "  reproduce with:")
-    for text in commands:
+    budget = f" ({claim.budget} in all)" if result.missing and claim.budget else ""
+    console.print(f"  {result.advice}{budget}:")
+    for text in result.commands:
         console.print(f"    {_placed(text, runs_root)}", markup=False, soft_wrap=True)
 
 

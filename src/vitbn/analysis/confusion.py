@@ -9,9 +9,7 @@ from vitbn.analysis.wording import percent
 
 def confusion(arm: Arm) -> np.ndarray | None:
     """Test counts (true, predicted) summed over the arm's finished runs."""
-    tables = [
-        run.result["confusion"] for run in arm.runs if run.status == "done" and run.result.get("confusion")
-    ]
+    tables = [run.result["confusion"] for run in arm.runs if run.status == "done" and run.result.get("confusion")]
     shapes = {np.shape(table) for table in tables}
     return np.sum(tables, axis=0) if len(shapes) == 1 else None
 

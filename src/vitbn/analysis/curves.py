@@ -90,9 +90,7 @@ def learning_rates(arms: list[Arm]) -> list[Picture]:
         fit_to_lines(axes)
         legend_above(figure, axes)
         title = f"Each placement under each learning rate {setting}".strip()
-        shown = [
-            Panel(f"depth {plain(d)}, rate {plain(lr)}", members, (d, lr)) for d in depths for lr in rates[d]
-        ]
+        shown = [Panel(f"depth {plain(d)}, rate {plain(lr)}", members, (d, lr)) for d in depths for lr in rates[d]]
         alt = f"Accuracy curves, a line per learning rate. {_ends(shown)}"
         found.append(Picture(slug("learning-rates", setting), title, _BAND, alt, figure))
     return found
@@ -147,9 +145,7 @@ def _loss(ax: Any, runs: list[Run], label: str, look: dict[str, Any]) -> None:
     _curve(ax, runs, "val/loss", 1, {"color": look["color"], "linestyle": "--"}, None)
 
 
-def _curve(
-    ax: Any, runs: list[Run], metric: str, scale: float, line: dict[str, Any], label: str | None
-) -> None:
+def _curve(ax: Any, runs: list[Run], metric: str, scale: float, line: dict[str, Any], label: str | None) -> None:
     shown = [run for run in runs if len(run.rows.get(metric, ()))]
     for run in shown:
         _single(ax, run, run.rows[metric] * scale, line)

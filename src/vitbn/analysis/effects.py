@@ -27,9 +27,7 @@ def by_seed(wanted: Filter, runs: list[Run]) -> Seeds:
     for run in ended(runs):
         if matches(run, wanted):
             if run.seed in found:
-                raise AmbiguousArm(
-                    f"two runs of seed {run.seed} fit: {found[run.seed].run_id} and {run.run_id}"
-                )
+                raise AmbiguousArm(f"two runs of seed {run.seed} fit: {found[run.seed].run_id} and {run.run_id}")
             found[run.seed] = run
     return found
 
@@ -46,9 +44,7 @@ def effect(part: Part, runs: list[Run]) -> PartResult:
     verdict = judge(interval, region(part))
     notes = []
     if len(values) < len(shared):
-        notes.append(
-            f"{len(shared) - len(values)} seeds lack {'steps.csv' if part.steps else part.metric} there"
-        )
+        notes.append(f"{len(shared) - len(values)} seeds lack {'steps.csv' if part.steps else part.metric} there")
     unstable = {seed for seed in values if any(term[seed].status == "diverged" for term, _ in terms)}
     notes += _stability(part, values, unstable, verdict)
     if _tiny(interval, part):
@@ -108,6 +104,4 @@ def _confounds(part: Part, runs: list[Run], seeds: list[int]) -> list[str]:
         return []
     chosen = [(by_seed(one, runs), by_seed(two, runs)) for one, two in sides]
     pairs = [(one[seed], two[seed]) for one, two in chosen for seed in seeds]
-    return [
-        f"confound: {line} ({count} of {len(pairs)} pairs)" for line, count in tally(pairs, studied).items()
-    ]
+    return [f"confound: {line} ({count} of {len(pairs)} pairs)" for line, count in tally(pairs, studied).items()]

@@ -78,21 +78,16 @@ def _hashes(first: Run, second: Run) -> list[str]:
     return [
         f"{text}: {first.fingerprint[key]} / {second.fingerprint[key]}"
         for key, text in names.items()
-        if key in first.fingerprint
-        and key in second.fingerprint
-        and first.fingerprint[key] != second.fingerprint[key]
+        if key in first.fingerprint and key in second.fingerprint and first.fingerprint[key] != second.fingerprint[key]
     ]
 
 
 def _environment(first: Run, second: Run) -> list[str]:
+    """Versions and hardware, where both runs recorded them (a diverged one may not)."""
     one, two = (run.result.get("versions") or {} for run in (first, second))
-    lines = [
-        f"version of {name}: {one.get(name, _ABSENT)} / {two.get(name, _ABSENT)}"
-        for name in sorted(one.keys() | two.keys())
-        if one.get(name) != two.get(name)
-    ]
+    lines = [f"version of {name}: {one[name]} / {two[name]}" for name in one if one[name] != two.get(name, one[name])]
     hardware = [run.result.get("hardware") for run in (first, second)]
-    if hardware[0] != hardware[1]:
+    if None not in hardware and hardware[0] != hardware[1]:
         lines.append(f"hardware: {hardware[0]} / {hardware[1]}")
     return lines
 

@@ -47,10 +47,7 @@ def overtakes(part: Part, runs: list[Run]) -> PartResult:
     """SUPPORTED where a is surely not ahead at first and surely ahead from some epoch to the last."""
     lengths = [len(run.rows.get("epoch", ())) for run in runs if matches(run, part.a)]
     found = onset(
-        {
-            epoch: _differences(part, part.a, part.b, runs, epoch)
-            for epoch in range(1, max(lengths, default=1) + 1)
-        }
+        {epoch: _differences(part, part.a, part.b, runs, epoch) for epoch in range(1, max(lengths, default=1) + 1)}
     )
     verdict = INCONCLUSIVE
     if found.n >= MIN_SEEDS and found.low is not None and found.high is not None:

@@ -89,9 +89,7 @@ def pictures(arms: list[Arm]) -> list[Picture]:
     ]
 
 
-def grid(
-    panels: int, columns: int, width: float = 9.6, height: float = 2.9, **options: Any
-) -> tuple[Any, list]:
+def grid(panels: int, columns: int, width: float = 9.6, height: float = 2.9, **options: Any) -> tuple[Any, list]:
     """A figure with so many panels in rows of `columns`."""
     from matplotlib.figure import Figure
 
@@ -117,9 +115,7 @@ def fit_to_lines(axes: list) -> None:
 
 def legend_above(figure: Any, axes: list) -> None:
     """One legend for all panels, above them."""
-    found = {
-        label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)
-    }
+    found = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
     figure.legend(found.values(), found.keys(), loc="outside upper left", ncols=min(4, len(found)))
 
 

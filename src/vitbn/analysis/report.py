@@ -1,11 +1,11 @@
 """report.html, figures/ and summary.csv from run folders; works while the study is still going."""
 
 import base64
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vitbn import durable
 from vitbn.analysis.arms import Arm, group
 from vitbn.analysis.claims import CLAIMS, load_claims
 from vitbn.analysis.judge import INCONCLUSIVE, REFUTED, SUPPORTED
@@ -24,7 +24,7 @@ from vitbn.analysis.sections import (
 )
 from vitbn.analysis.summary import summary_csv
 from vitbn.analysis.template import PAGE, TABLE
-from vitbn.analysis.verdict import ClaimResult, evaluate, reproduce
+from vitbn.analysis.verdict import ClaimResult, evaluate
 from vitbn.analysis.wording import DASH, effect_texts, expectation
 
 
@@ -47,15 +47,16 @@ def write_report(folders: list[Path], claims: Path = CLAIMS) -> Path:
     runs, warnings = read_studies(folders)
     target = report_folder(folders)
     arms = group(runs)
+    target.mkdir(exist_ok=True)
     with style():
         drawn = pictures(arms)
         for picture in drawn:
             picture.save(target / "figures")
     _forget(target / "figures", {picture.name for picture in drawn})
-    _write(target / "summary.csv", summary_csv(runs, arms))
+    durable.write_text(target / "summary.csv", summary_csv(runs, arms))
     title = "Report: " + ", ".join(Path(folder).resolve().name for folder in folders)
     page = _page(title, _sections(runs, arms, warnings, drawn), _claims(runs, claims), target / "figures")
-    _write(target / "report.html", page)
+    durable.write_text(target / "report.html", page)
     return target / "report.html"
 
 
@@ -106,11 +107,11 @@ def _block(result: ClaimResult) -> ClaimBlock:
     head = ["part", "statement", "verdict", "expected", "effect", "95 % interval", "n", "source's figure"]
     claim = result.claim
     notes = [f"{each.part.id}: {'; '.join(each.notes)}." for each in result.parts if each.notes]
+    given = f"Figures given: {claim.figures}." if claim.figures else ""
     table = Table(f"Parts of {claim.id}", head, rows, words=(0, 1, 2, 3))
-    how = "Missing runs:" if result.missing else "Reproduce with:"
     return ClaimBlock(
         claim.id, result.verdict, claim.statement, claim.source, table,
-        [text for text in (claim.note, *notes) if text], how, result.missing or reproduce(claim),
+        [text for text in (given, claim.note, *notes) if text], f"{result.advice.capitalize()}:", result.commands,
     )  # fmt: skip
 
 
@@ -142,11 +143,3 @@ def _forget(figures: Path, current: set[str]) -> None:
     for path in [*figures.glob("*.png"), *figures.glob("*.svg")]:
         if path.stem not in current:
             path.unlink()
-
-
-def _write(path: Path, text: str) -> None:
-    """The whole text or the file as it was: a browser may be reading it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)

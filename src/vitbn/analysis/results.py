@@ -89,9 +89,7 @@ def read_study(folder: Path | str) -> list[Run]:
     runs = [read_run(path.parent) for path in sorted(folder.glob("*/config.yaml"))]
     if not runs:
         studies = sorted({path.parents[1].name for path in folder.glob("*/*/config.yaml")})
-        hint = (
-            f"it holds the studies {', '.join(studies)}: name one" if studies else "is it a study's folder?"
-        )
+        hint = f"it holds the studies {', '.join(studies)}: name one" if studies else "is it a study's folder?"
         raise InputError(f"{folder}: no runs in this folder (no */config.yaml); {hint}")
     if all(run.status == "unreadable" for run in runs):
         raise InputError(f"{folder}: none of its {len(runs)} runs can be read; first: {runs[0].notes[0]}")
@@ -165,9 +163,7 @@ def _config(path: Path) -> dict[str, Any]:
     try:
         config = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise InputError(
-            f"{path}: cannot be read as YAML ({_line(error)}); run it again with rerun=true"
-        ) from error
+        raise InputError(f"{path}: cannot be read as YAML ({_line(error)}); run it again with rerun=true") from error
     if not isinstance(config, dict):
         raise InputError(f"{path}: empty or not a mapping; run it again with rerun=true")
     return config
@@ -231,9 +227,5 @@ def _line(error: Exception) -> str:
 
 
 def _siblings(folder: Path) -> str:
-    names = (
-        sorted(path.name for path in folder.parent.glob("*") if path.is_dir())
-        if folder.parent.is_dir()
-        else []
-    )
+    names = sorted(path.name for path in folder.parent.glob("*") if path.is_dir()) if folder.parent.is_dir() else []
     return f" (there: {some(names, 8)})" if names else ""

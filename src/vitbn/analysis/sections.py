@@ -56,7 +56,7 @@ def what_was_run(runs: list[Run], arms: list[Arm], warnings: list[str]) -> Secti
         ["arms", "; ".join(arm.name for arm in arms)],
         ["epochs", _listed({run.config.get("epochs") for run in readable})],
         ["seeds", _listed({run.seed for run in readable})],
-        ["hardware", "; ".join(sorted({str(result.get("hardware")) for result in results})) or DASH],
+        ["hardware", "; ".join(sorted({result["hardware"] for result in results if result.get("hardware")})) or DASH],
         ["versions", ", ".join(f"{name} {version}" for name, version in sorted(versions)) or DASH],
     ]
     paragraphs = [measured_on(first)]
@@ -75,14 +75,15 @@ def _listed(values: set) -> str:
 
 def measured_on(config: dict[str, Any]) -> str:
     """What val/* and test/* are measured on."""
-    test = "test/* is measured on the clean official test images"
+    name = config.get("data.name")
+    images = "the official test images" if name in ("mnist", "fashion_mnist") else f"the test images of {name}"
+    clean = f"test/* is measured on {images} as they are"
     if held := config.get("data.holdout"):
-        return f"val/* is measured on {held} training images that were held out; {test}."
+        return f"val/* is measured on {held} training images that were held out; {clean}."
     draw = " under one fixed augmentation draw, the same for every run" if config.get("data.augment") else ""
     return (
-        f"val/* is measured on the official test images{draw}, so it must not be used to choose "
-        f"hyper-parameters (hold out training images with data.holdout for that); {test}. Both are those of "
-        "the last epoch."
+        f"val/* is measured on {images}{draw}, so it must not be used to choose hyper-parameters (hold out "
+        f"training images with data.holdout for that); {clean}. Both are those of the last epoch."
     )
 
 
@@ -169,9 +170,7 @@ def unstable_section(runs: list[Run]) -> Section:
         f"{diverged} of {len(ended(runs))} ended runs diverged. They are counted in every table and are part "
         "of no mean; in paired differences and verdicts they score as a guess."
     )
-    table = Table(
-        "Runs that did not end well", ["run", "status", "epochs", "what happened"], rows, words=(0, 1, 3)
-    )
+    table = Table("Runs that did not end well", ["run", "status", "epochs", "what happened"], rows, words=(0, 1, 3))
     return Section("Divergences", [text], [table] if rows else [])
 
 

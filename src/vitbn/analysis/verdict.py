@@ -25,12 +25,14 @@ _MEASURES: dict[str, Callable[[Part, list[Run]], PartResult]] = {
 
 @dataclass(frozen=True)
 class ClaimResult:
-    """A claim's verdict, part by part; `missing` are the commands that would train what it lacks."""
+    """A claim's verdict, part by part, and what to type next, with the reason."""
 
     claim: Claim
     verdict: str
     parts: list[PartResult]
-    missing: list[str]
+    missing: list[str]  # commands that train what it lacks
+    advice: str
+    commands: list[str]
 
 
 def evaluate(claim: Claim, runs: list[Run]) -> ClaimResult:
@@ -41,16 +43,23 @@ def evaluate(claim: Claim, runs: list[Run]) -> ClaimResult:
         overall = REFUTED
     else:
         overall = SUPPORTED if verdicts == {SUPPORTED} else INCONCLUSIVE
-    return ClaimResult(claim, overall, parts, missing(claim, runs))
+    lacking = missing(claim, runs)
+    if lacking:
+        advice, commands = "missing, train with", lacking
+    elif overall == INCONCLUSIVE:
+        advice, commands = "undecided, more seeds narrow the intervals", missing(claim, runs, extra=3)
+    else:
+        advice, commands = "reproduce with", reproduce(claim)
+    return ClaimResult(claim, overall, parts, lacking, advice, commands)
 
 
-def missing(claim: Claim, runs: list[Run]) -> list[str]:
-    """The commands that train what the claim lacks; train.py skips what is finished."""
-    wanted = max(claim.seeds, MIN_SEEDS)
+def missing(claim: Claim, runs: list[Run], extra: int = 0) -> list[str]:
+    """The commands that train what the claim lacks, or so many extra seeds; train.py skips what is finished."""
     lacking: dict[str, set[int]] = {}
     for part in claim.parts:
         found = [{run.seed for run in ended(runs) if matches(run, cell)} for cell in part.needs()]
         have = set.intersection(*found)
+        wanted = max(claim.seeds, MIN_SEEDS, len(have) + extra)
         fresh = [seed for seed in range(wanted + len(have)) if seed not in have]
         if part.train and len(have) < wanted:
             lacking.setdefault(part.train, set()).update(fresh[: wanted - len(have)])
