@@ -1,0 +1,147 @@
+"""Runs grouped into arms: which settings a study varies, how its arms are called, which runs pair up."""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from vitbn.analysis.results import Run
+from vitbn.placements import PLACEMENTS, Slot, complete
+
+AXES = ("depth", "lr", "seed")
+# These cannot change a result (or repeat a key that is compared already), so they neither part nor confound.
+IGNORED = (
+    "study", "runs", "rerun", "fail_fast", "log_every", "logger", "checkpoint", "hydra", "data.root",
+    "trainer.accelerator", "trainer.devices",
+)  # fmt: skip
+PLACEMENT = ("norm", "model.name", "model._target_", "model.placement", "model.norm", "model.batch_norm")
+NAMES = {
+    "vit": "ViT", "vitbnffn": "ViTBNFFN", "vitbn": "ViTBN", "vitbn_scalar": "ViTBN scalar",
+    "dnn": "DNN", "dnn_bn": "DNN + BN",
+    "mlp": "MLP", "mlp_bn": "MLP + BN",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Runs that differ in depth, learning rate and seed only."""
+
+    placement: str  # the network and where its norms differ from its own, "ViTBN ffn_hidden=none"
+    setting: str  # every other key that the study varies, "pool=mean"; mostly empty
+    runs: list[Run] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """What tables call the arm."""
+        return f"{self.placement} {self.setting}".strip()
+
+    def at(self, depth: Any, lr: Any) -> list[Run]:
+        """Its runs at one depth and learning rate."""
+        return [run for run in self.runs if run.depth == depth and run.lr == lr]
+
+
+def within(key: str, prefixes: Iterable[str]) -> bool:
+    """Whether a dotted key is one of the prefixes or lies below one."""
+    return any(key == prefix or key.startswith(f"{prefix}.") for prefix in prefixes)
+
+
+def compared(run: Run) -> dict[str, Any]:
+    """The configuration without what cannot change a result and without `model.x` that repeats `x`."""
+    config = run.config
+    return {
+        key: value
+        for key, value in config.items()
+        if not within(key, IGNORED)
+        and not (key.startswith("model.") and key != "model.name" and config.get(key[6:], _MISSING) == value)
+        and not (key.startswith("norm.") and f"model.placement.{key[5:]}" in config)
+    }
+
+
+_MISSING = object()
+
+
+def group(runs: Iterable[Run]) -> list[Arm]:
+    """Arms in a fixed order: ViT, ViTBNFFN, ViTBN, then by name."""
+    by_model: dict[str, list[tuple[Run, dict[str, Any]]]] = {}
+    for run in runs:
+        if run.status != "unreadable":
+            by_model.setdefault(str(run.config.get("model.name")), []).append((run, compared(run)))
+    varying = {model: _varying(config for _, config in members) for model, members in by_model.items()}
+    settings = sorted({key for keys in varying.values() for key in keys if not within(key, PLACEMENT)})
+    arms: dict[tuple[str, str], Arm] = {}
+    for model, members in by_model.items():
+        for run, config in members:
+            placement, setting = _placement(model, run.config), " ".join(_named(config, settings))
+            arms.setdefault((placement, setting), Arm(placement, setting)).runs.append(run)
+    order = {name: index for index, name in enumerate(NAMES.values())}
+
+    def rank(arm: Arm) -> tuple:
+        known = NAMES.get(arm.runs[0].config.get("model.name", ""), "")
+        return order.get(known, len(order)), len(arm.placement), arm.placement, arm.setting
+
+    return sorted(arms.values(), key=rank)
+
+
+def _placement(model: str, config: dict[str, Any]) -> str:
+    """The network's name, and where its norms differ from its own: `norm=vitbn_scalar`, `ffn_in=batch`."""
+    name = NAMES.get(model, model)
+    if model not in PLACEMENTS or "model.placement.final" not in config:
+        return name
+    kinds = {str(slot): config.get(f"model.placement.{slot}", "none") for slot in Slot}
+    own = complete(PLACEMENTS[model])
+    if kinds == own:
+        return name
+    same = [other for other, placement in PLACEMENTS.items() if complete(placement) == kinds]
+    changes = [f"{slot}={kind}" for slot, kind in kinds.items() if own[Slot(slot)] != kind]
+    return " ".join([name, *([f"norm={same[0]}"] if same else changes)])
+
+
+def _varying(configs: Iterable[dict[str, Any]]) -> list[str]:
+    """Keys other than the axes with more than one value (or present only at times)."""
+    configs = list(configs)
+    keys = {key for config in configs for key in config} - set(AXES)
+    return sorted(key for key in keys if len({str(config.get(key)) for config in configs}) > 1)
+
+
+def _named(config: dict[str, Any], keys: Iterable[str]) -> list[str]:
+    return [f"{key.rsplit('.', 1)[-1]}={config[key]}" for key in keys if config.get(key) is not None]
+
+
+def cells(arms: Iterable[Arm]) -> list[tuple[Any, Any]]:
+    """Every (depth, learning rate) that occurs, by rate and then by depth."""
+    found = {(run.depth, run.lr) for arm in arms for run in arm.runs}
+    return sorted(found, key=lambda cell: tuple((value is None, value or 0) for value in reversed(cell)))
+
+
+def placement_pairs(arms: list[Arm]) -> list[tuple[Arm, Arm]]:
+    """(reference, other) for every two arms that differ in placement only."""
+    return [
+        (first, second)
+        for index, first in enumerate(arms)
+        for second in arms[index + 1 :]
+        if first.setting == second.setting and first.placement != second.placement
+    ]
+
+
+def paired(first: Iterable[Run], second: Iterable[Run]) -> list[tuple[Run, Run]]:
+    """Ended runs (done or diverged) of equal seed, one pair per seed."""
+    others = {run.seed: run for run in ended(second)}
+    return [(run, others[run.seed]) for run in ended(first) if run.seed in others]
+
+
+def ended(runs: Iterable[Run]) -> list[Run]:
+    """Runs with an outcome, sorted by seed: done or diverged, neither failed nor still going."""
+    return sorted((run for run in runs if run.status in ("done", "diverged")), key=lambda run: run.seed)
+
+
+def matches(run: Run, wanted: Mapping[str, Any]) -> bool:
+    """Whether the run's configuration has these values; a list stands for any of its values."""
+    return all(_equal(run.config.get(key, _MISSING), value) for key, value in wanted.items())
+
+
+def _equal(value: Any, wanted: Any) -> bool:
+    if isinstance(wanted, list):
+        return any(_equal(value, each) for each in wanted)
+    if isinstance(wanted, float) and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return math.isclose(value, wanted, rel_tol=1e-9)
+    return value == wanted

@@ -1,0 +1,157 @@
+"""Accuracy after training: against depth and learning rate, as a heat map, and as paired differences."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from vitbn.analysis.arms import Arm, cells, placement_pairs
+from vitbn.analysis.outcomes import Difference, differences, final_accuracies
+from vitbn.analysis.plots import COLOURS, Picture, fit_to_lines, grid, legend_above, looks, slug
+from vitbn.analysis.results import Run
+from vitbn.analysis.stats import mean_interval
+from vitbn.analysis.wording import percent, points
+
+_DIFFERENCES = (
+    "Mean difference of validation accuracy after the last epoch with its 95 % interval, cut at the axis; "
+    "ticks: single seeds; a cross instead of a dot: diverged runs among them, scored as guesses."
+)
+AXES = {"depth": "depth (encoder layers)", "lr": "learning rate"}
+
+
+def accuracy_against(axis: str, arms: list[Arm]) -> list[Picture]:
+    """Accuracy after the last epoch over depth (a panel per learning rate) or the reverse."""
+    style, found = looks(arms), []
+    for setting in dict.fromkeys(arm.setting for arm in arms):
+        members = [arm for arm in arms if arm.setting == setting]
+        panels: dict[Any, list] = {}
+        for depth, lr in cells(members):
+            if any(final_accuracies(arm.at(depth, lr)) for arm in members):
+                fixed, x = (lr, depth) if axis == "depth" else (depth, lr)
+                panels.setdefault(fixed, []).append(x)
+        order = sorted(panels, key=lambda fixed: fixed or 0)
+        panels = {fixed: panels[fixed] for fixed in order if len(panels[fixed]) > 1}
+        if not panels:
+            continue
+        figure, axes = grid(len(panels), 3 if len(panels) > 4 else 2, height=3.2, sharey=True)
+        for ax, (fixed, xs) in zip(axes, panels.items(), strict=True):
+            for arm in members:
+                points = [(x, arm.at(*((x, fixed) if axis == "depth" else (fixed, x)))) for x in xs]
+                _points(ax, points, arm.placement, style[arm.placement])
+            other = f"learning rate {fixed:g}" if axis == "depth" else f"depth {fixed}"
+            ax.margins(x=0.08)
+            ax.set(title=other if fixed is not None else "", xlabel=AXES[axis], xticks=xs)
+            if axis == "lr":
+                ax.set_xscale("log")
+                ax.set_xticks(xs, [f"{x:g}" for x in xs])
+                ax.minorticks_off()
+            if ax.get_subplotspec().is_first_col():
+                ax.set_ylabel("validation accuracy (%)")
+        fit_to_lines(axes)
+        legend_above(figure, axes)
+        name = "depth" if axis == "depth" else "learning rate"
+        title = f"Accuracy after the last epoch against {name} {setting}".strip()
+        caption = "Mean over the finished runs, 95 % interval over seeds (t), cut at the axis; small: runs."
+        alt = f"Validation accuracy against {name}. {_table_in_words(members)}"
+        found.append(Picture(slug("accuracy-against", axis, setting), title, caption, alt, figure))
+    return found
+
+
+def _points(ax: Any, points: Sequence[tuple[Any, list[Run]]], label: str, look: dict[str, Any]) -> None:
+    values = [(x, 100 * np.array(found)) for x, runs in points if (found := final_accuracies(runs))]
+    for x, seeds in values:
+        ax.plot([x] * len(seeds), seeds, look["marker"], color=look["color"], alpha=0.4, markersize=3.5)
+    xs, means = [x for x, _ in values], [mean_interval(found.tolist()) for _, found in values]
+    ax.plot(xs, [each.estimate for each in means], **look, linewidth=1.8, markersize=5.5, label=label)
+    for x, each in zip(xs, means, strict=True):
+        if each.low is not None and each.high is not None:
+            ax.vlines(x, max(each.low, 0), min(each.high, 100), color=look["color"], alpha=0.55, linewidth=1.4)
+
+
+def heat_maps(arms: list[Arm]) -> list[Picture]:
+    """Depth against learning rate, a panel per arm; where both vary."""
+    depths = sorted({depth for depth, _ in cells(arms) if depth is not None})
+    rates = sorted({lr for _, lr in cells(arms) if lr is not None})
+    if len(depths) < 2 or len(rates) < 2:
+        return []
+    figure, axes = grid(len(arms), 3, height=0.42 * len(depths) + 1.3, sharey=True)
+    means = {arm.name: np.array([[_mean(arm.at(d, lr)) for lr in rates] for d in depths]) for arm in arms}
+    known = np.concatenate([table[np.isfinite(table)] for table in means.values()])
+    if not len(known):
+        return []
+    for ax, arm in zip(axes, arms, strict=True):
+        table = means[arm.name]
+        image = ax.imshow(table, cmap="cividis", vmin=known.min(), vmax=known.max(), aspect="auto", origin="lower")
+        ax.set(title=arm.name, xlabel="learning rate", xticks=range(len(rates)), yticks=range(len(depths)))
+        ax.set_xticklabels([f"{lr:g}" for lr in rates])
+        ax.set_yticklabels(depths)
+        ax.grid(False)
+        if ax.get_subplotspec().is_first_col():
+            ax.set_ylabel("depth (encoder layers)")
+        for row, column in np.ndindex(table.shape):
+            value, n = table[row, column], len(final_accuracies(arm.at(depths[row], rates[column])))
+            light = value > (known.min() + known.max()) / 2
+            if n:
+                ax.text(column, row, f"{value:.1f}  (n={n})", ha="center", va="center", fontsize=9,
+                        color="black" if light else "white")  # fmt: skip
+    figure.colorbar(image, ax=axes, label="validation accuracy (%)", shrink=0.9)
+    caption = "Mean validation accuracy after the last epoch, n finished runs."
+    alt = f"Heat map of accuracy over depth and learning rate. {_table_in_words(arms)}"
+    return [Picture("heat-map", "Depth and learning rate", caption, alt, figure)]
+
+
+def _mean(runs: list[Run]) -> float:
+    found = final_accuracies(runs)
+    return 100 * float(np.mean(found)) if found else float("nan")
+
+
+def paired_differences(arms: list[Arm]) -> list[Picture]:
+    """Per two placements how far one is ahead at equal seed, a row per setting, depth and learning rate."""
+    rows: dict[tuple[str, str], list[tuple[str, Difference]]] = {}
+    for first, second in placement_pairs(arms):
+        for row in differences(first, second):
+            words = f"{first.setting} {_cell_words(row.depth, row.lr)}".strip()
+            rows.setdefault((first.placement, second.placement), []).append((f"{words}  (n={row.interval.n})", row))
+    return [_forest(*names, found) for names, found in rows.items()]
+
+
+def _forest(first: str, second: str, rows: list[tuple[str, Difference]]) -> Picture:
+    figure, (ax,) = grid(1, 1, height=0.34 * len(rows) + 0.7)
+    reach = 1.25 * max(100 * abs(value) for _, row in rows for value in row.values) + 0.5
+    for place, (_, row) in enumerate(rows):
+        _difference(ax, place, row)
+    smallest = min(100 * abs(row.interval.estimate) for _, row in rows)
+    if reach > 12 and smallest < 2:  # one collapsed run must not hide the small effects
+        ax.set_xscale("symlog", linthresh=1, linscale=0.6)
+        ticks = [sign * tick for sign in (-1, 1) for tick in (1, 2, 5, 10, 20, 50) if tick < reach]
+        ax.set_xticks([0, *ticks], [f"{tick:g}" for tick in [0, *ticks]])
+        ax.minorticks_off()
+    ax.axvline(0, color="#333333", linewidth=1)
+    ax.set(yticks=range(len(rows)), xlim=(-reach, reach), ylim=(len(rows) - 0.4, -0.6))
+    ax.set_yticklabels([label for label, _ in rows])
+    ax.set_xlabel(f"← {first} ahead      percentage points      {second} ahead →")
+    words = "; ".join(f"{label} {points(row.interval.estimate)} points" for label, row in rows)
+    title = f"{second} against {first}, same seeds"
+    return Picture(slug("difference", first, second), title, _DIFFERENCES, f"Paired differences. {words}.", figure)
+
+
+def _difference(ax: Any, place: int, row: Difference) -> None:
+    ahead, interval = COLOURS[1] if row.interval.estimate > 0 else COLOURS[0], row.interval
+    if interval.low is not None and interval.high is not None:
+        ax.hlines(place, 100 * interval.low, 100 * interval.high, color=ahead, linewidth=2.2)
+    ax.plot([100 * value for value in row.values], [place] * len(row.values), "|", color="#555555", markersize=9)
+    ax.plot(100 * interval.estimate, place, "X" if row.diverged else "o", color=ahead, markersize=7)
+
+
+def _cell_words(depth: Any, lr: Any) -> str:
+    parts = [f"depth {depth}"] if depth is not None else []
+    return " ".join(parts + ([f"lr {lr:g}"] if lr is not None else []))
+
+
+def _table_in_words(arms: list[Arm]) -> str:
+    texts = []
+    for arm in arms:
+        for depth, lr in cells([arm]):
+            if found := final_accuracies(arm.at(depth, lr)):
+                texts.append(f"{arm.name} {_cell_words(depth, lr)}: {percent(float(np.mean(found)))}")
+    return "; ".join(texts) + "." if texts else "No run is finished."

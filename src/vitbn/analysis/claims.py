@@ -1,0 +1,215 @@
+"""Published statements as data: `claims/*.yaml`, read and checked; `verdict.py` holds them against runs.
+
+A claim names its arms (configuration filters) and has parts. Each part states one effect and the region it
+must lie in. A filter value may be a list: any of them.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vitbn.analysis.results import EPOCH_METRICS, METRICS
+from vitbn.errors import InputError
+
+CLAIMS = Path(__file__).resolve().parents[3] / "claims"
+# kind -> the keys it needs; what it measures is said in docs/report.md
+KINDS: dict[str, tuple[str, ...]] = {
+    "difference": ("a", "b", "metric"),  # a - b
+    "level": ("a", "metric", "than"),  # a
+    "drop": ("a", "metric", "from", "to", "than"),  # a at `from` - a at `to`
+    "drop_difference": ("a", "b", "metric", "from", "to"),  # drop of a - drop of b
+    "diverged_share": ("a", "than"),  # diverged runs of a / ended runs of a
+    "critical_depth": ("a", "b", "metric", "where"),  # depth from which a is ahead of b
+    "critical_depth_fall": ("a", "b", "metric", "from", "to"),  # critical depth at `from`, and at `to`
+    "overtakes": ("a", "b", "metric"),  # epoch from which a is ahead of b
+}
+BOUNDS = ("greater", "less", "equal", "far_greater", "far_less")
+EXPECTATIONS: dict[str, tuple[str, ...]] = dict.fromkeys(KINDS, BOUNDS) | {
+    "critical_depth": ("reached",),
+    "critical_depth_fall": ("falls",),
+    "overtakes": ("inside",),
+}
+PART_KEYS = {
+    "id", "statement", "kind", "expect", "a", "b", "where", "metric", "at", "steps", "than", "from", "to",
+    "figure", "smallest_effect", "margin", "train",
+}  # fmt: skip
+CLAIM_KEYS = {
+    "id", "source", "statement", "figures", "note", "study", "train", "seeds", "budget", "settings", "arms",
+    "smallest_effect", "margin", "parts",
+}  # fmt: skip
+REQUIRED = ("id", "source", "statement", "study", "arms", "smallest_effect", "parts")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One effect and what the statement says of it; its filters have settings, arm and `where` merged."""
+
+    id: str
+    statement: str
+    kind: str
+    expect: str
+    metric: str
+    smallest_effect: float
+    margin: float
+    train: str  # overrides of the command that trains what it needs; empty where another part's does
+    a: dict[str, Any]
+    b: dict[str, Any]
+    start: dict[str, Any]  # `from`
+    end: dict[str, Any]  # `to`
+    epoch: int | None  # None: the last
+    steps: tuple[int, int] | None  # mean over these training steps instead of an epoch
+    than: float
+    figure: str
+
+    def needs(self) -> list[dict[str, Any]]:
+        """One filter per group of runs that this part reads, lists spelled out."""
+        arms = [arm for arm in (self.a, self.b) if arm]
+        ends = [end for end in (self.start, self.end) if end] or [{}]
+        return [cell for arm, end in product(arms, ends) for cell in spell_out(arm | end)]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A published statement and the parts that decide it."""
+
+    id: str
+    source: str
+    statement: str
+    study: str
+    seeds: int
+    parts: list[Part]
+    figures: str = ""
+    note: str = ""
+    budget: str = ""
+
+
+def spell_out(wanted: dict[str, Any]) -> list[dict[str, Any]]:
+    """A filter with lists as the filters without."""
+    choices = [value if isinstance(value, list) else [value] for value in wanted.values()]
+    return [dict(zip(wanted, values, strict=True)) for values in product(*choices)]
+
+
+def load_claims(ids: Iterable[str] = (), folder: Path = CLAIMS) -> list[Claim]:
+    """The claims of a folder, or those of these ids, in this order."""
+    files = {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    if not files:
+        raise InputError(f"{folder}: no claims here (no *.yaml)")
+    ids = list(ids)
+    if ids == ["all"]:
+        ids = []
+    for name in ids:
+        if name not in files:
+            raise InputError(f"no claim {name!r}; there are {', '.join(files)}")
+    return [load_claim(files[name]) for name in ids or files]
+
+
+def load_claim(path: Path) -> Claim:
+    """One claim file, every key and value checked."""
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(raw, dict):
+        raise InputError(f"{path}: a claim is a mapping with the keys {', '.join(sorted(CLAIM_KEYS))}")
+    _known(raw, CLAIM_KEYS, str(path))
+    for key in REQUIRED:
+        if raw.get(key) in (None, "", [], {}):
+            raise InputError(f"{path}: no {key!r}; a claim needs {', '.join(REQUIRED)}")
+    if raw["id"] != path.stem:
+        raise InputError(f"{path}: id {raw['id']!r} must be the file's name, {path.stem!r}")
+    for key in ("arms", "settings"):
+        _mapping(raw, key, str(path))
+    for name in raw["arms"]:
+        _mapping(raw["arms"], name, f"{path}: arms")
+    if not isinstance(raw["parts"], list):
+        raise InputError(f"{path}: parts {raw['parts']!r} is not a list")
+    texts = {key: " ".join(str(raw.get(key) or "").split()) for key in ("figures", "note", "budget")}
+    parts = [_part(part, raw, f"{path}, part {number}") for number, part in enumerate(raw["parts"], start=1)]
+    return Claim(
+        id=raw["id"],
+        source=raw["source"],
+        statement=" ".join(raw["statement"].split()),
+        study=raw["study"],
+        seeds=_number(raw.get("seeds", 3), int, f"{path}: seeds"),
+        parts=parts,
+        **texts,
+    )
+
+
+def _part(raw: Any, claim: dict[str, Any], where: str) -> Part:
+    _check_part(raw, claim, where)
+    kind, metric, at = raw["kind"], raw.get("metric", ""), raw.get("at", "last")
+    base = (claim.get("settings") or {}) | (raw.get("where") or {})
+    effect = raw.get("smallest_effect", claim["smallest_effect"])
+    margin = raw.get("margin", claim.get("margin", 0))
+    return Part(
+        id=str(raw["id"]),
+        statement=" ".join(str(raw.get("statement", raw["id"])).split()),
+        kind=kind,
+        expect=raw["expect"],
+        metric=metric,
+        smallest_effect=_number(effect, float, f"{where}: smallest_effect"),
+        margin=_number(margin, float, f"{where}: margin"),
+        train=str(raw.get("train", claim.get("train")) or ""),
+        a=claim["arms"][raw["a"]] | base,
+        b=claim["arms"][raw["b"]] | base if "b" in raw else {},
+        start=raw.get("from") or {},
+        end=raw.get("to") or {},
+        epoch=None if at == "last" else _number(at, int, f"{where}: at (last or an epoch)"),
+        steps=tuple(raw["steps"]) if "steps" in raw else None,
+        than=_number(raw.get("than", 0), float, f"{where}: than"),
+        figure=str(raw.get("figure", "")),
+    )
+
+
+def _check_part(raw: Any, claim: dict[str, Any], where: str) -> None:
+    """Everything that is there is known, and everything that the kind needs is there."""
+    if not isinstance(raw, dict):
+        raise InputError(f"{where}: {raw!r} is not a mapping")
+    _known(raw, PART_KEYS, where)
+    kind = _choice(raw, "kind", KINDS, where)
+    for key in ("id", *KINDS[kind]):
+        if raw.get(key) is None:
+            raise InputError(f"{where}: no {key!r}; kind {kind} needs id, expect, {', '.join(KINDS[kind])}")
+    expect = _choice(raw, "expect", EXPECTATIONS[kind], where)
+    for key in {"a", "b"} & raw.keys():
+        _choice(raw, key, claim["arms"], where)
+    for key in {"where", "from", "to"} & raw.keys():
+        _mapping(raw, key, where)
+    if "metric" in raw:
+        _choice(raw, "metric", METRICS if raw.get("at", "last") == "last" else EPOCH_METRICS, where)
+    steps = raw.get("steps", [1, 1])
+    if not (isinstance(steps, list) and len(steps) == 2) or ("steps" in raw and raw["metric"] != "train/loss"):
+        raise InputError(f"{where}: steps {steps!r} of {raw['metric']}; steps is [first, last], of train/loss")
+    if expect.startswith("far") and raw.get("margin", claim.get("margin")) is None:
+        raise InputError(f"{where}: expect {expect} needs a margin, here or for the whole claim")
+    ends = ("from", "to") if "from" in KINDS[kind] else ("where",)
+    if kind.startswith("critical_depth") and not all("depth" in raw[end] for end in ends):
+        raise InputError(f"{where}: kind {kind} needs a list of depths in {' and '.join(ends)}")
+
+
+def _mapping(raw: dict[str, Any], key: str, where: str) -> None:
+    if not isinstance(raw.get(key) or {}, dict):
+        raise InputError(f"{where}: {key} {raw[key]!r} is not a mapping of keys to values")
+
+
+def _choice(raw: dict[str, Any], key: str, choices: Iterable[str], where: str) -> str:
+    if raw.get(key) not in list(choices):
+        raise InputError(f"{where}: {key} {raw.get(key)!r} is none of {', '.join(choices)}")
+    return raw[key]
+
+
+def _known(raw: dict[str, Any], keys: set[str], where: str) -> None:
+    unknown = sorted(str(key) for key in set(raw) - keys)
+    if unknown:
+        raise InputError(f"{where}: unknown key {', '.join(unknown)}; known are {', '.join(sorted(keys))}")
+
+
+def _number(value: Any, kind: type, where: str) -> Any:
+    if isinstance(value, bool) or not isinstance(value, (int, kind)):
+        raise InputError(f"{where}: {value!r} is not a number")
+    return kind(value)

@@ -1,0 +1,109 @@
+"""What `vitbn report` and `vitbn claims` do, as plain functions."""
+
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from vitbn.analysis.claims import CLAIMS, Claim, load_claims
+from vitbn.analysis.judge import INCONCLUSIVE, REFUTED, SUPPORTED
+from vitbn.analysis.results import Run, read_studies
+from vitbn.analysis.verdict import ClaimResult, evaluate
+from vitbn.analysis.wording import effect_texts, expectation
+from vitbn.errors import InputError
+
+_COLOURS = {SUPPORTED: "green", REFUTED: "red", INCONCLUSIVE: "yellow"}
+
+
+def report(paths: list[Path]) -> Path:
+    """Write the report of these studies; the path of its page."""
+    from vitbn.analysis.report import write_report
+
+    if not paths:
+        raise InputError("vitbn report: name a study, such as runs/article")
+    return write_report([Path(path) for path in paths])
+
+
+def claims(ids: list[str], runs_root: Path = Path("runs"), run: bool = False) -> int:
+    """Print the verdicts (without ids of all claims); `run` trains what is missing first. Exit status."""
+    if run and not ids:
+        raise InputError("vitbn claims --run: name the claims to train for, or all")
+    chosen = load_claims(ids)
+    failed = [text for text in dict.fromkeys(_missing(chosen, runs_root)) if _train(text)] if run else []
+    results = _results(chosen, runs_root)
+    print_verdicts(results, runs_root)
+    for text in failed:
+        print(f"failed: {text}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def print_verdicts(results: list[ClaimResult], runs_root: Path) -> None:
+    """The verdict table, then per claim its notes and the command that trains or reproduces it."""
+    console = Console()
+    table = Table(title="Claims", title_justify="left", title_style="bold")
+    for column in ("claim", "part", "verdict", "expected", "effect", "95 % interval", "n"):
+        table.add_column(column, justify="right" if column in ("effect", "95 % interval", "n") else "left")
+    for result in results:
+        table.add_row(f"[bold]{result.claim.id}", "", _coloured(result.verdict), "", "", "", "")
+        for each in result.parts:
+            effect, interval = effect_texts(each.part, each.effect)
+            table.add_row("", each.part.id, _coloured(each.verdict), expectation(each.part), effect,
+                          interval.replace("[", r"\["), str(each.effect.n))  # fmt: skip
+        table.add_section()
+    console.print(table)
+    for result in results:
+        _print_details(console, result, runs_root)
+
+
+def _print_details(console: Console, result: ClaimResult, runs_root: Path) -> None:
+    claim = result.claim
+    console.print(f"\n[bold]{claim.id}[/] {_coloured(result.verdict)}  {claim.statement} ({claim.source})")
+    if claim.figures:
+        console.print(f"  figures given: {claim.figures}", markup=False)
+    for each in result.parts:
+        for note in each.notes:
+            console.print(f"  {each.part.id}: {note}", markup=False)
+    budget = f" ({claim.budget} in all)" if result.missing and claim.budget else ""
+    console.print(f"  {result.advice}{budget}:")
+    for text in result.commands:
+        console.print(f"    {_placed(text, runs_root)}", markup=False, soft_wrap=True)
+
+
+def _coloured(verdict: str) -> str:
+    return f"[{_COLOURS[verdict]}]{verdict}[/]"
+
+
+def _results(chosen: list[Claim], runs_root: Path) -> list[ClaimResult]:
+    studies: dict[str, list[Run]] = {}
+    for claim in chosen:
+        if claim.study not in studies:
+            studies[claim.study] = _read(Path(runs_root) / claim.study)
+    return [evaluate(claim, studies[claim.study]) for claim in chosen]
+
+
+def _read(folder: Path) -> list[Run]:
+    if not any(folder.glob("*/config.yaml")):
+        return []
+    runs, warnings = read_studies([folder])
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    return runs
+
+
+def _missing(chosen: list[Claim], runs_root: Path) -> list[str]:
+    return [_placed(text, runs_root) for result in _results(chosen, runs_root) for text in result.missing]
+
+
+def _placed(text: str, runs_root: Path) -> str:
+    """The command with `runs=` where the runs do not lie in the project's own folder."""
+    root = Path(runs_root).resolve()
+    return text if root == (CLAIMS.parent / "runs").resolve() else f"{text} runs={shlex.quote(str(root))}"
+
+
+def _train(text: str) -> int:
+    print(text, flush=True)
+    words = shlex.split(text)
+    return subprocess.run([sys.executable, *words[1:]], cwd=CLAIMS.parent, check=False).returncode

@@ -1,0 +1,195 @@
+"""Accuracy and loss over epochs in the article's layouts: a panel per depth, or a line per learning rate."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from vitbn.analysis.arms import Arm, cells
+from vitbn.analysis.outcomes import final_accuracies
+from vitbn.analysis.plots import (
+    COLOURS,
+    DASHES,
+    Picture,
+    fit_to_lines,
+    grid,
+    legend_above,
+    looks,
+    slug,
+)
+from vitbn.analysis.results import Run
+from vitbn.analysis.stats import mean_interval
+from vitbn.analysis.wording import percent, plain
+
+RATE_COLOURS = (COLOURS[6], COLOURS[4], COLOURS[5], COLOURS[3])  # not those of the placements
+MOST = 12  # figures, and twice as many panels in one; a random search would give one per trial
+Cell = tuple[Any, Any]  # depth, learning rate
+_BAND = (
+    "Bold: mean over the finished runs; band: 95 % interval over seeds (t); thin: single runs; "
+    "a cross ends a diverged run."
+)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One pair of axes: arms that differ in placement only, at one depth and learning rate."""
+
+    title: str
+    arms: list[Arm]
+    cell: Cell
+
+
+@dataclass(frozen=True)
+class Page:
+    """One figure: its panels and what they have in common."""
+
+    name: str
+    where: str
+    panels: list[Panel]
+
+
+def over_epochs(arms: list[Arm]) -> list[Picture]:
+    """Per learning rate (and further setting) a figure of accuracies and one of losses, a panel per depth."""
+    found, style = [], looks(arms)
+    for page in _pages(arms)[:MOST]:
+        panels = page.panels[: 2 * MOST]
+        for what, draw, label in _KINDS:
+            figure, axes = grid(len(panels), 3 if len(panels) > 4 else 2, sharey=True)
+            for ax, panel in zip(axes, panels, strict=True):
+                for arm in panel.arms:
+                    draw(ax, arm.at(*panel.cell), arm.placement, style[arm.placement])
+                _label(ax, panel.title, label)
+            fit_to_lines(axes)
+            legend_above(figure, axes)
+            title = f"{what.capitalize()} over epochs {page.where}".strip()
+            caption = ("Solid: training loss; dashed: validation loss. " if what == "loss" else "") + _BAND
+            alt = f"{what.capitalize()} curves. {_ends(panels)}"
+            found.append(Picture(slug(what, page.name), title, caption, alt, figure))
+    return found
+
+
+def learning_rates(arms: list[Arm]) -> list[Picture]:
+    """Accuracy of each placement at each depth, a line per learning rate; where two rates share a depth."""
+    found = []
+    for setting in dict.fromkeys(arm.setting for arm in arms):
+        members = [arm for arm in arms if arm.setting == setting]
+        rates: dict[Any, list[float]] = {}
+        for depth, lr in cells(members):
+            rates.setdefault(depth, []).append(lr)
+        depths = sorted((depth for depth in rates if len(rates[depth]) > 1), key=lambda depth: depth or 0)
+        order = sorted({lr for depth in depths for lr in rates[depth]})
+        if not depths or len(order) > len(RATE_COLOURS):
+            continue
+        panels = [(depth, arm) for depth in depths for arm in members]
+        figure, axes = grid(len(panels), len(members), height=2.5, sharey=True)
+        for ax, (depth, arm) in zip(axes, panels, strict=True):
+            for index, lr in enumerate(order):
+                look = {"color": RATE_COLOURS[index], "linestyle": DASHES[index]}
+                _accuracy(ax, arm.at(depth, lr), f"learning rate {lr:g}", look)
+            _label(ax, f"{arm.placement}" + (f", depth {depth}" if depth else ""), "validation acc. (%)")
+        fit_to_lines(axes)
+        legend_above(figure, axes)
+        title = f"Each placement under each learning rate {setting}".strip()
+        shown = [Panel(f"depth {plain(d)}, rate {plain(lr)}", members, (d, lr)) for d in depths for lr in rates[d]]
+        alt = f"Accuracy curves, a line per learning rate. {_ends(shown)}"
+        found.append(Picture(slug("learning-rates", setting), title, _BAND, alt, figure))
+    return found
+
+
+def _pages(arms: list[Arm]) -> list[Page]:
+    """A figure per setting and learning rate with a panel per depth; with one depth, a panel per rate.
+
+    Settings that have a single panel each share one figure.
+    """
+    settings = dict.fromkeys(arm.setting for arm in arms)
+    pages = [page for setting in settings for page in _setting(arms, setting)]
+    if len(pages) > 1 and all(len(page.panels) == 1 for page in pages):
+        return [Page("", "", [replace(page.panels[0], title=page.where) for page in pages])]
+    return pages
+
+
+def _setting(arms: list[Arm], setting: str) -> list[Page]:
+    members = [arm for arm in arms if arm.setting == setting]
+    found = [cell for cell in cells(members) if any(_begun(arm.at(*cell)) for arm in members)]
+    if len({depth for depth, _ in found}) > 1:
+        rates = dict.fromkeys(lr for _, lr in found)
+        groups = [
+            (f"lr{plain(lr)}", f"at learning rate {plain(lr)}", [cell for cell in found if cell[1] == lr])
+            for lr in rates
+        ]
+        titles = {cell: f"depth {plain(cell[0])}" for cell in found}
+    else:
+        groups = [("", "", found)] if found else []
+        titles = {cell: f"learning rate {plain(cell[1])}" for cell in found}
+    return [
+        Page(
+            slug(name, setting),
+            f"{where} {setting}".strip(),
+            [Panel(titles[cell], members, cell) for cell in chosen],
+        )
+        for name, where, chosen in groups
+    ]
+
+
+def _begun(runs: list[Run]) -> bool:
+    return any(len(run.rows.get("epoch", ())) for run in runs)
+
+
+def _accuracy(ax: Any, runs: list[Run], label: str, look: dict[str, Any]) -> None:
+    line = {key: value for key, value in look.items() if key != "marker"}
+    _curve(ax, runs, "val/acc", 100, line, label)
+
+
+def _loss(ax: Any, runs: list[Run], label: str, look: dict[str, Any]) -> None:
+    _curve(ax, runs, "train/loss", 1, {"color": look["color"], "linestyle": "-"}, label)
+    _curve(ax, runs, "val/loss", 1, {"color": look["color"], "linestyle": "--"}, None)
+
+
+def _curve(ax: Any, runs: list[Run], metric: str, scale: float, line: dict[str, Any], label: str | None) -> None:
+    shown = [run for run in runs if len(run.rows.get(metric, ()))]
+    for run in shown:
+        _single(ax, run, run.rows[metric] * scale, line)
+    done = [run for run in shown if run.status == "done"]
+    if not done:
+        if label and shown:  # the legend names it though no run is finished
+            ax.plot([], [], **line, label=label)
+        return
+    last = min(len(run.rows[metric]) for run in done)
+    epochs = done[0].rows["epoch"][:last]
+    table = scale * np.array([run.rows[metric][:last] for run in done])
+    intervals = [mean_interval(values) for values in table.T]
+    ax.plot(epochs, [each.estimate for each in intervals], **line, linewidth=2.0, label=label)
+    if len(done) > 1:
+        low, high = ([getattr(each, end) for each in intervals] for end in ("low", "high"))
+        ax.fill_between(epochs, low, high, color=line["color"], alpha=0.15, linewidth=0)
+
+
+def _single(ax: Any, run: Run, values: np.ndarray, line: dict[str, Any]) -> None:
+    ax.plot(run.rows["epoch"], values, **line, alpha=0.35, linewidth=0.8)
+    if run.status == "diverged":
+        end = np.flatnonzero(np.isfinite(values))[-1:]
+        ax.plot(run.rows["epoch"][end], values[end], "X", color=line["color"], markersize=7)
+
+
+def _label(ax: Any, title: str, ylabel: str) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    ax.set_title(title)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+    subplot = ax.get_subplotspec()
+    if subplot.is_first_col():
+        ax.set_ylabel(ylabel)
+    ax.set_xlabel("epoch")
+
+
+def _ends(panels: list[Panel]) -> str:
+    """The last epoch in words."""
+    texts = []
+    for panel in panels:
+        for arm in panel.arms:
+            if values := final_accuracies(arm.at(*panel.cell)):
+                texts.append(f"{panel.title}, {arm.name}: {percent(float(np.mean(values)))}")
+    return f"Mean accuracy after the last epoch: {'; '.join(texts)}." if texts else "No run is finished."
+
+
+_KINDS = (("accuracy", _accuracy, "validation accuracy (%)"), ("loss", _loss, "cross-entropy loss"))

@@ -1,0 +1,145 @@
+"""report.html, figures/ and summary.csv from run folders; works while the study is still going."""
+
+import base64
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vitbn import durable
+from vitbn.analysis.arms import Arm, group
+from vitbn.analysis.claims import CLAIMS, load_claims
+from vitbn.analysis.judge import INCONCLUSIVE, REFUTED, SUPPORTED
+from vitbn.analysis.pace import critical_section, crossover_section, threshold_section
+from vitbn.analysis.plots import Picture, pictures, style
+from vitbn.analysis.results import Run, read_studies
+from vitbn.analysis.sections import (
+    Section,
+    Table,
+    confound_section,
+    confused_section,
+    headline,
+    paired_section,
+    unstable_section,
+    what_was_run,
+)
+from vitbn.analysis.summary import summary_csv
+from vitbn.analysis.template import PAGE, TABLE
+from vitbn.analysis.verdict import ClaimResult, evaluate
+from vitbn.analysis.wording import DASH, effect_texts, expectation
+
+
+@dataclass(frozen=True)
+class ClaimBlock:
+    """A claim as the page shows it."""
+
+    id: str
+    verdict: str
+    statement: str
+    source: str
+    table: Table
+    notes: list[str]
+    how: str
+    commands: list[str]
+
+
+def write_report(folders: list[Path], claims: Path = CLAIMS) -> Path:
+    """Write the report of one or several studies and return the page's path."""
+    runs, warnings = read_studies(folders)
+    target = report_folder(folders)
+    arms = group(runs)
+    target.mkdir(exist_ok=True)
+    with style():
+        drawn = pictures(arms)
+        for picture in drawn:
+            picture.save(target / "figures")
+    _forget(target / "figures", {picture.name for picture in drawn})
+    durable.write_text(target / "summary.csv", summary_csv(runs, arms))
+    title = "Report: " + ", ".join(Path(folder).resolve().name for folder in folders)
+    page = _page(title, _sections(runs, arms, warnings, drawn), _claims(runs, claims), target / "figures")
+    durable.write_text(target / "report.html", page)
+    return target / "report.html"
+
+
+def report_folder(folders: list[Path]) -> Path:
+    """The study's own folder; for several, a folder of their names beside the first."""
+    first = Path(folders[0])
+    if len(folders) == 1:
+        return first
+    return first.resolve().parent / ("report-" + "+".join(Path(folder).resolve().name for folder in folders))
+
+
+def _sections(runs: list[Run], arms: list[Arm], warnings: list[str], drawn: list[Picture]) -> list[Section]:
+    def named(*prefixes: str) -> list[Picture]:
+        return [picture for picture in drawn if picture.name.startswith(prefixes)]
+
+    curves = ("accuracy", "loss", "learning-rates", "heat-map")
+    sections = [
+        what_was_run(runs, arms, warnings),
+        headline(arms),
+        Section("Curves", pictures=named(*curves)),
+        paired_section(arms, named("difference")),
+        threshold_section(arms),
+        crossover_section(arms),
+        critical_section(arms),
+        confused_section(arms, named("confusion")),
+        unstable_section(runs),
+        confound_section(arms),
+    ]
+    return [section for section in sections if section.paragraphs or section.tables or section.pictures]
+
+
+def _claims(runs: list[Run], folder: Path) -> list[ClaimBlock]:
+    """The claims for which the studies hold at least one value."""
+    if not folder.is_dir():
+        return []
+    results = [evaluate(claim, runs) for claim in load_claims(folder=folder)]
+    return [_block(result) for result in results if any(each.effect.n for each in result.parts)]
+
+
+def _block(result: ClaimResult) -> ClaimBlock:
+    rows = []
+    for each in result.parts:
+        effect, interval = effect_texts(each.part, each.effect)
+        rows.append([
+            each.part.id, each.part.statement, each.verdict, expectation(each.part), effect, interval,
+            str(each.effect.n), each.part.figure or DASH,
+        ])  # fmt: skip
+    head = ["part", "statement", "verdict", "expected", "effect", "95 % interval", "n", "source's figure"]
+    claim = result.claim
+    notes = [f"{each.part.id}: {'; '.join(each.notes)}." for each in result.parts if each.notes]
+    given = f"Figures given: {claim.figures}." if claim.figures else ""
+    table = Table(f"Parts of {claim.id}", head, rows, words=(0, 1, 2, 3))
+    return ClaimBlock(
+        claim.id, result.verdict, claim.statement, claim.source, table,
+        [text for text in (given, claim.note, *notes) if text], f"{result.advice.capitalize()}:", result.commands,
+    )  # fmt: skip
+
+
+def _page(title: str, sections: list[Section], claims: list[ClaimBlock], figures: Path) -> str:
+    import jinja2
+    from markupsafe import Markup
+
+    page = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    table = page.from_string(TABLE)
+
+    def badge(text: str) -> Markup | str:
+        known = text in (SUPPORTED, REFUTED, INCONCLUSIVE)
+        return Markup('<span class="verdict {0}">{0}</span>').format(text) if known else text
+
+    def draw(content: Table) -> Markup:
+        return Markup(table.render(table=content, badge=badge))
+
+    def address(picture: Picture) -> str:
+        data = (figures / f"{picture.name}.svg").read_bytes()
+        return "data:image/svg+xml;base64," + base64.b64encode(data).decode()
+
+    lead = "Computed from the files in the run folders; intervals are 95 % intervals over seeds."
+    content: dict[str, Any] = {"title": title, "lead": lead, "sections": sections, "claims": claims}
+    return page.from_string(PAGE).render(**content, draw=draw, address=address)
+
+
+def _forget(figures: Path, current: set[str]) -> None:
+    """Remove the pictures of an earlier report that the study no longer gives."""
+    for path in [*figures.glob("*.png"), *figures.glob("*.svg")]:
+        if path.stem not in current:
+            path.unlink()

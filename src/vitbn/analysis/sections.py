@@ -1,0 +1,195 @@
+"""The report's sections: what was run and what it came to, as paragraphs, tables and pictures."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from vitbn.analysis.arms import Arm, cells, ended, paired, placement_pairs
+from vitbn.analysis.confusion import confusion, most_confused
+from vitbn.analysis.guard import tally
+from vitbn.analysis.outcomes import Difference, differences, final_accuracies
+from vitbn.analysis.plots import Picture
+from vitbn.analysis.results import STATUSES, Run, some
+from vitbn.analysis.stats import mean_interval
+from vitbn.analysis.summary import row as summary_row
+from vitbn.analysis.wording import DASH, accuracy_text, interval_text, plain, points
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with a caption; `words` are the columns that read from the left, the others are numbers."""
+
+    caption: str
+    head: list[str]
+    rows: list[list[str]]
+    words: tuple[int, ...] = (0,)
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading and what stands below it; left out of the page where it holds nothing."""
+
+    title: str
+    paragraphs: list[str] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
+    pictures: list[Picture] = field(default_factory=list)
+
+    @property
+    def anchor(self) -> str:
+        """Its address in the page."""
+        return self.title.lower().replace(" ", "-")
+
+
+def what_was_run(runs: list[Run], arms: list[Arm], warnings: list[str]) -> Section:
+    """Counts, data, hardware, versions, and how to read the figures."""
+    counts = Counter(run.status for run in runs)
+    readable = [run for run in runs if run.status != "unreadable"]
+    first, results = readable[0].config, [run.result for run in readable if run.result]
+    versions = {pair for result in results for pair in (result.get("versions") or {}).items()}
+    augmented = "on" if first.get("data.augment") else "off"
+    facts = [
+        ["runs", ", ".join(f"{counts[status]} {status}" for status in STATUSES if counts[status])],
+        ["data", f"{first.get('data.name')}, augmentation {augmented}"],
+        ["arms", "; ".join(arm.name for arm in arms)],
+        ["epochs", _listed({run.config.get("epochs") for run in readable})],
+        ["seeds", _listed({run.seed for run in readable})],
+        ["hardware", "; ".join(sorted({result["hardware"] for result in results if result.get("hardware")})) or DASH],
+        ["versions", ", ".join(f"{name} {version}" for name, version in sorted(versions)) or DASH],
+    ]
+    paragraphs = [measured_on(first)]
+    if counts["running"]:
+        paragraphs.append(f"{counts['running']} without a result yet: drawn, but in no mean and no verdict.")
+    if max(len(arm.at(*cell)) for arm in arms for cell in cells([arm])) < 2:
+        paragraphs.append("Every configuration was run with a single seed, so no interval can be given.")
+    if warnings:
+        paragraphs.append(f"Oddities in the files: {some(warnings, 20)}.")
+    return Section("What was run", paragraphs, [Table("This study", ["", ""], facts, words=(0, 1))])
+
+
+def _listed(values: set) -> str:
+    return ", ".join(map(str, sorted(values, key=lambda value: (isinstance(value, str), value))))
+
+
+def measured_on(config: dict[str, Any]) -> str:
+    """What val/* and test/* are measured on."""
+    name = config.get("data.name")
+    images = "the official test images" if name in ("mnist", "fashion_mnist") else f"the test images of {name}"
+    clean = f"test/* is measured on {images} as they are"
+    if held := config.get("data.holdout"):
+        return f"val/* is measured on {held} training images that were held out; {clean}."
+    draw = " under one fixed augmentation draw, the same for every run" if config.get("data.augment") else ""
+    return (
+        f"val/* is measured on {images}{draw}, so it must not be used to choose hyper-parameters (hold out "
+        f"training images with data.holdout for that); {clean}. Both are those of the last epoch."
+    )
+
+
+def tabled(title: str, text: str, table: Table, pictures: Sequence[Picture] = ()) -> Section:
+    """A section around one table; an empty one where the table has no rows."""
+    return Section(title, [text] if text else [], [table], list(pictures)) if table.rows else Section(title)
+
+
+def headline(arms: list[Arm]) -> Section:
+    """Mean accuracy with its interval for every arm, depth and learning rate."""
+    rows = []
+    for arm in arms:
+        for depth, lr in cells([arm]):
+            here = arm.at(depth, lr)
+            done = [run for run in here if run.status == "done"]
+            test = [value for run in done if (value := run.last("test/acc")) is not None]
+            pace = [float(np.mean(run.rows["seconds"])) for run in done if len(run.rows.get("seconds", ()))]
+            size = {run.fingerprint.get("parameters") for run in done} - {None}
+            rows.append([
+                arm.name, plain(depth), plain(lr), str(len(done)),
+                accuracy_text(mean_interval(final_accuracies(here))), accuracy_text(mean_interval(test)),
+                _remarks(here), f"{size.pop():,}" if len(size) == 1 else DASH,
+                f"{np.mean(pace):.1f}" if pace else DASH,
+            ])  # fmt: skip
+    head = ["arm", "depth", "lr", "n", "val/acc", "test/acc", "remarks", "parameters", "s per epoch"]
+    caption = "Mean over the finished runs after the last epoch, with 95 % interval (t) over seeds"
+    return Section("Accuracy", [], [Table(caption, head, rows, words=(0, 6))])
+
+
+def _remarks(runs: list[Run]) -> str:
+    counts = Counter(run.status for run in runs if run.status != "done")
+    words = [f"{count} {status}, not in the mean" for status, count in counts.items()]
+    stuck = sum(run.result.get("label") == "stuck" for run in runs if run.status == "done")
+    return "; ".join(words + ([f"{stuck} of these stuck"] if stuck else [])) or DASH
+
+
+def paired_section(arms: list[Arm], pictures: list[Picture]) -> Section:
+    """Every two placements at equal seed."""
+    rows = []
+    for first, second in placement_pairs(arms):
+        rows += [_difference_row(first, second, each) for each in differences(first, second)]
+    head = ["contrast", "depth", "lr", "n", "points", "95 % interval", "method", "with diverged"]
+    text = (
+        "Second arm minus first, in percentage points of val/acc after the last epoch, run by run at equal "
+        "seed: equal initial weights where names agree, equal images in equal order. A diverged run scores "
+        "as a guess (1/classes), since leaving it out would favour the arm that loses its bad seeds. Below "
+        "10 seeds the interval is the paired t interval, from 10 on the bias-corrected bootstrap."
+    )
+    return tabled("Paired differences", text, Table("Paired differences of val/acc", head, rows), pictures)
+
+
+def _difference_row(first: Arm, second: Arm, each: Difference) -> list[str]:
+    interval = each.interval
+    return [
+        f"{second.name} − {first.name}", plain(each.depth), plain(each.lr), str(interval.n),
+        points(interval.estimate), interval_text(interval, points), interval.method,
+        str(each.diverged) if each.diverged else DASH,
+    ]  # fmt: skip
+
+
+def confused_section(arms: list[Arm], pictures: list[Picture]) -> Section:
+    """The ten most frequent confusions of every arm."""
+    rows = []
+    for arm in arms:
+        counts = confusion(arm)
+        if counts is not None:
+            rows += [[arm.name, f"{i} taken for {j}", f"{count:,}", f"{100 * share:.2f} %"]
+                     for i, j, count, share in most_confused(counts)]  # fmt: skip
+    table = Table("Most confused classes on the clean test images, all finished runs of an arm together",
+                  ["arm", "confusion", "images", "of the true class"], rows, words=(0, 1))  # fmt: skip
+    return tabled("Confused digits", "", table, pictures)
+
+
+def unstable_section(runs: list[Run]) -> Section:
+    """Every run that diverged, failed, got stuck or cannot be read."""
+    rows = []
+    for run in runs:
+        if run.status in ("diverged", "failed", "unreadable") or run.result.get("label"):
+            found = summary_row(run)
+            status = f"{run.status} {found['label'] or ''}".strip()
+            rows.append([run.run_id, status, str(found["epochs"]), found["error"] or DASH])
+    diverged = sum(run.status == "diverged" for run in runs)
+    text = (
+        f"{diverged} of {len(ended(runs))} ended runs diverged. They are counted in every table and are part "
+        "of no mean; in paired differences and verdicts they score as a guess."
+    )
+    table = Table("Runs that did not end well", ["run", "status", "epochs", "what happened"], rows, words=(0, 1, 3))
+    return Section("Divergences", [text], [table] if rows else [])
+
+
+def confound_section(arms: list[Arm]) -> Section:
+    """What differs between compared arms beyond the placement."""
+    rows, clean = [], []
+    for first, second in placement_pairs(arms):
+        both = [(first.at(*cell), second.at(*cell)) for cell in cells([first, second])]
+        pairs = [pair for one, two in both for pair in paired(one, two)]
+        counts, names = tally(pairs), f"{first.name} / {second.name}"
+        if pairs and not counts:
+            clean.append(f"{names} ({len(pairs)} pairs)")
+        rows += [[names, line, f"{count} of {len(pairs)}"] for line, count in counts.items()]
+    text = (
+        "Compared for every pair of runs: configuration, parameter names and counts, initial weights of the "
+        "same name, order of the training images, draw of the validation images, versions, hardware."
+    )
+    paragraphs = [text]
+    if clean:
+        paragraphs.append(f"Nothing beyond the placement differs in {some(clean, 12)}.")
+    table = Table("Differences beyond the placement", ["arms", "difference", "pairs"], rows, words=(0, 1))
+    return Section("Confounds", paragraphs if rows or clean else [], [table] if rows else [])

@@ -1,0 +1,117 @@
+"""Means and differences over seeds with 95 % intervals, and when one curve overtakes another."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+LEVEL = 0.95
+BOOTSTRAP_FROM = 10  # seeds; below, resampling so few values gives intervals that are too short
+RESAMPLES = 9_999
+THRESHOLDS = (0.90, 0.95, 0.97)
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate from n values with its 95 % interval; low and high are None where none can be given."""
+
+    estimate: float
+    low: float | None
+    high: float | None
+    n: int
+    method: str  # "t", "bootstrap", "exact", "onset" or "single seed"
+
+
+@dataclass(frozen=True)
+class Onset:
+    """From which x on one arm is ahead for good; see `onset`."""
+
+    estimate: float
+    low: float | None
+    high: float | None
+    n: int  # the fewest seeds at any x
+    first: float
+    last: float
+
+
+def mean_interval(values: Sequence[float]) -> Interval:
+    """Mean over seeds with Student's t interval; one value has no interval."""
+    return _interval(np.asarray(values, dtype=float), bootstrap=False)
+
+
+def paired_interval(differences: Sequence[float]) -> Interval:
+    """Mean of same-seed differences: paired t below 10 seeds, bias-corrected bootstrap from there."""
+    data = np.asarray(differences, dtype=float)
+    return _interval(data, bootstrap=len(data) >= BOOTSTRAP_FROM)
+
+
+def _interval(data: np.ndarray, bootstrap: bool) -> Interval:
+    if not len(data):
+        return Interval(float("nan"), None, None, 0, "no runs")
+    mean = float(data.mean())
+    if len(data) == 1:
+        return Interval(mean, None, None, 1, "single seed")
+    method = "bootstrap" if bootstrap else "t"
+    if np.ptp(data) == 0:  # every seed agrees to the last digit: nothing to spread
+        return Interval(mean, mean, mean, len(data), method)
+    from scipy import stats
+
+    if bootstrap:
+        result = stats.bootstrap(
+            (data,), np.mean, confidence_level=LEVEL, n_resamples=RESAMPLES, rng=np.random.default_rng(0)
+        )
+        low, high = result.confidence_interval
+    else:
+        low, high = stats.t.interval(LEVEL, len(data) - 1, loc=mean, scale=stats.sem(data))
+    return Interval(mean, float(low), float(high), len(data), method)
+
+
+def share_interval(hits: int, n: int) -> Interval:
+    """A share of runs with its exact (Clopper-Pearson) interval."""
+    if not n:
+        return Interval(float("nan"), None, None, 0, "no runs")
+    from scipy import stats
+
+    low, high = stats.binomtest(hits, n).proportion_ci(LEVEL, method="exact")
+    return Interval(hits / n, float(low), float(high), n, "exact")
+
+
+def onset(differences: Mapping[Any, Sequence[float]], margin: float = 0.0) -> Onset:
+    """The smallest x from which on, up to the largest x, the mean paired difference exceeds the margin.
+
+    With x = depth it is the critical depth, with x = epoch the crossover; infinite where the margin is not
+    exceeded at the largest x. The interval inverts the interval of every x: `low` is the smallest x from
+    which on every upper end exceeds the margin (may be ahead), `high` the same for every lower end (surely
+    ahead). Needs two seeds at every x.
+    """
+    xs = sorted(differences)
+    intervals = [paired_interval(differences[x]) for x in xs]
+    counts = min(interval.n for interval in intervals)
+
+    def since(ends: list[float]) -> float:
+        start = float("inf")
+        for x, end in zip(reversed(xs), reversed(ends), strict=True):
+            if not end > margin:
+                break
+            start = x
+        return start
+
+    estimate = since([interval.estimate for interval in intervals])
+    if counts < 2:
+        return Onset(estimate, None, None, counts, xs[0], xs[-1])
+    low = since([interval.high for interval in intervals])  # type: ignore[misc]
+    high = since([interval.low for interval in intervals])  # type: ignore[misc]
+    return Onset(estimate, low, high, counts, xs[0], xs[-1])
+
+
+def epochs_to(epochs: np.ndarray, accuracy: np.ndarray, threshold: float) -> float:
+    """The first epoch whose accuracy is at least the threshold; infinite where none is."""
+    reached = np.flatnonzero(accuracy >= threshold)
+    return float(epochs[reached[0]]) if len(reached) else float("inf")
+
+
+def seconds_to(seconds: np.ndarray, accuracy: np.ndarray, threshold: float) -> float:
+    """Seconds of all epochs up to and with the first that reaches the threshold; infinite where none does."""
+    reached = np.flatnonzero(accuracy >= threshold)
+    return float(np.sum(seconds[: reached[0] + 1])) if len(reached) else float("inf")

@@ -1,0 +1,83 @@
+"""Claims held against runs: a verdict per part and for the whole, and the commands for what is missing."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from vitbn.analysis.arms import ended, matches
+from vitbn.analysis.claims import Claim, Part
+from vitbn.analysis.effects import AmbiguousArm, diverged_share, effect
+from vitbn.analysis.judge import INCONCLUSIVE, MIN_SEEDS, REFUTED, SUPPORTED, PartResult
+from vitbn.analysis.onsets import critical_depth, critical_depth_fall, overtakes
+from vitbn.analysis.results import Run
+from vitbn.analysis.stats import Interval
+
+_MEASURES: dict[str, Callable[[Part, list[Run]], PartResult]] = {
+    "level": effect,
+    "difference": effect,
+    "drop": effect,
+    "drop_difference": effect,
+    "diverged_share": diverged_share,
+    "critical_depth": critical_depth,
+    "critical_depth_fall": critical_depth_fall,
+    "overtakes": overtakes,
+}
+
+
+@dataclass(frozen=True)
+class ClaimResult:
+    """A claim's verdict, part by part, and what to type next, with the reason."""
+
+    claim: Claim
+    verdict: str
+    parts: list[PartResult]
+    missing: list[str]  # commands that train what it lacks
+    advice: str
+    commands: list[str]
+
+
+def evaluate(claim: Claim, runs: list[Run]) -> ClaimResult:
+    """Supported when every part is, refuted when one part is, otherwise open."""
+    parts = [_evaluate_part(part, runs) for part in claim.parts]
+    verdicts = {result.verdict for result in parts}
+    if REFUTED in verdicts:
+        overall = REFUTED
+    else:
+        overall = SUPPORTED if verdicts == {SUPPORTED} else INCONCLUSIVE
+    lacking = missing(claim, runs)
+    if lacking:
+        advice, commands = "missing, train with", lacking
+    elif overall == INCONCLUSIVE:
+        advice, commands = "undecided, more seeds narrow the intervals", missing(claim, runs, extra=3)
+    else:
+        advice, commands = "reproduce with", reproduce(claim)
+    return ClaimResult(claim, overall, parts, lacking, advice, commands)
+
+
+def missing(claim: Claim, runs: list[Run], extra: int = 0) -> list[str]:
+    """The commands that train what the claim lacks, or so many extra seeds; train.py skips what is finished."""
+    lacking: dict[str, set[int]] = {}
+    for part in claim.parts:
+        found = [{run.seed for run in ended(runs) if matches(run, cell)} for cell in part.needs()]
+        have = set.intersection(*found)
+        wanted = max(claim.seeds, MIN_SEEDS, len(have) + extra)
+        fresh = [seed for seed in range(wanted + len(have)) if seed not in have]
+        if part.train and len(have) < wanted:
+            lacking.setdefault(part.train, set()).update(fresh[: wanted - len(have)])
+    return [_command(train, seeds) for train, seeds in lacking.items()]
+
+
+def reproduce(claim: Claim) -> list[str]:
+    """The commands that train the whole claim."""
+    trains = dict.fromkeys(part.train for part in claim.parts if part.train)
+    return [_command(train, set(range(max(claim.seeds, MIN_SEEDS)))) for train in trains]
+
+
+def _command(train: str, seeds: set[int]) -> str:
+    return f"python train.py -m {train} seed={','.join(map(str, sorted(seeds)))}"
+
+
+def _evaluate_part(part: Part, runs: list[Run]) -> PartResult:
+    try:
+        return _MEASURES[part.kind](part, runs)
+    except AmbiguousArm as error:
+        return PartResult(part, INCONCLUSIVE, Interval(float("nan"), None, None, 0, "no runs"), (str(error),))

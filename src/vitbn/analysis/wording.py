@@ -1,0 +1,101 @@
+"""Numbers as people read them: percent, points, intervals, expectations."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from vitbn.analysis.claims import Part
+from vitbn.analysis.judge import region
+from vitbn.analysis.stats import Interval, Onset
+
+INF = math.inf
+DASH = "–"  # nothing to show
+Show = Callable[[float], str]
+
+
+def percent(value: float) -> str:
+    """A fraction as people read accuracies."""
+    return f"{100 * value:.1f} %"
+
+
+def points(value: float) -> str:
+    """A difference of fractions in percentage points."""
+    return signed(100 * value, 2)
+
+
+def plain(value: Any) -> str:
+    """A depth or learning rate, or a dash."""
+    return DASH if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def signed(value: float, digits: int) -> str:
+    """With plus or a true minus sign."""
+    return f"{value:+.{digits}f}".replace("-", "−")
+
+
+def interval_text(interval: Interval, show: Show) -> str:
+    """`[low, high]`, or why there is none."""
+    if interval.low is None or interval.high is None:
+        return "none: one seed" if interval.n == 1 else DASH
+    return f"[{show(interval.low)}, {show(interval.high)}]"
+
+
+def accuracy_text(interval: Interval) -> str:
+    """`91.2 % [90.1, 92.3]`; an interval cannot reach beyond 0 and 100."""
+    if not interval.n:
+        return DASH
+    if interval.low is None or interval.high is None:
+        return percent(interval.estimate)
+    low, high = 100 * max(interval.low, 0), 100 * min(interval.high, 1)
+    return f"{percent(interval.estimate)} [{low:.1f}, {high:.1f}]"
+
+
+def onset_text(found: Onset) -> str:
+    """`5 [4, 6]`; beyond the largest x tried as `>7`."""
+
+    def show(x: float) -> str:
+        return f">{found.last:g}" if x == INF else f"{x:g}"
+
+    if found.low is None or found.high is None:
+        return f"{show(found.estimate)} (no interval)"
+    return f"{show(found.estimate)} [{show(found.low)}, {show(found.high)}]"
+
+
+def effect_texts(part: Part, effect: Interval) -> tuple[str, str]:
+    """Effect and interval of a claim's part; the effect carries the unit."""
+    if not effect.n:
+        return DASH, DASH
+    show, unit = _unit(part)
+    return show(effect.estimate) + unit, interval_text(effect, show)
+
+
+def expectation(part: Part) -> str:
+    """What the part must show, `> +5.00 points`."""
+    fixed = {
+        "reached": "ahead from some depth on",
+        "falls": "above 0",
+        "inside": "behind at first, ahead at last",
+    }
+    if part.expect in fixed:
+        return fixed[part.expect]
+    low, high = region(part)
+    show, unit = _unit(part)
+    if low == -INF:
+        return f"< {show(high)}{unit}"
+    return f"> {show(low)}{unit}" if high == INF else f"{show(low)} to {show(high)}{unit}"
+
+
+def _unit(part: Part) -> tuple[Show, str]:
+    if part.kind in ("critical_depth", "critical_depth_fall"):
+        return _count, " layers"
+    if part.kind == "overtakes":
+        return _count, " epochs"
+    if part.metric.endswith("loss"):
+        return (lambda x: f"{x:.3f}" if part.kind == "level" else signed(x, 3)), ""
+    if part.kind in ("level", "diverged_share"):
+        return lambda x: f"{100 * x:.1f}", " %"
+    return points, " points"
+
+
+def _count(x: float) -> str:
+    return "?" if math.isnan(x) else f"{x:g}".replace("inf", "∞")

@@ -1,0 +1,77 @@
+import subprocess
+
+import pytest
+
+from vitbn.analysis import commands
+from vitbn.errors import InputError
+
+
+@pytest.fixture
+def wide(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "180")
+
+
+@pytest.fixture
+def trainer(monkeypatch):
+    """Commands that would have been run, and the exit status they get."""
+    calls = []
+
+    def fake(words, **keys):
+        calls.append((words, keys))
+        return subprocess.CompletedProcess(words, fake.status)
+
+    fake.calls, fake.status = calls, 0
+    monkeypatch.setattr(commands.subprocess, "run", fake)
+    return fake
+
+
+def test_claims_print_verdicts_and_the_command_for_what_is_missing(run, study, capsys, wide):
+    for seed in range(3):
+        run(model="vit", depth=6, seed=seed, final=0.8)
+        run(model="vitbnffn", depth=6, seed=seed, final=0.9)
+    assert commands.claims(["fig8"], study.parent) == 0
+    out = capsys.readouterr().out
+    assert "SUPPORTED" in out and "+10.00 points" in out and "[+10.00, +10.00]" in out
+    assert f"python train.py -m experiment=fig8 seed=0,1,2 runs={study.parent}" in out
+
+
+def test_without_ids_every_claim_is_shown_even_without_runs(tmp_path, capsys, wide):
+    assert commands.claims([], tmp_path) == 0
+    out = capsys.readouterr().out
+    assert all(f"│ {name}" in out for name in ("fig8", "yao-crash", "notebook-loss")) and "REFUTED" not in out
+
+
+def test_unreadable_runs_are_warned_about(run, study, capsys):
+    run()
+    (run(seed=1) / "result.json").write_text("{")
+    commands.claims(["fig8"], study.parent)
+    assert "warning: " in capsys.readouterr().err
+
+
+def test_run_trains_exactly_what_is_missing(run, study, trainer):
+    for seed in (0, 2):
+        for depth in (4, 5, 6, 7):
+            for model in ("vit", "vitbnffn"):
+                run(model=model, depth=depth, seed=seed)
+    assert commands.claims(["fig8"], study.parent, run=True) == 0
+    ((words, keys),) = trainer.calls
+    assert words[1:] == ["train.py", "-m", "experiment=fig8", "seed=1", f"runs={study.parent}"]
+    assert (keys["cwd"] / "pyproject.toml").exists()
+
+
+def test_commands_that_two_claims_share_run_once(tmp_path, trainer):
+    commands.claims(["notebook-accuracy", "notebook-loss"], tmp_path, run=True)
+    assert len(trainer.calls) == 1
+
+
+def test_a_failing_training_is_said_and_the_status_is_not_0(tmp_path, trainer, capsys):
+    trainer.status = 1
+    assert commands.claims(["webapp"], tmp_path, run=True) == 1
+    assert "failed: python train.py -m experiment=digits" in capsys.readouterr().err
+
+
+def test_run_wants_names(tmp_path, trainer):
+    with pytest.raises(InputError, match="or all"):
+        commands.claims([], tmp_path, run=True)
+    commands.claims(["all"], tmp_path, run=True)
+    assert len(trainer.calls) > 8
