@@ -66,9 +66,8 @@ def train(run: Run, signals: Signals) -> dict[str, Any]:
     prints = fingerprint(net, seed=cfg["seed"], train_images=len(data.splits[0]), validation=data.validation_draws())
     if cfg["compile"]:
         net.compile()
-    classifier = Classifier(
-        net, num_classes=len(data.classes), optimizer=make_optimizer(cfg["optimizer"]), seed=cfg["seed"]
-    )
+    optimizer = make_optimizer(cfg["optimizer"])
+    classifier = Classifier(net, num_classes=len(data.classes), optimizer=optimizer, seed=cfg["seed"])
 
     metrics_file = recording.MetricsFile(run.folder / "metrics.csv")
     callbacks: list[pl.Callback] = [metrics_file, recording.progress()]

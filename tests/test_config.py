@@ -127,6 +127,48 @@ def test_a_mistyped_command_gets_one_line_before_torch_is_imported(tmp_path, com
     assert list(tmp_path.iterdir()) == []
 
 
+def test_networks_without_slots_refuse_norms():
+    assert composed("model=mlp_bn")["norm"] == {}
+    with pytest.raises(InputError, match="model=dnn has no slots for norms"):
+        composed("model=dnn", "norm.ffn_in=batch")
+
+
+EXPERIMENTS = {
+    "fig8": {"lr": 0.003, "epochs": 10, "batch_size": 100, "study": "article"},
+    "fig9": {"lr": 0.005, "epochs": 10, "batch_size": 100, "study": "article"},
+    "fig10": {"epochs": 10, "batch_size": 100, "study": "article"},
+    "fig1_3": {"epochs": 15, "batch_size": 100, "study": "fig1_3"},
+    "notebook": {"lr": 0.01, "epochs": 3, "batch_size": 64, "log_every": 1, "study": "notebook"},
+    "placements": {"depth": 4, "study": "placements"},
+}
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_experiments_have_the_published_settings(name):
+    cfg = composed(f"experiment={name}")
+    assert EXPERIMENTS[name].items() <= cfg.items() and cfg["data"]["name"] == "mnist"
+    assert composed(f"experiment={name}", "epochs=1", "data=mnist5k")["data"]["name"] == "mnist5k"
+
+
+def test_the_notebook_is_reproduced_to_the_letter():
+    cfg = composed("experiment=notebook", "model=mlp_bn")
+    assert cfg["optimizer"] == {"_target_": "torch.optim.SGD", "_partial_": True, "lr": 0.01, "momentum": 0.9}
+    assert (cfg["data"]["augment"], cfg["data"]["mean"], cfg["data"]["std"]) == (False, 0.5, 0.5)
+    assert cfg["model"]["hidden"] == [512, 256] and cfg["model"]["norm_at"] == "post"
+
+
+def test_the_articles_figures_share_their_runs():
+    def ids(experiment, depths, rates):
+        return {run_id(composed(f"experiment={experiment}", f"depth={d}", f"lr={lr}")) for d in depths for lr in rates}
+
+    fig8, fig9, fig10 = (
+        ids("fig8", (4, 5), (0.003,)),
+        ids("fig9", (2, 4), (0.005,)),
+        ids("fig10", (2, 4), (0.003, 0.005)),
+    )
+    assert len(fig8 & fig10) == 1 and len(fig9 & fig10) == 2
+
+
 def test_quickstart_sweeps_by_itself():
     text = yaml.safe_load((ROOT / "conf/experiment/quickstart.yaml").read_text())
     assert text["hydra"] == {"mode": "MULTIRUN", "sweeper": {"params": {"model": "vit,vitbnffn"}}}

@@ -4,15 +4,19 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 from vitbn.errors import InputError
+
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status 2 and one line for bad input."""
     parser = argparse.ArgumentParser(prog="vitbn", description="What belongs to train.py: looking at studies.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    _add_status(commands)
+    for add in (_add_status, _add_report, _add_claims):
+        add(commands)
     args = parser.parse_args(argv)
     try:
         return args.call(args)
@@ -21,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
 
 
-def _add_status(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_status(commands: Commands) -> None:
     parser = commands.add_parser("status", help="how far a study is, and how long the rest will take")
     parser.add_argument("study", metavar="NAME", help="a study's name, or the path of its folder")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="the folder of the studies (default: runs)")
@@ -34,6 +38,35 @@ def _status(args: argparse.Namespace) -> int:
     named = args.runs / args.study
     print_status(named if named.is_dir() or not Path(args.study).is_dir() else Path(args.study))
     return 0
+
+
+def _add_report(commands: Commands) -> None:
+    parser = commands.add_parser("report", help="one offline page of curves, intervals and verdicts for a study")
+    parser.add_argument(
+        "studies", metavar="PATH", nargs="+", type=Path, help="folders of studies, such as runs/article"
+    )
+    parser.set_defaults(call=_report)
+
+
+def _report(args: argparse.Namespace) -> int:
+    from vitbn.analysis.commands import report
+
+    print(report(args.studies))
+    return 0
+
+
+def _add_claims(commands: Commands) -> None:
+    parser = commands.add_parser("claims", help="what the runs say about the published claims")
+    parser.add_argument("ids", metavar="ID", nargs="*", help="claims (default: all of them)")
+    parser.add_argument("--run", action="store_true", help="train what is missing first; name claims, or all")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="the folder of the studies (default: runs)")
+    parser.set_defaults(call=_claims)
+
+
+def _claims(args: argparse.Namespace) -> int:
+    from vitbn.analysis.commands import claims
+
+    return claims(args.ids, args.runs, args.run)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@ import torch
 
 from vitbn import keyed
 from vitbn.data.augment import augment, draw, to_float
-from vitbn.data.batches import FixedBatches, TrainBatches
+from vitbn.data.batches import FixedBatches, Pixels, TrainBatches
 from vitbn.data.datamodule import ImageData
 from vitbn.data.sources import Split
 
@@ -38,6 +38,15 @@ def test_images_are_augmented_by_their_own_draw_whatever_the_batch(split):
 def test_without_augmentation_images_are_only_scaled(split):
     for images, labels in loader(split, augmented=False):
         assert torch.equal(images, to_float(split.images[labels]))
+
+
+def test_pixels_are_standardised_last(split):
+    plain = FixedBatches(split, batch_size=250, draws=None, device=CPU)
+    scaled = FixedBatches(split, batch_size=250, draws=None, device=CPU, pixels=Pixels(0.5, 0.25))
+    torch.testing.assert_close(next(iter(scaled))[0], (next(iter(plain))[0] - 0.5) / 0.25)
+    batches = TrainBatches(split, batch_size=20, seed=0, augmented=True, device=CPU, pixels=Pixels(0.5, 0.25))
+    for (images, _), (expected, _) in zip(batches, loader(split), strict=True):
+        torch.testing.assert_close(images, (expected - 0.5) / 0.25)
 
 
 def test_epochs_and_seeds_differ_and_repeat(split):
@@ -88,8 +97,8 @@ def test_fixed_batches_are_the_split_in_order(split):
 
 def data(clothes, **changes):
     options = {
-        "name": "fashion_mnist", "root": str(clothes), "augment": True, "mean": 0.0, "std": 1.0, "holdout": 0, "batch_size": 50,
-        "val_batch_size": 64, "seed": 0,
+        "name": "fashion_mnist", "root": str(clothes), "augment": True, "mean": 0.0, "std": 1.0, "holdout": 0,
+        "batch_size": 50, "val_batch_size": 64, "seed": 0,
     }  # fmt: skip
     return ImageData(**{**options, **changes})
 

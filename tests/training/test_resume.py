@@ -54,7 +54,7 @@ def state(run: Run):
     ]
     result = {k: v for k, v in json.loads((run.folder / "result.json").read_text()).items() if k != "seconds"}
     ckpt = torch.load(run.checkpoints / "last.ckpt", weights_only=True)
-    return rows, result, ckpt
+    return (rows, (run.folder / "steps.csv").read_text()), result, ckpt
 
 
 def assert_equal(a, b):
@@ -80,7 +80,13 @@ def killed(run):
     assert run.result() is None
 
 
-OPTIONS = ("epochs=3", "model=vitbn", "model.dropout=0.1", "checkpoint.every_minutes=1e-9")  # a checkpoint every step
+OPTIONS = (
+    "epochs=3",
+    "model=vitbn",
+    "model.dropout=0.1",
+    "checkpoint.every_minutes=1e-9",
+    "log_every=4",
+)  # a checkpoint every step
 
 
 @pytest.fixture(scope="module")

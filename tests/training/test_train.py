@@ -100,6 +100,20 @@ def test_a_compiled_network_trains_to_the_same_numbers(make_run, monkeypatch):
     assert compiled == pytest.approx(plain, abs=1e-4)
 
 
+def test_steps_file_averages_the_training_loss(make_run):
+    runs = [make_run("model=mlp_bn", "optimizer=sgd", f"log_every={n}", f"study=every{n}") for n in (1, 4)]
+    for run in runs:
+        trained(run)
+    each, fours = ([*csv.DictReader((run.folder / "steps.csv").open())] for run in runs)
+    losses = [float(row["train/loss"]) for row in each]
+    assert [row["step"] for row in each] == [str(step) for step in range(1, 13)]
+    assert [row["step"] for row in fours] == ["4", "8", "12"]
+    assert [float(row["train/loss"]) for row in fours] == pytest.approx([sum(losses[i : i + 4]) / 4 for i in (0, 4, 8)])
+    epochs = [float(row["train/loss"]) for row in metrics(runs[0])]
+    assert epochs == pytest.approx([sum(losses[:6]) / 6, sum(losses[6:]) / 6], rel=1e-5)
+    assert runs[0].id == runs[1].id  # how it is logged changes no result
+
+
 def test_gpu_without_a_gpu_is_one_clear_line(make_run):
     from vitbn.errors import InputError
 
