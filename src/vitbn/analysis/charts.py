@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from vitbn.analysis.arms import Arm, cells, placement_pairs
+from vitbn.analysis.canvas import COLOURS, Picture, fit_to_lines, grid, legend_above, looks, slug
 from vitbn.analysis.outcomes import Difference, differences, final_accuracies
-from vitbn.analysis.plots import COLOURS, Picture, fit_to_lines, grid, legend_above, looks, slug
 from vitbn.analysis.results import Run
 from vitbn.analysis.stats import mean_interval
 from vitbn.analysis.wording import percent, points

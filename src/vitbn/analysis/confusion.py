@@ -3,7 +3,7 @@
 import numpy as np
 
 from vitbn.analysis.arms import Arm
-from vitbn.analysis.plots import Picture, grid
+from vitbn.analysis.canvas import Picture, grid
 from vitbn.analysis.wording import percent
 
 

@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 
 from vitbn.analysis.arms import Arm, cells
-from vitbn.analysis.outcomes import final_accuracies
-from vitbn.analysis.plots import (
+from vitbn.analysis.canvas import (
     COLOURS,
     DASHES,
     Picture,
@@ -17,6 +16,7 @@ from vitbn.analysis.plots import (
     looks,
     slug,
 )
+from vitbn.analysis.outcomes import final_accuracies
 from vitbn.analysis.results import Run
 from vitbn.analysis.stats import mean_interval
 from vitbn.analysis.wording import percent, plain

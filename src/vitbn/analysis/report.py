@@ -7,10 +7,11 @@ from typing import Any
 
 from vitbn import durable
 from vitbn.analysis.arms import Arm, group
+from vitbn.analysis.canvas import Picture, style
 from vitbn.analysis.claims import CLAIMS, load_claims
 from vitbn.analysis.judge import INCONCLUSIVE, REFUTED, SUPPORTED
 from vitbn.analysis.pace import critical_section, crossover_section, threshold_section
-from vitbn.analysis.plots import Picture, pictures, style
+from vitbn.analysis.plots import pictures
 from vitbn.analysis.results import Run, read_studies
 from vitbn.analysis.sections import (
     Section,

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from vitbn.analysis.arms import Arm, cells, ended, paired, placement_pairs
+from vitbn.analysis.canvas import Picture
 from vitbn.analysis.confusion import confusion, most_confused
 from vitbn.analysis.guard import tally
 from vitbn.analysis.outcomes import Difference, differences, final_accuracies
-from vitbn.analysis.plots import Picture
 from vitbn.analysis.results import STATUSES, Run, some
 from vitbn.analysis.stats import mean_interval
 from vitbn.analysis.summary import row as summary_row

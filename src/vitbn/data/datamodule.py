@@ -79,4 +79,6 @@ class ImageData(pl.LightningDataModule):
 
     @property
     def _device(self) -> torch.device:
-        return self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+        device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+        # Apple's GPUs have no float64, which exact augmentation needs; Lightning moves the batches there
+        return torch.device("cpu") if device.type == "mps" else device

@@ -1,0 +1,110 @@
+"""How pictures of a study look, and how they reach the disk."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vitbn.analysis.arms import Arm
+
+# Okabe and Ito's colours (2008), told apart under colour blindness; their yellow is too pale on white.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+DASHES = ("-", "--", "-.", ":")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+STYLE = {
+    "font.size": 10,
+    "font.family": "DejaVu Sans",  # ships with matplotlib: the same picture everywhere
+    "axes.titlesize": 10.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.edgecolor": "#666666",
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.7,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "legend.fontsize": 9.5,
+    "figure.facecolor": "white",
+    "svg.hashsalt": "vitbn",  # the same figure gives the same file
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure with the words that go with it."""
+
+    name: str  # of its files
+    title: str
+    caption: str
+    alt: str  # what it shows, for those who cannot see it
+    figure: Any
+
+    def save(self, folder: Path) -> None:
+        """Write <name>.png and <name>.svg, without a date: the same runs give the same files."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.figure.draw_without_rendering()  # lays out, once instead of at every save
+        self.figure.set_layout_engine("none")
+        self.figure.savefig(folder / f"{self.name}.png", dpi=150)
+        self.figure.savefig(folder / f"{self.name}.svg", metadata={"Date": None})
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Draw and save inside this."""
+    import matplotlib
+
+    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
+        yield
+
+
+def look(index: int) -> dict[str, Any]:
+    """Colour, dash and marker of the n-th line, so that colour is never the only difference."""
+    return {
+        "color": COLOURS[index % len(COLOURS)],
+        "linestyle": DASHES[index % len(DASHES)],
+        "marker": MARKERS[index % len(MARKERS)],
+    }
+
+
+def looks(arms: list[Arm]) -> dict[str, dict[str, Any]]:
+    """A look for every placement, the same in all pictures of a report."""
+    return {name: look(index) for index, name in enumerate(dict.fromkeys(arm.placement for arm in arms))}
+
+
+def grid(panels: int, columns: int, width: float = 9.6, height: float = 2.9, **options: Any) -> tuple[Any, list]:
+    """A figure with so many panels in rows of `columns`."""
+    from matplotlib.figure import Figure
+
+    columns = max(1, min(columns, panels))
+    rows = -(-panels // columns)
+    figure = Figure(figsize=(width, height * rows + 0.5), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False, **options).ravel()
+    for empty in axes[panels:]:
+        empty.set_visible(False)
+    return figure, list(axes[:panels])
+
+
+def fit_to_lines(axes: list) -> None:
+    """Limit the shared y axis to the lines: wide bands of few seeds must not flatten the curves."""
+    import numpy as np
+
+    drawn = [np.asarray(line.get_ydata(), dtype=float) for ax in axes for line in ax.lines]
+    values = np.concatenate([each[np.isfinite(each)] for each in drawn] or [np.empty(0)])
+    if len(values):
+        room = 0.04 * (np.ptp(values) or 1.0)
+        axes[0].set_ylim(values.min() - room, values.max() + room)
+
+
+def legend_above(figure: Any, axes: list) -> None:
+    """One legend for all panels, above them."""
+    found = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    figure.legend(found.values(), found.keys(), loc="outside upper left", ncols=min(4, len(found)))
+
+
+def slug(*parts: Any) -> str:
+    """Parts joined to a file name."""
+    joined = "-".join(str(part) for part in parts if part not in (None, ""))
+    return "".join(char if char.isalnum() or char in ".-" else "-" for char in joined)
