@@ -70,10 +70,8 @@ def train(run: Run, signals: Signals) -> dict[str, Any]:
     classifier = Classifier(net, num_classes=len(data.classes), optimizer=optimizer, seed=cfg["seed"])
 
     metrics_file = recording.MetricsFile(run.folder / "metrics.csv")
-    callbacks: list[pl.Callback] = [metrics_file, recording.progress()]
-    callbacks += [guards.Divergence(metrics_file), guards.StopOnSignal(signals, run.checkpoints / checkpoint.LAST)]
-    callbacks += checkpoint.callbacks(run.checkpoints, cfg["checkpoint"]["every_minutes"])
     chance = guards.chance_level(data.splits[1].labels)
+    callbacks: list[pl.Callback] = [metrics_file, recording.progress(), guards.Divergence(metrics_file)]
     if cfg["stop_stuck"]:
         callbacks.append(guards.Stuck(chance, cfg["stop_stuck"]))
     if cfg["log_every"]:
@@ -83,6 +81,11 @@ def train(run: Run, signals: Signals) -> dict[str, Any]:
         logger = recording.Events(run.folder, run.labels)
         logger.announce()
         callbacks.append(recording.Pictures(logger, data.classes))
+    # last, so that a checkpoint holds what the callbacks before them have just counted
+    callbacks += [
+        guards.StopOnSignal(signals, run.checkpoints / checkpoint.LAST),
+        *checkpoint.callbacks(run.checkpoints, cfg["checkpoint"]["every_minutes"]),
+    ]
 
     trainer = pl.Trainer(
         **cfg["trainer"], max_epochs=cfg["epochs"], logger=logger, callbacks=callbacks,
