@@ -79,6 +79,21 @@ def test_a_resumed_epoch_continues_bit_for_bit(split, position, monkeypatch):
     assert len(list(resumed)) == 13  # the next epoch is whole again
 
 
+def test_a_resumed_epoch_augments_the_same_chunks(split, monkeypatch):
+    """Rounding may depend on what is computed together, so a resume must not cut the chunks differently."""
+    monkeypatch.setattr("vitbn.data.batches.CHUNK_IMAGES", {"cpu": 60})
+    seen, chunk = [], TrainBatches._chunk
+    monkeypatch.setattr(
+        TrainBatches, "_chunk", lambda self, i, draws: (seen.append(i.tolist()), chunk(self, i, draws))[1]
+    )
+    list(loader(split))
+    whole, seen[:] = seen.copy(), []
+    resumed = loader(split)
+    resumed.load_state_dict({"position": 5})
+    list(resumed)
+    assert seen == whole[1:]
+
+
 def test_a_finished_epoch_resumes_at_the_next_ones_start(split):
     batches = loader(split)
     list(batches)

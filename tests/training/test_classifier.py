@@ -48,12 +48,15 @@ def test_training_step_is_adam_on_the_cross_entropy():
     torch.testing.assert_close(*map(torch.tensor, zip(*losses, strict=True)), rtol=1e-4, atol=1e-5)
 
 
-def test_dropout_masks_are_keyed_by_seed_step_and_layer():
+def test_dropout_masks_are_keyed_by_seed_step_and_layer(monkeypatch):
     first, again = classifier(dropout=0.5, emb_dropout=0.5), classifier(dropout=0.5, emb_dropout=0.5)
     layers = [m for m in first.net.modules() if isinstance(m, Dropout)]
     shape = torch.Size((4, 5))
     draws = [layer.draw(shape) for layer in layers]
     assert len(draws) == 1 + 2 * 4 and len({tuple(d.flatten().tolist()) for d in draws}) == len(draws)
+    monkeypatch.setattr(Classifier, "global_step", 1)
+    assert all(not torch.equal(layer.draw(shape), draw) for layer, draw in zip(layers, draws, strict=True))
+    monkeypatch.setattr(Classifier, "global_step", 0)
     images = torch.rand(4, 1, 28, 28)
     out = first(images)
     torch.rand(99)  # other draws do not disturb the masks
