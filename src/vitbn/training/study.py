@@ -159,7 +159,8 @@ def print_table(study: Path, folders: Iterable[Path]) -> None:
     names = ["model", "data", "depth", "lr", "pool", "pos_emb", "seed"]
     shown = [n for n in names if n == "model" or len({r[n] for r in found}) > 1]
     constant = ", ".join(f"{n}={found[0][n]}" for n in names if n not in shown and found[0][n] is not None)
-    table = Table(title=f"{study}  {constant}", title_justify="left", title_style="bold")
+    console, table = Console(), Table()
+    console.print(f"[bold]{study}[/]  {constant}", soft_wrap=True)
     columns = (*shown, "status", "val/acc", "test/acc", "seconds")
     words = ("model", "data", "pool", "pos_emb", "status")
     formats = {"val/acc": "{:.2%}", "test/acc": "{:.2%}", "seconds": "{:.1f}"}
@@ -167,4 +168,4 @@ def print_table(study: Path, folders: Iterable[Path]) -> None:
         table.add_column(column, justify="left" if column in words else "right")
     for r in found:
         table.add_row(*("–" if r[c] is None else formats.get(c, "{}").format(r[c]) for c in columns))
-    Console().print(table)
+    console.print(table)
