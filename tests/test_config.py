@@ -128,8 +128,8 @@ def test_a_mistyped_command_gets_one_line_before_torch_is_imported(tmp_path, com
 
 
 def test_networks_without_slots_refuse_norms():
-    assert composed("model=mlp_bn")["norm"] == {}
-    with pytest.raises(InputError, match="model=dnn has no slots for norms"):
+    assert set(composed("model=mlp_bn")["norm"].values()) == {"none"}
+    with pytest.raises(InputError, match="norm.ffn_in=batch: model=dnn has no slots for norms"):
         composed("model=dnn", "norm.ffn_in=batch")
 
 

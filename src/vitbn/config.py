@@ -53,7 +53,7 @@ class Schema:
     """Root of the configuration; values and comments stand in conf/config.yaml."""
 
     model: Any = MISSING
-    norm: dict[Slot, Kind] = field(default_factory=dict)
+    norm: dict[Slot, Kind] = field(default_factory=lambda: complete({}))
     data: Any = MISSING
     optimizer: Any = MISSING
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
@@ -122,8 +122,9 @@ def check(cfg: DictConfig) -> None:
         value = OmegaConf.select(cfg, key)
         if value is not None and not fits(value):
             raise InputError(f"{key}={value}: {rule}")
-    if cfg.norm and "placement" not in cfg.model:
-        raise InputError(f"norm={dict(cfg.norm)}: model={cfg.model.name} has no slots for norms")
+    placed = next((slot for slot, kind in cfg.norm.items() if kind != Kind.none), None)
+    if placed and "placement" not in cfg.model:
+        raise InputError(f"norm.{placed}={cfg.norm[placed]}: model={cfg.model.name} has no slots for norms")
     patch = OmegaConf.select(cfg, "model.patch_size")
     if patch is not None and cfg.data.image_size % patch:
         side = cfg.data.image_size
@@ -143,10 +144,8 @@ def register() -> None:
     """Tell Hydra the schema, the named placements and the resolver that names a run's folder."""
     store = ConfigStore.instance()
     store.store(name="schema", node=Schema)
-    for name, placement in PLACEMENTS.items():
-        store.store(group="norm", name=name, node={str(slot): str(kind) for slot, kind in complete(placement).items()})
-    for name in WITHOUT_SLOTS:
-        store.store(group="norm", name=name, node={})
+    for name, placement in {**PLACEMENTS, **dict.fromkeys(WITHOUT_SLOTS, {})}.items():
+        store.store(group="norm", name=name, node=dict(placement))
     OmegaConf.register_new_resolver(
         "run_id", lambda *, _root_: run_id(plain(_root_)), replace=True
     )  # `_root_` is how OmegaConf hands a resolver the whole configuration

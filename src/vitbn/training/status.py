@@ -80,9 +80,8 @@ def print_status(study: Path) -> None:
     runs = progress(study)
     counts = {state: sum(run.state == state for run in runs) for state in STATES}
     console = Console()
-    console.print(
-        f"[bold]{study}[/]  {len(runs)} runs: " + ", ".join(f"{n} {state}" for state, n in counts.items() if n)
-    )
+    found = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+    console.print(f"[bold]{study}[/]  {len(runs)} runs: {found}", soft_wrap=True)
     if any(run.epochs_left for run in runs):
         left = seconds_left(runs)
         console.print(f"time left: {'not known before the first epoch ends' if left is None else spoken(left)}")
