@@ -163,6 +163,27 @@ def test_signals_end_with_a_checkpoint_and_their_status(make_run, disturb, refer
     assert_equal(state(run), reference)
 
 
+@pytest.mark.parametrize("step", [3, 8])
+def test_slurms_requeue_signal_is_answered_by_lightning_and_continues_exactly(
+    make_run, disturb, reference, monkeypatch, tmp_path, step
+):
+    (tmp_path / "scontrol").write_text(f"#!/bin/sh\necho $@ >> {tmp_path}/asked\n")
+    (tmp_path / "scontrol").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    slurm = {"JOB_ID": "77", "JOB_NAME": "study", "NTASKS": "1", "NNODES": "1", "NTASKS_PER_NODE": "1"}
+    for name, value in {**slurm, "LOCALID": "0", "NODEID": "0", "PROCID": "0"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    run = make_run(*OPTIONS, "checkpoint.every_minutes=10", f"study=requeued{step}")
+    disturb("on_before_optimizer_step", step, lambda: os.kill(os.getpid(), signal.SIGUSR1))
+    disturb("on_train_batch_start", step + 2, kill)
+    killed(run)
+    assert (tmp_path / "asked").read_text() == "requeue 77\n"
+    assert torch.load(run.checkpoints / "last.ckpt", weights_only=True)["global_step"] == step
+    assert not list(run.folder.glob("hpc_ckpt_*"))
+    attempt(run, script.train)
+    assert_equal(state(run), reference)
+
+
 def test_a_second_signal_does_not_wait(monkeypatch):
     from vitbn.training.outcome import Interruption
 

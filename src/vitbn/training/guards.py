@@ -1,6 +1,8 @@
 """Callbacks that end a training early: on divergence, on a signal and, if asked to, when it is stuck."""
 
 import math
+import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -47,16 +49,34 @@ class Divergence(Callback):
 
 
 class StopOnSignal(Callback):
-    """After a signal: a checkpoint at the end of the step, or the epoch's own if validation is under way."""
+    """After a signal: a checkpoint at the end of the step, or the epoch's own if validation is under way.
+
+    Slurm's requeue signal is Lightning's to answer, but its handler would save in the middle of a step, from where
+    no run can be continued exactly: it is called at the end of the step instead.
+    """
 
     def __init__(self, signals: Signals, last: Path) -> None:
         self.signals, self.last = signals, last
+        self._requeue: Callable[[], None] | None = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        answer = signal.getsignal(signal.SIGUSR1)
+        if callable(answer):
+            signal.signal(signal.SIGUSR1, lambda *received: setattr(self, "_requeue", lambda: answer(*received)))
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         # Lightning cannot continue from between the last step and its validation: the epoch is ended first
-        if self.signals.received and batch_idx + 1 < trainer.num_training_batches:
+        if batch_idx + 1 == trainer.num_training_batches:
+            return
+        if self._requeue:
+            self._requeue()
+            self._requeue = None
+            trainer.save_checkpoint(self.last)
+            for path in Path(trainer.default_root_dir).glob("hpc_ckpt_*.ckpt"):
+                path.unlink()  # last.ckpt says the same, and Lightning would load this one into trainer.test
+        if self.signals.received:
             trainer.save_checkpoint(self.last)
             raise Interruption
 
