@@ -74,6 +74,14 @@ def test_a_run_is_named_by_what_can_change_its_result():
     assert len({name, *(run_id(composed(o)) for o in OTHER)}) == 1 + len(OTHER)
 
 
+def test_a_key_that_comes_later_switched_off_leaves_the_name_alone():
+    config = composed()
+    config["new"], config["data"]["newer"] = None, False
+    assert run_id(config) == run_id(composed())
+    config["data"]["newer"] = True
+    assert run_id(config) != run_id(composed())
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [

@@ -29,13 +29,17 @@ SUMMARY_SECONDS = 30  # summary.csv is refreshed at most this often while a swee
 
 
 def config_hash(config: dict[str, Any]) -> str:
-    """Eight hex digits of everything in the configuration that affects results."""
+    """Eight hex digits of everything in the configuration that affects results.
+
+    A key that is null or false counts as absent: one that is added later with such a default leaves the identity of
+    the runs on disk alone.
+    """
 
     def kept(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         return {
             key: kept(value, f"{prefix}{key}.") if isinstance(value, dict) else value
             for key, value in tree.items()
-            if f"{prefix}{key}" not in OMITTED
+            if f"{prefix}{key}" not in OMITTED and value is not None and value is not False
         }
 
     return hashlib.sha256(json.dumps(kept(config), sort_keys=True).encode()).hexdigest()[:8]
