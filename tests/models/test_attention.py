@@ -14,11 +14,11 @@ SHAPES = [
 ]  # dim, heads, dim_head; (8, 1, 8) has no W_o
 
 
-def both_routes(dim, heads, dim_head, bias, dropout, training):
+def both_routes(dim, heads, dim_head, bias, dropout, training, queries=None):
     torch.manual_seed(0)
     attention = Attention(dim=dim, heads=heads, dim_head=dim_head, qkv_bias=bias, dropout=dropout).double()
     attention.train(training)
-    uniform = torch.rand(3, heads, 5, 5, generator=torch.Generator().manual_seed(1))
+    uniform = torch.rand(3, heads, queries or 5, 5, generator=torch.Generator().manual_seed(1))
     attention.weights_dropout.draw = lambda shape: uniform[: shape[0]]
     if heads > 1 or dim_head != dim:
         attention.out_dropout.draw = lambda shape: torch.full(shape, 0.9)
@@ -28,8 +28,8 @@ def both_routes(dim, heads, dim_head, bias, dropout, training):
     for route in ("standard", "merged"):
         attention.route = route
         leaf = u.clone().requires_grad_()
-        out = attention(leaf)
-        gradients = torch.autograd.grad((out * weight).sum(), [leaf, *attention.parameters()])
+        out = attention(leaf, queries)
+        gradients = torch.autograd.grad((out * weight[:, :queries]).sum(), [leaf, *attention.parameters()])
         results.append((out, *gradients))
     return results
 
@@ -42,6 +42,16 @@ def test_both_routes_have_equal_outputs_and_gradients(shape, bias, dropout, trai
     standard, merged = both_routes(*shape, bias, dropout, training)
     for a, b in zip(standard, merged, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("bias", [False, True])
+def test_the_first_tokens_may_ask_alone(shape, bias):
+    standard, merged = both_routes(*shape, bias, 0.3, True, queries=2)
+    for a, b in zip(standard, merged, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-10)
+    every = both_routes(*shape, bias, 0.0, True)[0][0]
+    torch.testing.assert_close(both_routes(*shape, bias, 0.0, True, queries=2)[0][0], every[:, :2], rtol=0, atol=1e-10)
 
 
 def test_dropout_changes_the_result_in_training_only():
@@ -61,21 +71,26 @@ def test_standard_route_is_torchs_multihead_attention():
     torch.testing.assert_close(ours(u), theirs(u, u, u)[0], rtol=0, atol=1e-12)
 
 
-def multiplications(images, tokens, dim, heads, dim_head, merged, ready):
+def multiplications(images, tokens, dim, heads, dim_head, merged, ready, asking):
     """Counted product by product, for the whole layer."""
     if merged:
         products = 0 if ready else 2 * dim * dim * dim_head
-        per_head = images * tokens * (2 * dim * dim + 2 * tokens * dim) + products
+        per_head = images * (2 * asking * dim * dim + 2 * asking * tokens * dim) + products
     else:
-        per_head = images * tokens * (4 * dim * dim_head + 2 * tokens * dim_head)
+        per_head = images * (2 * (asking + tokens) * dim * dim_head + 2 * asking * tokens * dim_head)
     return heads * per_head
 
 
 @pytest.mark.parametrize("ready", [False, True])
-def test_cost_rule_counts_multiplications(ready):
+@pytest.mark.parametrize("queries", [None, 1])
+def test_cost_rule_counts_multiplications(ready, queries):
     for images, tokens, dim, dim_head in itertools.product((1, 7, 100), (5, 17, 197), (16, 64, 768), (16, 64)):
-        costs = [multiplications(images, tokens, dim, 8, dim_head, merged, ready) for merged in (False, True)]
-        assert merged_is_cheaper(images, tokens, dim, dim_head, products_ready=ready) == (costs[1] < costs[0])
+        costs = [
+            multiplications(images, tokens, dim, 8, dim_head, merged, ready, queries or tokens)
+            for merged in (False, True)
+        ]
+        cheaper = merged_is_cheaper(images, tokens, dim, dim_head, queries=queries, products_ready=ready)
+        assert cheaper == (costs[1] < costs[0])
 
 
 def test_auto_takes_the_cheaper_route():

@@ -1,3 +1,4 @@
+import copy
 import inspect
 
 import pytest
@@ -88,6 +89,61 @@ def test_every_parameter_gets_a_gradient(model, pool, pos_emb):
     # a bias just before a BatchNorm cancels: its gradient exists and is zero up to rounding
     dead = [n for n, p in net.named_parameters() if p.grad is None or not (p.grad.any() or n.endswith("bias"))]
     assert dead == []
+
+
+def everything(net, images, labels, training):
+    """Logits, gradients and statistics after one pass."""
+    net = copy.deepcopy(net).train(training)
+    logits = net(images)
+    F.cross_entropy(logits, labels).backward()
+    return [logits, *(p.grad for p in net.parameters()), *(b.double() for b in net.buffers())]
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("slot", list(Slot))
+@pytest.mark.parametrize("kind", [Kind.layer, Kind.batch, Kind.batch_scalar])
+@pytest.mark.parametrize("route", ["standard", "merged"])
+def test_tokens_that_nothing_reads_are_not_computed_and_nothing_changes(training, slot, kind, route, monkeypatch):
+    torch.manual_seed(0)
+    placement = {**PLACEMENTS["vitbnffn" if slot == "attn_in" else "none"], slot: kind}
+    net = VisionTransformer(**{**TINY, "dim": 16, "dim_head": 12}, placement=placement, qkv_bias=True).double()
+    for block in net.blocks:
+        block.attention.route = route
+    images, labels = torch.rand(5, 1, 28, 28, dtype=torch.float64), torch.arange(5)
+    narrow = everything(net, images, labels, training)
+    monkeypatch.setattr(VisionTransformer, "_rows_read", lambda self: None)
+    for a, b in zip(narrow, everything(net, images, labels, training), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-10)
+
+
+def rows_of_last_block(net):
+    """Tokens the last block's attention asks for, its hidden layer activates, and its last Linear sees."""
+    block, seen = net.blocks[-1], []
+    for module in (block.attention, block.ffn.act, block.ffn.fc2):
+        module.register_forward_hook(lambda m, args, out: seen.append(out.shape[1]))
+    net(torch.rand(4, 1, 28, 28))
+    return tuple(seen)
+
+
+@pytest.mark.parametrize(
+    ("placement", "pool", "training", "rows"),
+    [
+        ("vit", "cls", True, (1, 1, 1)),
+        ("vit", "mean", True, (17, 17, 17)),
+        ("vitbnffn", "cls", True, (17, 1, 1)),
+        ("vitbnffn", "cls", False, (1, 1, 1)),
+        ("vitbn", "cls", True, (17, 17, 17)),
+        ("vitbn", "cls", False, (1, 1, 1)),
+    ],
+)
+def test_how_many_tokens_the_last_block_computes(placement, pool, training, rows):
+    net = VisionTransformer(**{**TINY, "pool": pool}, placement=PLACEMENTS[placement])
+    assert rows_of_last_block(net.train(training)) == rows
+
+
+def test_active_dropout_is_drawn_for_all_tokens():
+    assert rows_of_last_block(ViT(**{**TINY, "dropout": 0.1})) == (17, 17, 17)
+    assert rows_of_last_block(ViT(**{**TINY, "dropout": 0.1}).eval()) == (1, 1, 1)
 
 
 @pytest.mark.parametrize("model", [ViT, ViTBNFFN, ViTBN])

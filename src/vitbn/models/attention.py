@@ -1,6 +1,6 @@
 """Multi-head self-attention by two routes that compute the same function.
 
-Shape legend: B images, T tokens, D = dim, H heads, K = dim_head.
+Shape legend: B images, T tokens, Q of them asking, D = dim, H heads, K = dim_head.
 
 standard  q, k, v = u W_q, u W_k, u W_v; softmax(q k^T / sqrt K) v W_o
 merged    softmax(u (W_q W_k^T) u^T / sqrt K) u (W_v W_o): the tokens themselves are keys and values,
@@ -18,19 +18,25 @@ from vitbn.models.norm import make_norm
 Products = tuple[Tensor, Tensor | None, Tensor, Tensor | None, Tensor | None]
 
 
-def merged_is_cheaper(images: int, tokens: int, dim: int, dim_head: int, *, products_ready: bool = False) -> bool:
+def merged_is_cheaper(
+    images: int, tokens: int, dim: int, dim_head: int, *, queries: int | None = None, products_ready: bool = False
+) -> bool:
     """Whether the merged route needs fewer multiplications, per head and halved on both sides.
 
-    `products_ready`: the weight products are at hand (evaluation) and need not be paid for.
+    `queries`: how many tokens ask, all by default. `products_ready`: the weight products are at hand (evaluation)
+    and need not be paid for.
     """
+    asking = tokens if queries is None else queries
     products = 0 if products_ready else dim * dim * dim_head
-    return images * tokens * dim * (dim + tokens) + products < images * tokens * dim_head * (2 * dim + tokens)
+    merged = images * asking * dim * (dim + tokens) + products
+    return merged < images * dim_head * (dim * (asking + tokens) + asking * tokens)
 
 
 class Attention(nn.Module):
-    """Self-attention: u (B, T, D) -> (B, T, D). The output projection is the identity for one head of K = D.
+    """Self-attention: u (B, T, D) -> (B, Q, D), where the first Q tokens ask (all by default).
 
-    `route` is "auto" (the cost rule decides), "standard" or "merged". Norms on q and k leave only "standard".
+    The output projection is the identity for one head of K = D. `route` is "auto" (the cost rule decides),
+    "standard" or "merged". Norms on q and k leave only "standard".
     """
 
     def __init__(
@@ -57,21 +63,22 @@ class Attention(nn.Module):
         self.out_dropout = Dropout(dropout) if project else nn.Identity()
         self._cached: tuple[tuple, Products] | None = None
 
-    def forward(self, u: Tensor) -> Tensor:
-        return self.out_dropout(self.merged(u) if self.takes_merged(u) else self.standard(u))
+    def forward(self, u: Tensor, queries: int | None = None) -> Tensor:
+        route = self.merged if self.takes_merged(u, queries) else self.standard
+        return self.out_dropout(route(u, queries))
 
-    def takes_merged(self, u: Tensor) -> bool:
+    def takes_merged(self, u: Tensor, queries: int | None = None) -> bool:
         """The route this input takes."""
         if not isinstance(self.q_norm, nn.Identity) or self.route == "standard":
             return False
         ready = not self.training and not torch.is_grad_enabled()
         return self.route == "merged" or merged_is_cheaper(
-            u.shape[0], u.shape[1], self.dim, self.dim_head, products_ready=ready
+            u.shape[0], u.shape[1], self.dim, self.dim_head, queries=queries, products_ready=ready
         )
 
-    def standard(self, u: Tensor) -> Tensor:
+    def standard(self, u: Tensor, queries: int | None = None) -> Tensor:
         """The usual formulation, before the output dropout."""
-        q, k, v = self.to_qkv(u).unflatten(-1, (3, self.heads, self.dim_head)).permute(2, 0, 3, 1, 4)  # B H T K
+        q, k, v = (x.unflatten(-1, (self.heads, self.dim_head)).transpose(1, 2) for x in self._qkv(u, queries))
         q, k = self.q_norm(q), self.k_norm(k)
         if self.weights_dropout.active:
             weights = (q @ k.transpose(-1, -2) * self.scale).softmax(-1)
@@ -80,18 +87,28 @@ class Attention(nn.Module):
             mixed = F.scaled_dot_product_attention(q, k, v, scale=self.scale)
         return self.to_out(mixed.transpose(1, 2).flatten(2))  # B T (H K)
 
-    def merged(self, u: Tensor) -> Tensor:
+    def _qkv(self, u: Tensor, queries: int | None) -> tuple[Tensor, ...]:
+        """q (B, Q, H K) of the tokens that ask, k and v (B, T, H K) of all."""
+        if queries is None:
+            return self.to_qkv(u).chunk(3, dim=-1)
+        inner, bias = self.heads * self.dim_head, self.to_qkv.bias
+        w_q, w_kv = self.to_qkv.weight.split((inner, 2 * inner))
+        b_q, b_kv = (None, None) if bias is None else bias.split((inner, 2 * inner))
+        return F.linear(u[:, :queries], w_q, b_q), *F.linear(u, w_kv, b_kv).chunk(2, dim=-1)
+
+    def merged(self, u: Tensor, queries: int | None = None) -> Tensor:
         """The same function through the weight products, before the output dropout."""
-        images, tokens, _ = u.shape
+        asking = u[:, :queries]
+        images, rows, _ = asking.shape
         w_qk, b_qk, w_vo, b_vo, b_out = self._products()
-        y = F.linear(u, w_qk, b_qk).view(images, tokens * self.heads, self.dim)
-        weights = torch.bmm(y, u.transpose(1, 2)).softmax(-1)  # B (T H) T, no copy: keys are shared by the heads
+        y = F.linear(asking, w_qk, b_qk).view(images, rows * self.heads, self.dim)
+        weights = torch.bmm(y, u.transpose(1, 2)).softmax(-1)  # B (Q H) T, no copy: keys are shared by the heads
         if self.weights_dropout.active:
-            mask = self.weights_dropout.mask(torch.Size((images, self.heads, tokens, tokens)), weights)
+            mask = self.weights_dropout.mask(torch.Size((images, self.heads, rows, u.shape[1])), weights)
             weights = weights * mask.transpose(1, 2).reshape(weights.shape)
-        out = torch.bmm(weights, u).view(images, tokens, self.heads * self.dim) @ w_vo
+        out = torch.bmm(weights, u).view(images, rows, self.heads * self.dim) @ w_vo
         if b_vo is not None:  # a value bias is weighted by the row sums: 1 unless dropout thinned them
-            out = out + weights.sum(-1).view(images, tokens, self.heads) @ b_vo
+            out = out + weights.sum(-1).view(images, rows, self.heads) @ b_vo
         return out if b_out is None else out + b_out
 
     def train(self, mode: bool = True) -> "Attention":

@@ -72,6 +72,11 @@ KINDS: dict[Kind, Callable[..., nn.Module]] = {
 }
 
 
+def per_token(norm: nn.Module) -> bool:
+    """Whether a token's result depends on that token alone: batch statistics mix tokens, running ones do not."""
+    return not (norm.training and isinstance(norm, (TokenBatchNorm, ScalarBatchNorm)))
+
+
 def make_norm(kind: str, num_features: int, eps: float = 1e-5) -> nn.Module:
     """The norm of a kind over `num_features` features; ValueError lists the kinds."""
     if kind not in KINDS:

@@ -8,13 +8,16 @@ from torch import Tensor, nn
 
 from vitbn.models.attention import Attention
 from vitbn.models.dropout import Dropout
-from vitbn.models.norm import make_norm
+from vitbn.models.norm import make_norm, per_token
 from vitbn.models.pos_emb import Positions
 from vitbn.placements import PLACEMENTS, Placement, Pool, Slot, complete
 
 
 class FeedForward(nn.Module):
-    """Linear -> [ffn_hidden] -> GELU -> [ffn_act] -> dropout -> Linear -> dropout: (B, T, D) -> (B, T, D)."""
+    """Linear -> [ffn_hidden] -> GELU -> [ffn_act] -> dropout -> Linear -> dropout: (B, T, D) -> (B, T, D).
+
+    Asked for the first `rows` tokens only, it drops the others as soon as nothing depends on them any more.
+    """
 
     def __init__(self, dim: int, hidden: int, dropout: float, hidden_norm: nn.Module, act_norm: nn.Module) -> None:
         super().__init__()
@@ -22,22 +25,28 @@ class FeedForward(nn.Module):
         self.act_norm, self.drop1 = act_norm, Dropout(dropout)
         self.fc2, self.drop2 = nn.Linear(hidden, dim), Dropout(dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.act_norm(self.act(self.hidden_norm(self.fc1(x))))
+    def forward(self, x: Tensor, rows: int | None = None) -> Tensor:
+        x = self.hidden_norm(self.fc1(x))
+        if per_token(self.act_norm):
+            x = x[:, :rows]
+        x = self.act_norm(self.act(x))[:, :rows]
         return self.drop2(self.fc2(self.drop1(x)))
 
 
 class Block(nn.Module):
-    """Attention and feed-forward, each on a residual: (B, T, D) -> (B, T, D)."""
+    """Attention and feed-forward, each on a residual: (B, T, D) -> (B, T, D), or (B, rows, D) if asked for."""
 
     def __init__(self, attention: Attention, ffn: FeedForward, norms: dict[str, nn.Module]) -> None:
         super().__init__()
         self.attn_in, self.attention, self.attn_out = norms["attn_in"], attention, norms["attn_out"]
         self.ffn_in, self.ffn, self.ffn_out = norms["ffn_in"], ffn, norms["ffn_out"]
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attn_out(self.attention(self.attn_in(x)))
-        return x + self.ffn_out(self.ffn(self.ffn_in(x)))
+    def forward(self, x: Tensor, rows: int | None = None) -> Tensor:
+        ffn_rows = rows if per_token(self.ffn_out) else None
+        ffn_norms = (self.ffn_in, self.ffn.hidden_norm, self.ffn.act_norm, self.ffn_out)
+        asking = rows if all(map(per_token, (self.attention.q_norm, self.attn_out, *ffn_norms))) else None
+        x = x[:, :asking] + self.attn_out(self.attention(self.attn_in(x), asking))
+        return x[:, :rows] + self.ffn_out(self.ffn(self.ffn_in(x), ffn_rows))[:, :rows]
 
 
 class Embedding(nn.Module):
@@ -104,7 +113,7 @@ class VisionTransformer(nn.Module):
         if pool not in set(Pool):
             raise ValueError(f"unknown pool {pool!r}; choose from {', '.join(Pool)}")
         kinds = complete(type(self).placement if placement is None else placement)
-        self.pool = pool
+        self.pool, self.dropout = pool, dropout
 
         def norm(slot: Slot, width: int = dim) -> nn.Module:
             return make_norm(kinds[slot], width, norm_eps)
@@ -122,13 +131,22 @@ class VisionTransformer(nn.Module):
             side=image_size, patch=patch_size, channels=channels, dim=dim, pos_emb=pos_emb, dropout=emb_dropout,
             in_norm=norm(Slot.embed_in, channels * patch_size**2), out_norm=norm(Slot.embed_out),
         )  # fmt: skip
-        self.blocks = nn.Sequential(*(block() for _ in range(depth)))
+        self.blocks = nn.ModuleList(block() for _ in range(depth))
         self.final_norm = norm(Slot.final)
         self.head = nn.Linear(dim, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        x = self.final_norm(self.blocks(self.embedding(images)))
+        *blocks, last = self.blocks
+        x = self.embedding(images)
+        for block in blocks:
+            x = block(x)
+        x = self.final_norm(last(x, self._rows_read()))
         return self.head(x[:, 0] if self.pool == "cls" else x.mean(dim=1))
+
+    def _rows_read(self) -> int | None:
+        """How many tokens of the last block anything reads; None for all. Dropout masks are drawn for all."""
+        reads_cls = self.pool == "cls" and per_token(self.final_norm)
+        return 1 if reads_cls and not (self.training and self.dropout > 0) else None
 
 
 class ViT(VisionTransformer):
