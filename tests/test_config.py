@@ -1,3 +1,4 @@
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -5,8 +6,14 @@ from pathlib import Path
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from vitbn import config
+from vitbn.analysis.arms import matches
+from vitbn.analysis.claims import load_claims
+from vitbn.analysis.results import Run, flatten
+from vitbn.analysis.verdict import missing
 from vitbn.errors import InputError
 from vitbn.placements import PLACEMENTS, complete
 from vitbn.training.study import run_id
@@ -112,7 +119,7 @@ COMMANDS = [
     ("dpeth=3", "dpeth=3: unknown key; did you mean depth?"),
     ("pool=men", "pool=men: choose from cls, mean"),
     ("depth=0", "depth=0: must be a whole number, at least 1"),
-    ("model=nope", "model=nope: unknown; choose from dnn, dnn_bn, mlp, mlp_bn, vit, vitbn, vitbnffn"),
+    ("model=nope", "model=nope: unknown; choose from dnn, dnn_bn, mlp, mlp_bn, vit, vitbn, vitbn_scalar, vitbnffn"),
     ("norm=nope", "norm=nope: unknown; choose from dnn, dnn_bn, mlp, mlp_bn, none, vit, vitbn, vitbn_scalar, vitbnffn"),
     ("norm.ffn_hiden=batch", "norm.ffn_hiden=batch: unknown key; did you mean norm.ffn_hidden?"),
     ("norm.ffn_hidden=rms", "norm.ffn_hidden=rms: choose from none, layer, batch, batch_scalar"),
@@ -149,6 +156,30 @@ EXPERIMENTS = {
     "notebook": {"lr": 0.01, "epochs": 3, "batch_size": 64, "log_every": 1, "study": "notebook"},
     "placements": {"depth": 4, "study": "placements"},
 }
+
+
+def jobs(command):
+    """The configurations that `python train.py -m ...` trains, expanded by Hydra's own sweeper."""
+    typed = shlex.split(command)[3:]
+    experiment = next((word.partition("=")[2] for word in typed if word.startswith("experiment=")), None)
+    text = yaml.safe_load((ROOT / f"conf/experiment/{experiment}.yaml").read_text()) if experiment else {}
+    params = text.get("hydra", {}).get("sweeper", {}).get("params", {})
+    overrides = OverridesParser.create().parse_overrides([*(f"{key}={value}" for key, value in params.items()), *typed])
+    return [composed(*job) for batch in BasicSweeper.split_arguments(overrides, None) for job in batch]
+
+
+@pytest.mark.parametrize("claim", load_claims(), ids=lambda claim: claim.id)
+def test_a_claims_commands_train_what_it_needs_and_nothing_else(claim):
+    trained = [
+        Run(Path(), flatten(cfg), {}, {}, "done")
+        for command in missing(claim, [])
+        for cfg in jobs(command.replace("seed=0,1,2,3,4", "seed=0,1,2"))
+    ]
+    needed = [cell for part in claim.parts for cell in part.needs()]
+    assert {run.config["study"] for run in trained} == {claim.study}
+    for cell in needed:
+        assert sorted(run.seed for run in trained if matches(run, cell)) == [0, 1, 2], cell
+    assert all(any(matches(run, cell) for cell in needed) for run in trained)
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

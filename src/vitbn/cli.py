@@ -59,6 +59,7 @@ def _add_claims(commands: Commands) -> None:
     parser = commands.add_parser("claims", help="what the runs say about the published claims")
     parser.add_argument("ids", metavar="ID", nargs="*", help="claims (default: all of them)")
     parser.add_argument("--run", action="store_true", help="train what is missing first; name claims, or all")
+    parser.add_argument("--markdown", action="store_true", help="the verdict table alone, as Markdown")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="the folder of the studies (default: runs)")
     parser.set_defaults(call=_claims)
 
@@ -66,7 +67,7 @@ def _add_claims(commands: Commands) -> None:
 def _claims(args: argparse.Namespace) -> int:
     from vitbn.analysis.commands import claims
 
-    return claims(args.ids, args.runs, args.run)
+    return claims(args.ids, args.runs, args.run, args.markdown)
 
 
 if __name__ == "__main__":

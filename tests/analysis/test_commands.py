@@ -35,6 +35,18 @@ def test_claims_print_verdicts_and_the_command_for_what_is_missing(run, study, c
     assert f"python train.py -m experiment=fig8 seed=0,1,2 runs={study.parent}" in out
 
 
+def test_the_verdicts_as_markdown(run, study, capsys):
+    for seed in range(3):
+        run(model="vit", depth=3, lr=0.003, seed=seed, final=0.90)
+    assert commands.claims(["fig10", "webapp"], study.parent, markdown=True) == 0
+    head, rule, *rows = capsys.readouterr().out.splitlines()
+    assert head == "| claim | part | verdict | expected | effect | 95 % interval | n |"
+    assert len({line.count("|") for line in (head, rule, *rows)}) == 1
+    assert [line for line in rows if "**webapp**" in line] and rows[-1].startswith(
+        "| | clean test images | INCONCLUSIVE |"
+    )
+
+
 def test_without_ids_every_claim_is_shown_even_without_runs(tmp_path, capsys, wide):
     assert commands.claims([], tmp_path) == 0
     out = capsys.readouterr().out

@@ -74,12 +74,13 @@ def test_fewer_than_three_seeds_decide_nothing(planted, study):
 
 
 def test_what_to_do_next(planted, study):
-    planted(0.03)
-    assert verdict(study, part()).advice == "reproduce with"
+    planted(0.03, seeds=4)
+    supported = verdict(study, part())
+    assert (supported.advice, supported.commands) == ("reproduce with", ["python train.py -m x=1 seed=0,1,2,3"])
     open_ = verdict(study, part(than=0.03))
     assert (open_.missing, open_.advice) == ([], "undecided, more seeds narrow the intervals")
-    assert open_.commands == ["python train.py -m x=1 seed=3,4,5"]
-    assert verdict(study, part(), seeds=5).commands == ["python train.py -m x=1 seed=3,4"]
+    assert open_.commands == ["python train.py -m x=1 seed=4,5,6"]
+    assert verdict(study, part(), seeds=6).commands == ["python train.py -m x=1 seed=4,5"]
 
 
 def test_no_runs_of_an_arm(run, study):

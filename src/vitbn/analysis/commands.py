@@ -15,6 +15,8 @@ from vitbn.analysis.verdict import ClaimResult, evaluate
 from vitbn.analysis.wording import effect_texts, expectation
 from vitbn.errors import InputError
 
+NUMBERS = ("effect", "95 % interval", "n")
+COLUMNS = ("claim", "part", "verdict", "expected", *NUMBERS)
 _COLOURS = {SUPPORTED: "green", REFUTED: "red", INCONCLUSIVE: "yellow"}
 
 
@@ -27,14 +29,17 @@ def report(paths: list[Path]) -> Path:
     return write_report([Path(path) for path in paths])
 
 
-def claims(ids: list[str], runs_root: Path = Path("runs"), run: bool = False) -> int:
+def claims(ids: list[str], runs_root: Path = Path("runs"), run: bool = False, markdown: bool = False) -> int:
     """Print the verdicts (without ids of all claims); `run` trains what is missing first. Exit status."""
     if run and not ids:
         raise InputError("vitbn claims --run: name the claims to train for, or all")
     chosen = load_claims(ids)
     failed = [text for text in dict.fromkeys(_missing(chosen, runs_root)) if _train(text)] if run else []
     results = _results(chosen, runs_root)
-    print_verdicts(results, runs_root)
+    if markdown:
+        print(markdown_table(results))
+    else:
+        print_verdicts(results, runs_root)
     for text in failed:
         print(f"failed: {text}", file=sys.stderr)
     return 1 if failed else 0
@@ -44,18 +49,33 @@ def print_verdicts(results: list[ClaimResult], runs_root: Path) -> None:
     """The verdict table, then per claim its notes and the command that trains or reproduces it."""
     console = Console()
     table = Table(title="Claims", title_justify="left", title_style="bold")
-    for column in ("claim", "part", "verdict", "expected", "effect", "95 % interval", "n"):
-        table.add_column(column, justify="right" if column in ("effect", "95 % interval", "n") else "left")
+    for column in COLUMNS:
+        table.add_column(column, justify="right" if column in NUMBERS else "left", no_wrap=column == "verdict")
     for result in results:
         table.add_row(f"[bold]{result.claim.id}", "", _coloured(result.verdict), "", "", "", "")
-        for each in result.parts:
-            effect, interval = effect_texts(each.part, each.effect)
-            table.add_row("", each.part.id, _coloured(each.verdict), expectation(each.part), effect,
-                          interval.replace("[", r"\["), str(each.effect.n))  # fmt: skip
+        for part, verdict, *rest in _part_rows(result):
+            table.add_row("", part, _coloured(verdict), *(text.replace("[", r"\[") for text in rest))
         table.add_section()
     console.print(table)
     for result in results:
         _print_details(console, result, runs_root)
+
+
+def markdown_table(results: list[ClaimResult]) -> str:
+    """The verdict table for a page: a row per claim with its statement, a row per part."""
+    lines = [f"| {' | '.join(COLUMNS)} |", "|---|---|---|---|" + "---:|" * len(NUMBERS)]
+    for result in results:
+        lines.append(f"| **{result.claim.id}** | {result.claim.statement} | **{result.verdict}** | | | | |")
+        lines += [f"| | {' | '.join(row)} |" for row in _part_rows(result)]
+    return "\n".join(lines)
+
+
+def _part_rows(result: ClaimResult) -> list[tuple[str, ...]]:
+    """Part, verdict, expected, effect, interval, n."""
+    return [
+        (each.part.id, each.verdict, expectation(each.part), *effect_texts(each.part, each.effect), str(each.effect.n))
+        for each in result.parts
+    ]
 
 
 def _print_details(console: Console, result: ClaimResult, runs_root: Path) -> None:

@@ -49,7 +49,7 @@ def evaluate(claim: Claim, runs: list[Run]) -> ClaimResult:
     elif overall == INCONCLUSIVE:
         advice, commands = "undecided, more seeds narrow the intervals", missing(claim, runs, extra=3)
     else:
-        advice, commands = "reproduce with", reproduce(claim)
+        advice, commands = "reproduce with", reproduce(claim, runs)
     return ClaimResult(claim, overall, parts, lacking, advice, commands)
 
 
@@ -57,8 +57,7 @@ def missing(claim: Claim, runs: list[Run], extra: int = 0) -> list[str]:
     """The commands that train what the claim lacks, or so many extra seeds; train.py skips what is finished."""
     lacking: dict[str, set[int]] = {}
     for part in claim.parts:
-        found = [{run.seed for run in ended(runs) if matches(run, cell)} for cell in part.needs()]
-        have = set.intersection(*found)
+        have = _seeds(part, runs)
         wanted = max(claim.seeds, MIN_SEEDS, len(have) + extra)
         fresh = [seed for seed in range(wanted + len(have)) if seed not in have]
         if part.train and len(have) < wanted:
@@ -66,10 +65,18 @@ def missing(claim: Claim, runs: list[Run], extra: int = 0) -> list[str]:
     return [_command(train, seeds) for train, seeds in lacking.items()]
 
 
-def reproduce(claim: Claim) -> list[str]:
-    """The commands that train the whole claim."""
-    trains = dict.fromkeys(part.train for part in claim.parts if part.train)
-    return [_command(train, set(range(max(claim.seeds, MIN_SEEDS)))) for train in trains]
+def reproduce(claim: Claim, runs: list[Run]) -> list[str]:
+    """The commands that train the whole claim, with the seeds that are there."""
+    seeds: dict[str, set[int]] = {}
+    for part in claim.parts:
+        if part.train:
+            seeds.setdefault(part.train, set()).update(_seeds(part, runs))
+    return [_command(train, found) for train, found in seeds.items()]
+
+
+def _seeds(part: Part, runs: list[Run]) -> set[int]:
+    """Seeds for which every run that the part needs has ended."""
+    return set.intersection(*({run.seed for run in ended(runs) if matches(run, cell)} for cell in part.needs()))
 
 
 def _command(train: str, seeds: set[int]) -> str:
