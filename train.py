@@ -47,7 +47,7 @@ def train(run: Run, signals: Signals) -> dict[str, Any]:
     from vitbn.data.datamodule import ImageData
     from vitbn.errors import InputError
     from vitbn.models.build import build, make_optimizer
-    from vitbn.training import checkpoint, guards, recording
+    from vitbn.training import checkpoint, guards, matmul, recording
     from vitbn.training.classifier import Classifier
     from vitbn.training.fingerprint import environment, fingerprint
 
@@ -64,8 +64,6 @@ def train(run: Run, signals: Signals) -> dict[str, Any]:
     data.setup("fit")
     net = build(cfg["model"], seed=cfg["seed"])
     prints = fingerprint(net, seed=cfg["seed"], train_images=len(data.splits[0]), validation=data.validation_draws())
-    if cfg["compile"]:
-        net.compile()
     optimizer = make_optimizer(cfg["optimizer"])
     classifier = Classifier(net, num_classes=len(data.classes), optimizer=optimizer, seed=cfg["seed"])
 
@@ -93,10 +91,14 @@ def train(run: Run, signals: Signals) -> dict[str, Any]:
         enable_model_summary=False, enable_progress_bar=sys.stdout.isatty(), use_distributed_sampler=False,
         log_every_n_steps=1,
     )  # fmt: skip
-    with signals.deferred():
-        trainer.fit(classifier, data, ckpt_path=checkpoint.newest_whole(run.checkpoints))
-    metrics_file.write()
-    trainer.test(classifier, data, verbose=False)
+    probe = matmul.probe_images(cfg["batch_size"], cfg["data"]["channels"], cfg["data"]["image_size"])
+    with matmul.routed(cfg["matmul"], net, probe, trainer.strategy.root_device) as products:
+        if cfg["compile"]:
+            net.compile()
+        with signals.deferred():
+            trainer.fit(classifier, data, ckpt_path=checkpoint.newest_whole(run.checkpoints))
+        metrics_file.write()
+        trainer.test(classifier, data, verbose=False)
 
     last = metrics_file.rows[-1]
     metrics = {name: last[name] for name in ("train/loss", "train/acc", "val/loss", "val/acc")}
@@ -106,6 +108,7 @@ def train(run: Run, signals: Signals) -> dict[str, Any]:
         "metrics": metrics,
         "epochs": len(metrics_file.rows),
         "error": None,
+        "matmul": products,
         "fingerprint": prints,
         "confusion": classifier.confusion.compute().tolist(),
         **environment(trainer.strategy.root_device),

@@ -1,4 +1,5 @@
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,15 @@ TINY = {**ARTICLE, "dim": 16, "depth": 2, "heads": 2, "dim_head": 8, "mlp_dim": 
 def write_idx(path: Path, values: torch.Tensor) -> None:
     header = bytes((0, 0, 8, values.dim())) + struct.pack(f">{values.dim()}I", *values.shape)
     path.write_bytes(header + values.to(torch.uint8).numpy().tobytes())
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory) -> Iterator[Path]:
+    """What is remembered per machine stays out of the user's own cache, and is probed once for all tests."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder))
+        yield folder
 
 
 @pytest.fixture(scope="session")

@@ -32,6 +32,14 @@ class Accelerator(StrEnum):
     gpu = "gpu"
 
 
+class Matmul(StrEnum):
+    """`torch.set_float32_matmul_precision`."""
+
+    highest = "highest"
+    high = "high"
+    medium = "medium"
+
+
 @dataclass
 class TrainerConfig:
     """Passed to Lightning's Trainer."""
@@ -68,6 +76,7 @@ class Schema:
     batch_size: int = MISSING
     val_batch_size: int = MISSING
     compile: bool = MISSING
+    matmul: Matmul | None = None
     rerun: bool = MISSING
     fail_fast: bool = MISSING
     stop_stuck: int = MISSING
