@@ -59,7 +59,7 @@ def train(run: Run, signals: Signals) -> dict[str, Any]:
         raise InputError("trainer.accelerator=gpu: no GPU here; use trainer=cpu, or trainer=default for what is there")
     data = ImageData(
         **{key: cfg["data"][key] for key in ("name", "root", "augment", "mean", "std", "holdout")},
-        **{key: cfg[key] for key in ("batch_size", "val_batch_size", "seed")},
+        **{key: cfg[key] for key in ("batch_size", "val_batch_size", "seed", "chunk")},
     )
     data.setup("fit")
     net = build(cfg["model"], seed=cfg["seed"])
@@ -109,6 +109,7 @@ def train(run: Run, signals: Signals) -> dict[str, Any]:
         "epochs": len(metrics_file.rows),
         "error": None,
         "matmul": products,
+        "cuda_graph": classifier.captured is not None,
         "fingerprint": prints,
         "confusion": classifier.confusion.compute().tolist(),
         **environment(trainer.strategy.root_device),

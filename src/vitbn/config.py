@@ -76,6 +76,7 @@ class Schema:
     batch_size: int = MISSING
     val_batch_size: int = MISSING
     compile: bool = MISSING
+    chunk: int | None = None
     matmul: Matmul | None = None
     rerun: bool = MISSING
     fail_fast: bool = MISSING
@@ -102,6 +103,7 @@ RANGES: dict[str, Range] = {
     "epochs": _counting,
     "batch_size": _counting,
     "val_batch_size": _counting,
+    "chunk": _counting,
     "stop_stuck": _natural,
     "log_every": _natural,
     "data.std": _positive,

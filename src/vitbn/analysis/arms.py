@@ -7,13 +7,11 @@ from typing import Any
 
 from vitbn.analysis.results import Run
 from vitbn.placements import PLACEMENTS, Slot, complete
+from vitbn.training.study import OMITTED
 
 AXES = ("depth", "lr", "seed")
 # These cannot change a result (or repeat a key that is compared already), so they neither part nor confound.
-IGNORED = (
-    "study", "runs", "rerun", "fail_fast", "log_every", "logger", "checkpoint", "hydra", "data.root",
-    "trainer.accelerator", "trainer.devices",
-)  # fmt: skip
+IGNORED = (*OMITTED, "hydra")
 PLACEMENT = ("norm", "model.name", "model._target_", "model.placement", "model.norm", "model.batch_norm")
 NAMES = {
     "vit": "ViT", "vitbnffn": "ViTBNFFN", "vitbn": "ViTBN", "vitbn_scalar": "ViTBN scalar",

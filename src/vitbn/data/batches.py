@@ -11,10 +11,7 @@ from vitbn.data.augment import Draws, augment, draw, to_float
 from vitbn.data.sources import Split
 
 Batch = tuple[Tensor, Tensor]  # images (B, C, S, S) float32 in [0, 1], labels (B,) int64
-CHUNK_IMAGES = {
-    "cpu": 2_000,
-    "cuda": 20_000,
-}  # augmented at once: large enough to be efficient, small enough for caches
+AT_ONCE = {"cpu": 2_000, "cuda": 20_000}  # images augmented: enough to be efficient, few enough for caches
 
 
 @dataclass(frozen=True)
@@ -33,8 +30,8 @@ class Pixels:
 class TrainBatches:
     """Every image once per epoch, in an order and under an augmentation keyed by (seed, epoch).
 
-    Lightning tells the epoch through `sampler.set_epoch` and the position of a resumed run through
-    `load_state_dict`.
+    Batches are handed out in lists of `chunk`, the last list of an epoch may be shorter. Lightning tells the epoch
+    through `sampler.set_epoch` and the position of a resumed run through `load_state_dict`.
     """
 
     def __init__(
@@ -45,9 +42,10 @@ class TrainBatches:
         seed: int,
         augmented: bool,
         device: torch.device,
+        chunk: int = 1,
         pixels: Pixels = Pixels(),  # noqa: B008 - frozen
     ) -> None:
-        self.pixels = pixels
+        self.pixels, self.chunk = pixels, chunk
         self.images, self.labels = split.images.to(device), split.labels.to(device)
         self.batch_size, self.seed, self.augmented, self.device = batch_size, seed, augmented, device
         self.epoch = self.position = self._resume_at = 0
@@ -62,30 +60,34 @@ class TrainBatches:
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Continue the next epoch's iteration after `position` batches."""
-        self._resume_at = state["position"] % len(self)
+        self._resume_at = state["position"] % self._batches
 
-    def __len__(self) -> int:
+    @property
+    def _batches(self) -> int:
         return -(-len(self.labels) // self.batch_size)
 
-    def __iter__(self) -> Iterator[Batch]:
-        count, side = len(self.labels), self.images.shape[-1]
-        order = keyed.order(self.seed, self.epoch, count)
-        draws = draw(count, side, keyed.generator(self.seed, "augment", self.epoch)) if self.augmented else None
-        self.position, self._resume_at = self._resume_at, 0
-        per_chunk = max(1, CHUNK_IMAGES.get(self.device.type, 2_000) // self.batch_size)
-        # chunks start at the same images after a resume, so that rounding inside them is the same too
-        for first in range(self.position - self.position % per_chunk, len(self), per_chunk):
-            index = order[first * self.batch_size : (first + per_chunk) * self.batch_size]
-            images, labels = self._chunk(index, draws)
-            for batch in range(self.position - first, -(-len(index) // self.batch_size)):
-                rows = slice(batch * self.batch_size, (batch + 1) * self.batch_size)
-                self.position += 1
-                yield images[rows], labels[rows]
+    def __len__(self) -> int:
+        return -(-self._batches // self.chunk)
 
-    def _chunk(self, index: Tensor, draws: Draws | None) -> Batch:
-        here = index.to(self.device, non_blocking=True)
-        draws = None if draws is None else draws[index].to(self.device)
-        return self.pixels(self.images[here], draws), self.labels[here]
+    def __iter__(self) -> Iterator[list[Batch]]:
+        count, side = len(self.labels), self.images.shape[-1]
+        order = keyed.order(self.seed, self.epoch, count).to(self.device)
+        generator = keyed.generator(self.seed, "augment", self.epoch)
+        draws = draw(count, side, generator).to(self.device) if self.augmented else None
+        self.position, self._resume_at = self._resume_at, 0
+        chunks = max(1, AT_ONCE.get(self.device.type, 2_000) // (self.batch_size * self.chunk))
+        stride = chunks * self.chunk
+        # parts start at the same images after a resume, so that rounding inside them is the same too
+        for first in range(self.position - self.position % stride, self._batches, stride):
+            images, labels = self._part(order[first * self.batch_size : (first + stride) * self.batch_size], draws)
+            batches = list(zip(images.split(self.batch_size), labels.split(self.batch_size), strict=True))
+            for start in range(self.position - first, len(batches), self.chunk):
+                chunk = batches[start : start + self.chunk]
+                self.position += len(chunk)
+                yield chunk
+
+    def _part(self, index: Tensor, draws: Draws | None) -> Batch:
+        return self.pixels(self.images[index], None if draws is None else draws[index]), self.labels[index]
 
 
 class FixedBatches:
