@@ -37,16 +37,16 @@ class Traffic(TorchDispatchMode):
 
 def training_work(net: nn.Module, batch: Shape) -> Work:
     """Of one training step on images of that shape (B, C, S, S)."""
-    twin = deepcopy(net).to("meta").train()
-    work = _counted(lambda: twin(torch.empty(batch, device="meta")).sum().backward())
+    twin, images = deepcopy(net).to("meta").train(), torch.empty(batch, device="meta")
+    work = _counted(lambda: twin(images).sum().backward())
     return {**work, "bytes": work["bytes"] + ADAM_BYTES * sum(parameter.numel() for parameter in net.parameters())}
 
 
 def evaluation_work(net: nn.Module, batch: Shape) -> Work:
     """Of one forward pass in evaluation."""
-    twin = deepcopy(net).to("meta").eval()
+    twin, images = deepcopy(net).to("meta").eval(), torch.empty(batch, device="meta")
     with torch.no_grad():
-        return _counted(lambda: twin(torch.empty(batch, device="meta")))
+        return _counted(lambda: twin(images))
 
 
 def epoch_work(net: nn.Module, train: Shape, validation: Shape, batch: int, val_batch: int) -> Work:

@@ -15,7 +15,7 @@ from vitbn.bench.setting import Setting
 from vitbn.data.sources import Source, Split
 from vitbn.models.build import build
 
-UNIT = {"name": "s per epoch of 60,000 images", "per": 1.0}
+UNIT = {"name": "s per epoch", "per": 1.0}
 EPOCH = 60_000
 STEPS = 10  # of a measured epoch
 EPOCHS = 4  # of a turn; the first warms up
@@ -35,7 +35,14 @@ def measure(options: Options, device: torch.device) -> dict[str, Any]:
     tables = []
     for axis, (key, values) in AXES.items():
         arms = [_arm(setting, axis, f"{key}={value}") for value in (values[:QUICK] if options.quick else values)]
-        tables.append({"title": axis, "unit": UNIT, "arms": alternate(arms, options.rounds, setting.new_watch)})
+        tables.append(
+            {
+                "title": f"Growth with {axis}",
+                "varied": axis,
+                "unit": UNIT,
+                "arms": alternate(arms, options.rounds, setting.new_watch),
+            }
+        )
     return {"conditions": setting.conditions(), "peak": machine.peak(device), "tables": tables}
 
 

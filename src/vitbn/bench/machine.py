@@ -14,8 +14,8 @@ from vitbn.errors import InputError
 from vitbn.training.fingerprint import environment
 
 PACKAGES = ("torchvision", "vit-pytorch", "timm")
-REPEATS = 10
-SIDES = {"cpu": (512, 1024, 2048), "cuda": (4096, 8192)}  # of the square matrices; the fastest counts
+REPEATS = 5
+SIDES = {"cpu": (768, 1536), "cuda": (4096, 8192)}  # of the square matrices; the fastest counts
 COPIED = 2**31  # bytes, far beyond any cache
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from unittest import mock
 
 import pytorch_lightning as pl
+from pytorch_lightning.callbacks import ModelCheckpoint
 
 from vitbn.bench.engaged import demanded
 from vitbn.bench.runner import Stopwatch, Turn
@@ -57,7 +58,9 @@ class Ours:
             run = compose_run([*self.words, f"runs={folder}", f"seed={seed}"])
             stack.enter_context(mock.patch.dict(sources.SOURCES, {run.config["data"]["name"]: lambda _: self.source}))
             if not self.checkpoints:
-                stack.enter_context(mock.patch.object(checkpoint, "callbacks", lambda *_: []))
+                # an empty list would bring Lightning's own checkpoints
+                nothing = [ModelCheckpoint(save_top_k=0)]
+                stack.enter_context(mock.patch.object(checkpoint, "callbacks", lambda *_: nothing))
             stack.enter_context(_fit_timed(watch))
             stack.enter_context(demanded("ours", compiled=self.compiled, captured=self.captured))
             stack.enter_context(contextlib.redirect_stdout(io.StringIO()))

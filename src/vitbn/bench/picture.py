@@ -31,6 +31,6 @@ def _panel(axis: Any, table: dict[str, Any], limit: float) -> None:
     axis.plot(places, grown, label="growth of the arithmetic, through the last point", **{**look(1), "marker": ""})
     possible = [flop / limit for flop in arithmetic]
     axis.plot(places, possible, label="physical limit: the arithmetic at the measured peak", **look(2))
-    axis.set(xscale="log", yscale="log", title=table["title"], xlabel=table["title"], ylabel="seconds per epoch")
+    axis.set(xscale="log", yscale="log", title=table["title"], xlabel=table["varied"], ylabel="seconds per epoch")
     axis.set_xticks(places, [str(place) for place in places])
     axis.minorticks_off()

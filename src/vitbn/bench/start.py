@@ -1,6 +1,7 @@
 """`vitbn bench start`: seconds from Enter, each in a process of its own, files in the system's cache."""
 
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -52,9 +53,16 @@ def _launch(command: list[str], status: int, number: int, watch: Stopwatch) -> T
     environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
     with tempfile.TemporaryDirectory() as folder:
         words = [*command, f"runs={folder}"] if status == STEPPED else command
+        before = _cpu_seconds()
         with watch:
             done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     if done.returncode != status:
         last = (done.stderr or done.stdout).strip().splitlines()[-1:]
         raise InputError(f"{' '.join(command[1:])}: exit status {done.returncode} instead of {status}: {last}")
-    return Turn()
+    return Turn(figures={"CPU s": _cpu_seconds() - before})
+
+
+def _cpu_seconds() -> float:
+    """Of all processes launched so far: steadier than the clock on a machine that does other things too."""
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return spent.ru_utime + spent.ru_stime

@@ -1,6 +1,8 @@
 """A result as a table for the terminal and for the documentation, and as a file. Imports no torch."""
 
+import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ def show(result: dict[str, Any]) -> None:
         table = Table(title=each["title"], title_justify="left", title_style="bold")
         header, *rows = cells(result, each)
         for column in header:
-            table.add_column(column, justify="left" if column == "arm" else "right")
+            table.add_column(column, justify="left" if column == header[0] else "right")
         for row in rows:
             table.add_row(*row)
         console.print(table)
@@ -47,14 +49,15 @@ def markdown(result: dict[str, Any]) -> str:
 def cells(result: dict[str, Any], table: dict[str, Any]) -> list[list[str]]:
     """The header and a row per arm; columns in which no arm has anything are left out."""
     arms, unit = table["arms"], table["unit"]
-    first = arms[0]["name"]
+    first = f"{table.get('varied', '')} {arms[0]['name']}".strip()
     columns = {
-        "arm": [arm["name"] for arm in arms],
+        table.get("varied", "arm"): [arm["name"] for arm in arms],
         unit["name"]: [number(unit["per"] * arm["seconds"]["median"]) for arm in arms],
         "min–max": [_range(arm["seconds"], unit["per"]) for arm in arms],
         f"time / {first}": [f"{arm['ratio']['median']:.2f}" for arm in arms],
         "its min–max": [f"{arm['ratio']['min']:.2f}–{arm['ratio']['max']:.2f}" for arm in arms],
         "n": [str(arm["n"]) for arm in arms],
+        f"arithmetic / {first}": [_arithmetic(arm, arms[0]) for arm in arms],
         **{name: [_figure(name, arm) for arm in arms] for name in arms[0]["figures"]},
         "share of peak": [_share(arm, "flop", limits(result)) for arm in arms],
         "of bandwidth": [_share(arm, "bytes", limits(result)) for arm in arms],
@@ -65,7 +68,7 @@ def cells(result: dict[str, Any], table: dict[str, Any]) -> list[list[str]]:
 
 
 def limits(result: dict[str, Any]) -> dict[str, float]:
-    """What the machine can do per second: flop in its fastest float32 setting, and bytes; NaN if it was not measured."""
+    """What the machine can do per second: flop in its fastest float32 setting, and bytes; NaN: not measured."""
     peak = result.get("peak", {})
     rates = [rate for name, rate in peak.get("GFLOP/s", {}).items() if name.startswith("float32")]
     return {"flop": 1e9 * max(rates, default=math.nan), "bytes": 1e9 * peak.get("GB/s", math.nan)}
@@ -102,6 +105,10 @@ def _range(values: dict[str, float], scale: float) -> str:
     return f"{number(scale * values['min'])}–{number(scale * values['max'])}"
 
 
+def _arithmetic(arm: dict[str, Any], first: dict[str, Any]) -> str:
+    return f"{arm['work']['flop'] / first['work']['flop']:.2f}" if arm["work"] else ""
+
+
 def _share(arm: dict[str, Any], what: str, limits: dict[str, float]) -> str:
     if arm["work"] is None or math.isnan(limits[what]):
         return ""
@@ -110,3 +117,14 @@ def _share(arm: dict[str, Any], what: str, limits: dict[str, float]) -> str:
 
 def _pairs(values: dict[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in values.items() if value not in (None, ""))
+
+
+def filled(page: str, results: Path) -> str:
+    """The page with each `<!-- NAME.json -->` … `<!-- end -->` holding what that file in `results` says."""
+
+    def block(found: re.Match[str]) -> str:
+        path = results / found[1]
+        content = markdown(json.loads(path.read_text())) if path.exists() else "Not measured yet.\n"
+        return f"<!-- {found[1]} -->\n{content}<!-- end -->"
+
+    return re.sub(r"<!-- (\S+\.json) -->.*?<!-- end -->", block, page, flags=re.DOTALL)
