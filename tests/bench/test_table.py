@@ -1,9 +1,12 @@
 import json
+from pathlib import Path
 
 import pytest
 
 from vitbn.bench import table
 from vitbn.bench.picture import draw_growth
+
+ROOT = Path(__file__).parents[2]
 
 
 def arm(name, seconds, ratio, work=None, **figures):
@@ -109,3 +112,8 @@ def test_the_picture_shows_what_was_measured_and_what_is_possible(result, tmp_pa
     assert path.read_text().count('<g id="axes_') == 1
     again = draw_growth(result, tmp_path / "again", "picture")
     assert again.read_bytes() == path.read_bytes()
+
+
+def test_the_documentation_says_what_the_results_say():
+    page = (ROOT / "docs" / "performance.md").read_text()
+    assert table.filled(page, ROOT / "benchmarks" / "results") == page, "run python benchmarks/tables.py"

@@ -16,7 +16,7 @@ WHAT = {
     "start": "from Enter to help, to the message about a wrong value and to the first training step",
 }
 ROUNDS = {"train": 3, "infer": 5, "data": 3, "growth": 3, "start": 5}
-RESULTS = Path("benchmarks/results")
+RESULTS = Path(__file__).resolve().parents[3] / "benchmarks" / "results"
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ours", metavar="KEY=VALUE", nargs="+", default=(), help="further words for train.py, e.g. model=vitbn"
     )
-    parser.add_argument("--out", type=Path, metavar="PATH", help=f"JSON file (default: in {RESULTS})")
+    parser.add_argument("--out", type=Path, metavar="PATH", help="JSON file (default: in benchmarks/results)")
 
 
 def settled(args: argparse.Namespace) -> Options:

@@ -4,6 +4,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 Clock = Callable[[], float]
@@ -45,7 +46,12 @@ class Arm:
     work: dict[str, float] | None = None  # flop and bytes of one unit
 
 
-def alternate(arms: Sequence[Arm], rounds: int, new_watch: Callable[[], Stopwatch], said: Any = print) -> list[dict]:
+def alternate(
+    arms: Sequence[Arm],
+    rounds: int,
+    new_watch: Callable[[], Stopwatch],
+    said: Callable[[str], object] = partial(print, flush=True),  # noqa: B008 - it holds no state
+) -> list[dict[str, Any]]:
     """Every arm once per round, each round beginning with another arm; one summary per arm, in their order.
 
     Ratios are taken round by round against the first arm, so that a slow minute of the machine hits both sides.

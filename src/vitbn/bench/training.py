@@ -20,7 +20,7 @@ from vitbn.data.sources import Source
 WARMING, TRIAL = 3, 20  # training batches of the turn that is not counted, and of the choice of workers
 UNIT = {"name": "s per epoch", "per": 1.0}
 NAMES = (
-    "ours", "ours-compiled", "ours-no-checkpoints", "ours-no-logger",
+    "ours", "ours-compiled", "ours-bf16", "ours-no-checkpoints", "ours-no-logger",
     "plain", "plain-tuned", "timm", "timm-own-heads", "lightning",
 )  # fmt: skip
 
@@ -46,8 +46,9 @@ def measure(options: Options, device: torch.device) -> dict[str, Any]:
     """One table: every arm's epoch, with losses and accuracy after the first."""
     setting = Setting(options, device)
     source = setting.source()
-    names = [name for name in NAMES if name != "ours-compiled" or options.compile]
-    arms = [_arm(setting, source, name) for name in chosen(names, options)]
+    left_out = {"" if options.compile else "ours-compiled", "" if device.type == "cuda" else "ours-bf16"}
+    names = chosen([name for name in NAMES if name not in left_out], options)
+    arms = [_arm(setting, source, name) for name in names]
     peak = machine.peak(device)
     table = {"title": "One epoch, end to end", "unit": UNIT, "arms": alternate(arms, options.rounds, setting.new_watch)}
     epochs = {"epochs of train.py per turn": _epochs(setting)}
@@ -72,6 +73,8 @@ def _contestant(setting: Setting, source: Source, name: str) -> Contestant:
             return _ours(setting, "python train.py: Lightning, TensorBoard, metrics.csv, checkpoints")
         case "ours-compiled":
             return _ours(setting, "ours with compile=true", compiled=True)
+        case "ours-bf16":
+            return _ours(setting, "ours with trainer.precision=bf16-mixed", "trainer.precision=bf16-mixed")
         case "ours-no-checkpoints":
             return _ours(setting, "ours without checkpoints", checkpoints=False)
         case "ours-no-logger":
