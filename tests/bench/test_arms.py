@@ -23,10 +23,14 @@ WORDS = ("data=mnist5k", "depth=1", "batch_size=20", "trainer=cpu", *SMALL)
 SIZE = {key: TINY[key] for key in TINY if key not in ("pool", "dropout", "emb_dropout", "pos_emb")}
 
 
-def vit():
+def vit(seed):
     net = ViT(**TINY)
-    initialize(net, 0)
+    initialize(net, seed)
     return net
+
+
+def other(make):
+    return lambda seed: make(SIZE)
 
 
 def test_the_plain_loop_is_adam_on_the_transformed_pictures(source, watch, monkeypatch):
@@ -34,7 +38,7 @@ def test_the_plain_loop_is_adam_on_the_transformed_pictures(source, watch, monke
     monkeypatch.setattr(others, "article_transform", lambda side: lambda p: torch.tensor(np.array(p))[None] / 255)
     turn = PlainLoop(source, vit, **LOOP).turn(3, watch)
     torch.manual_seed(keyed.key("bench", 3))
-    net = vit()
+    net = vit(3)
     order = list(torch.utils.data.DataLoader(range(40), batch_size=None, shuffle=True))
     optimizer = torch.optim.Adam(net.parameters(), lr=0.003)
     pictures, losses = source.train.images / 255, []
@@ -50,7 +54,7 @@ def test_the_plain_loop_is_adam_on_the_transformed_pictures(source, watch, monke
     assert turn.figures["val/acc"] == (logits.argmax(1) == source.test.labels).float().mean() and turn.units == 1
 
 
-@pytest.mark.parametrize("new_net", [vit, partial(others.vit_pytorch, SIZE), partial(others.timm, SIZE)])
+@pytest.mark.parametrize("new_net", [vit, other(others.vit_pytorch), other(others.timm)])
 @pytest.mark.parametrize("make", [PlainLoop, partial(PlainLoop, fused=True), LightningDefaults])
 def test_every_loop_trains_every_network(source, watch, make, new_net):
     figures = make(source, new_net, **LOOP).turn(0, watch).figures

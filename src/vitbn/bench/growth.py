@@ -18,7 +18,7 @@ from vitbn.models.build import build
 UNIT = {"name": "s per epoch", "per": 1.0}
 EPOCH = 60_000
 STEPS = 10  # of a measured epoch
-EPOCHS = 4  # of a turn; the first warms up
+EPOCHS = 3  # of a turn; the first warms up
 # What grows, its key for train.py and the values of that; a patch of p pixels gives (28 / p)² + 1 tokens.
 AXES: dict[str, tuple[str, tuple[int, ...]]] = {
     "depth": ("depth", (1, 2, 4, 6, 8, 12)),

@@ -16,7 +16,7 @@ from vitbn.bench.others import loader
 from vitbn.bench.runner import Stopwatch, Turn
 from vitbn.data.sources import Source
 
-NewNet = Callable[[], nn.Module]
+NewNet = Callable[[int], nn.Module]  # with the initial weights of that seed
 WORKERS = (0, 1, 2, 4, 8, 16)
 
 
@@ -41,8 +41,9 @@ class PlainLoop:
 
     def turn(self, number: int, watch: Stopwatch) -> Turn:
         """A fresh network trained for one epoch and validated."""
-        torch.manual_seed(keyed.key("bench", number))  # the transforms draw from torch's global generator
-        net = self.new_net().to(self.device)
+        # what weights, order and transforms are drawn from
+        torch.manual_seed(keyed.key("bench", number))
+        net = self.new_net(number).to(self.device)
         optimizer = self.optimizer(net.parameters())
         train = loader(self.source.train, self.batch_size, shuffle=True, workers=self.workers)
         validation = loader(self.source.test, self.val_batch_size, workers=self.workers)
@@ -108,7 +109,7 @@ class LightningDefaults:
     def turn(self, number: int, watch: Stopwatch) -> Turn:
         """A fresh network and Trainer for one epoch; without bar and summary, which would garble the terminal."""
         torch.manual_seed(keyed.key("bench", number))
-        module = UsualModule(self.new_net(), self.lr)
+        module = UsualModule(self.new_net(number), self.lr)
         train = loader(self.source.train, self.batch_size, shuffle=True)
         validation = loader(self.source.test, self.val_batch_size)
         with tempfile.TemporaryDirectory() as folder:

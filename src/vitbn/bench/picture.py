@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from vitbn.analysis.canvas import Picture, grid, legend_above, look, style
 from vitbn.bench.table import limits
 
@@ -20,17 +22,21 @@ def draw_growth(result: dict[str, Any], folder: Path, name: str = "growth") -> P
 
 
 def _panel(axis: Any, table: dict[str, Any], limit: float) -> None:
+    from matplotlib.ticker import LogLocator
+
     arms = table["arms"]
     places = [int(arm["name"]) for arm in arms]
-    median, least, most = ([arm["seconds"][key] for arm in arms] for key in ("median", "min", "max"))
-    arithmetic = [arm["work"]["flop"] for arm in arms]
-    spread = [[m - low for m, low in zip(median, least, strict=True)],
-              [high - m for m, high in zip(median, most, strict=True)]]  # fmt: skip
-    axis.errorbar(places, median, spread, capsize=2, label=f"measured (median, min–max, n = {arms[0]['n']})", **look(0))
-    grown = [median[-1] * flop / arithmetic[-1] for flop in arithmetic]
-    axis.plot(places, grown, label="growth of the arithmetic, through the last point", **{**look(1), "marker": ""})
-    possible = [flop / limit for flop in arithmetic]
-    axis.plot(places, possible, label="physical limit: the arithmetic at the measured peak", **look(2))
-    axis.set(xscale="log", yscale="log", title=table["title"], xlabel=table["varied"], ylabel="seconds per epoch")
+    median, least, most = (np.array([arm["seconds"][key] for arm in arms]) for key in ("median", "min", "max"))
+    arithmetic = np.array([arm["work"]["flop"] for arm in arms])
+    possible = arithmetic / limit
+    spread = [median - least, most - median]
+    axis.errorbar(places, median, spread, capsize=2, label=f"measured (n = {arms[0]['n']})", **look(0))
+    grown = median[-1] * arithmetic / arithmetic[-1]
+    axis.plot(places, grown, label="growth of the arithmetic alone", **{**look(1), "marker": ""})
+    axis.plot(places, possible, label="physical limit", **look(2))
+    axis.set(xscale="log", yscale="log", xlabel=table["varied"], ylabel="seconds per epoch")
+    axis.fill_between(places, possible, 0.5 * possible.min(), color="#eeeeee", linewidth=0)
     axis.set_xticks(places, [str(place) for place in places])
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.yaxis.set_major_formatter("{x:g}")
     axis.minorticks_off()

@@ -50,9 +50,9 @@ class Setting:
         except InputError as error:
             raise InputError(f"{error} (here: --data mnist5k, or --quick)") from None
 
-    def new_net(self) -> nn.Module:
-        """Our network with its initial weights."""
-        return build(self.config["model"], seed=0)
+    def new_net(self, seed: int) -> nn.Module:
+        """Our network with the initial weights of that seed."""
+        return build(self.config["model"], seed=seed)
 
     def new_watch(self) -> Stopwatch:
         """Waits for this device."""

@@ -10,7 +10,7 @@ from torch import nn
 
 from vitbn.bench import machine, others
 from vitbn.bench.arithmetic import epoch_work
-from vitbn.bench.loops import LightningDefaults, PlainLoop, best_workers
+from vitbn.bench.loops import LightningDefaults, NewNet, PlainLoop, best_workers
 from vitbn.bench.options import Options, chosen
 from vitbn.bench.ours import Ours
 from vitbn.bench.runner import Arm, Stopwatch, Turn, alternate
@@ -23,8 +23,6 @@ NAMES = (
     "ours", "ours-compiled", "ours-bf16", "ours-no-checkpoints", "ours-no-logger",
     "plain", "plain-tuned", "timm", "timm-own-heads", "lightning",
 )  # fmt: skip
-
-NewNet = Callable[[], nn.Module]
 
 
 class Turning(Protocol):
@@ -60,14 +58,14 @@ def _arm(setting: Setting, source: Source, name: str) -> Arm:
     contestant = _contestant(setting, source, name)
     print(f"warming up {name}", flush=True)
     contestant.make(_few(setting, source, WARMING)).turn(0, setting.new_watch())
-    net, sizes = contestant.new_net(), (setting.config["batch_size"], setting.config["val_batch_size"])
+    net, sizes = contestant.new_net(0), (setting.config["batch_size"], setting.config["val_batch_size"])
     work = epoch_work(net, source.train.images.shape, source.test.images.shape, *sizes)
     return Arm(name, contestant.what, contestant.make(source).turn, others.parameters(net), work)
 
 
 def _contestant(setting: Setting, source: Source, name: str) -> Contestant:
     size = setting.size
-    vit = partial(others.vit_pytorch, size)
+    vit = _seeded(partial(others.vit_pytorch, size))
     match name:
         case "ours":
             return _ours(setting, "python train.py: Lightning, TensorBoard, metrics.csv, checkpoints")
@@ -88,13 +86,18 @@ def _contestant(setting: Setting, source: Source, name: str) -> Contestant:
             return _plain(setting, what, vit, fused=True, workers=workers)
         case "timm":
             what = "plain with timm's ViT, its heads made as wide as ours; no norms in its patch embedding"
-            return _plain(setting, what, partial(others.timm, size))
+            return _plain(setting, what, _seeded(partial(others.timm, size)))
         case "timm-own-heads":
             what = f"plain with timm's ViT and its own heads, dim // heads = {size['dim'] // size['heads']} wide"
-            return _plain(setting, what, partial(others.timm, size, wide_heads=False))
+            return _plain(setting, what, _seeded(partial(others.timm, size, wide_heads=False)))
         case "lightning":
             return _lightning(setting, "Lightning's defaults and plain's DataLoader around our network, standard route")
     raise ValueError(f"unknown arm {name!r}; choose from {', '.join(NAMES)}")
+
+
+def _seeded(make: Callable[[], nn.Module]) -> NewNet:
+    """Networks of other people draw from torch's global generator, which the loop seeds."""
+    return lambda seed: make()
 
 
 def _ours(setting: Setting, what: str, *words: str, **changes: Any) -> Contestant:
@@ -108,8 +111,8 @@ def _plain(setting: Setting, what: str, new_net: NewNet, **changes: Any) -> Cont
 
 
 def _lightning(setting: Setting, what: str) -> Contestant:
-    def new_net() -> nn.Module:
-        return others.standard_route(setting.new_net())
+    def new_net(seed: int) -> nn.Module:
+        return others.standard_route(setting.new_net(seed))
 
     return Contestant(what, new_net, partial(LightningDefaults, new_net=new_net, **_loop(setting)))
 
