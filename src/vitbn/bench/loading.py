@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import torch
@@ -35,7 +36,7 @@ def measure(options: Options, device: torch.device) -> dict[str, Any]:
 def _ours(setting: Setting, split: Split, number: int, watch: Stopwatch) -> Turn:
     batch_size = setting.config["batch_size"]
     batches = TrainBatches(split, batch_size=batch_size, seed=number, augmented=True, device=setting.device)
-    return _epoch(setting, batches, watch)
+    return _epoch(setting, chain.from_iterable(batches), watch)
 
 
 def _torchvision(setting: Setting, split: Split, workers: int, number: int, watch: Stopwatch) -> Turn:
