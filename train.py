@@ -13,7 +13,7 @@ import hydra
 from omegaconf import DictConfig
 
 from vitbn import config
-from vitbn.training.lock import owned
+from vitbn.lock import owned
 from vitbn.training.outcome import Signals, attempt
 from vitbn.training.study import FINISHED, Run
 
@@ -57,10 +57,7 @@ def train(run: Run, signals: Signals) -> dict[str, Any]:
     cfg = run.config
     if cfg["trainer"]["accelerator"] == "gpu" and not torch.accelerator.is_available():
         raise InputError("trainer.accelerator=gpu: no GPU here; use trainer=cpu, or trainer=default for what is there")
-    data = ImageData(
-        **{key: cfg["data"][key] for key in ("name", "root", "augment", "mean", "std", "holdout")},
-        **{key: cfg[key] for key in ("batch_size", "val_batch_size", "seed")},
-    )
+    data = ImageData.of(cfg)
     data.setup("fit")
     net = build(cfg["model"], seed=cfg["seed"])
     prints = fingerprint(net, seed=cfg["seed"], train_images=len(data.splits[0]), validation=data.validation_draws())

@@ -26,6 +26,7 @@ from torch.nn import functional as F
 from torchvision.transforms import v2
 from vit_pytorch import ViT as PlainViT
 
+from vitbn.data.augment import draw
 from vitbn.data.batches import TrainBatches
 from vitbn.data.sources import load
 from vitbn.models.build import build
@@ -45,7 +46,7 @@ class Ours:
 
     def __init__(self, root: Path, images: int, depth: int) -> None:
         split = load("mnist", root).train[torch.arange(images)]
-        self.batches = TrainBatches(split, batch_size=100, seed=0, augmented=True, device=CPU)
+        self.batches = TrainBatches(split, batch_size=100, seed=0, draw=draw, device=CPU)
         net = build({"name": "vit", "_target_": "vitbn.ViT", **SIZE, "depth": depth}, seed=0)
         optimizer = partial(torch.optim.Adam, lr=0.003, fused=True)
         self.classifier = Classifier(net, num_classes=10, optimizer=optimizer, seed=0)

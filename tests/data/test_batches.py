@@ -5,7 +5,7 @@ from vitbn import keyed
 from vitbn.data.augment import augment, draw, to_float
 from vitbn.data.batches import FixedBatches, Pixels, TrainBatches
 from vitbn.data.datamodule import ImageData
-from vitbn.data.sources import Split
+from vitbn.data.splits import Split
 
 CPU = torch.device("cpu")
 
@@ -17,8 +17,8 @@ def split():
     return Split(images, torch.arange(250))
 
 
-def loader(split, seed=0, batch_size=20, augmented=True):
-    return TrainBatches(split, batch_size=batch_size, seed=seed, augmented=augmented, device=CPU)
+def loader(split, seed=0, batch_size=20, draw=draw):
+    return TrainBatches(split, batch_size=batch_size, seed=seed, draw=draw, device=CPU)
 
 
 def test_an_epoch_is_every_image_once_in_the_keyed_order(split):
@@ -36,7 +36,7 @@ def test_images_are_augmented_by_their_own_draw_whatever_the_batch(split):
 
 
 def test_without_augmentation_images_are_only_scaled(split):
-    for images, labels in loader(split, augmented=False):
+    for images, labels in loader(split, draw=None):
         assert torch.equal(images, to_float(split.images[labels]))
 
 
@@ -44,7 +44,7 @@ def test_pixels_are_standardised_last(split):
     plain = FixedBatches(split, batch_size=250, draws=None, device=CPU)
     scaled = FixedBatches(split, batch_size=250, draws=None, device=CPU, pixels=Pixels(0.5, 0.25))
     torch.testing.assert_close(next(iter(scaled))[0], (next(iter(plain))[0] - 0.5) / 0.25)
-    batches = TrainBatches(split, batch_size=20, seed=0, augmented=True, device=CPU, pixels=Pixels(0.5, 0.25))
+    batches = TrainBatches(split, batch_size=20, seed=0, draw=draw, device=CPU, pixels=Pixels(0.5, 0.25))
     for (images, _), (expected, _) in zip(batches, loader(split), strict=True):
         torch.testing.assert_close(images, (expected - 0.5) / 0.25)
 
@@ -64,7 +64,7 @@ def test_epochs_and_seeds_differ_and_repeat(split):
 
 @pytest.mark.parametrize("position", [0, 1, 5, 12])
 def test_a_resumed_epoch_continues_bit_for_bit(split, position, monkeypatch):
-    monkeypatch.setattr("vitbn.data.batches.CHUNK_IMAGES", {"cpu": 60})  # three batches a chunk
+    monkeypatch.setattr("vitbn.data.batches.CHUNK_PIXELS", {"cpu": 60 * 28 * 28})  # three batches a chunk
     whole = list(loader(split))
     interrupted = loader(split)
     iterator = iter(interrupted)
@@ -81,7 +81,7 @@ def test_a_resumed_epoch_continues_bit_for_bit(split, position, monkeypatch):
 
 def test_a_resumed_epoch_augments_the_same_chunks(split, monkeypatch):
     """Rounding may depend on what is computed together, so a resume must not cut the chunks differently."""
-    monkeypatch.setattr("vitbn.data.batches.CHUNK_IMAGES", {"cpu": 60})
+    monkeypatch.setattr("vitbn.data.batches.CHUNK_PIXELS", {"cpu": 60 * 28 * 28})
     seen, chunk = [], TrainBatches._chunk
     monkeypatch.setattr(
         TrainBatches, "_chunk", lambda self, i, draws: (seen.append(i.tolist()), chunk(self, i, draws))[1]
