@@ -4,13 +4,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from vitbn.data import digits
+from vitbn.data import digits, pictures
 from vitbn.data.splits import Source
 
 SOURCES: dict[str, Callable[..., Source]] = {
     "mnist": digits.mnist,
     "fashion_mnist": digits.fashion_mnist,
     "mnist5k": digits.mnist5k,
+    "folder": pictures.folder,
+    "imagenette": pictures.imagenette,
 }
 
 
