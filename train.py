@@ -62,7 +62,10 @@ def train(run: Run, signals: Signals) -> dict[str, Any]:
     net = build(cfg["model"], seed=cfg["seed"])
     prints = fingerprint(net, seed=cfg["seed"], train_images=len(data.splits[0]), validation=data.validation_draws())
     optimizer = make_optimizer(cfg["optimizer"])
-    classifier = Classifier(net, num_classes=len(data.classes), optimizer=optimizer, seed=cfg["seed"])
+    classifier = Classifier(
+        net, num_classes=len(data.classes), optimizer=optimizer,
+        **{key: cfg[key] for key in ("seed", "schedule", "test_train_mode")},
+    )  # fmt: skip
 
     metrics_file = recording.MetricsFile(run.folder / "metrics.csv")
     chance = guards.chance_level(data.splits[1].labels)
@@ -99,7 +102,7 @@ def train(run: Run, signals: Signals) -> dict[str, Any]:
 
     last = metrics_file.rows[-1]
     metrics = {name: last[name] for name in ("train/loss", "train/acc", "val/loss", "val/acc")}
-    metrics |= {name: trainer.callback_metrics[name].item() for name in ("test/loss", "test/acc")}
+    metrics |= {name: value.item() for name, value in trainer.callback_metrics.items() if name.startswith("test/")}
     return {
         "label": "stuck" if last["val/acc"] <= chance else None,
         "metrics": metrics,

@@ -37,8 +37,9 @@ def mapped(
     The cache is made again when a name, a size or a time of the files has changed. Without `skip` a bad file is an
     InputError that names it; with it, bad files are reported.
     """
+    shape = (len(files), channels, size, size)
     made_of = {
-        "version": VERSION, "shape": [len(files), channels, size, size],
+        "version": VERSION, "shape": list(shape),
         "files": digest((file.path, file.size, file.mtime) for file in files),
     }  # fmt: skip
     try:
@@ -47,7 +48,7 @@ def mapped(
             if bad is None:
                 bad = _decode_all(files, root, folder, made_of, skip)
             # copy on write: torch asks for an array that could be written to; the file itself never is
-            images = np.memmap(folder / "images.u8", np.uint8, mode="c", shape=tuple(made_of["shape"]))
+            images = np.memmap(folder / "images.u8", np.uint8, mode="c", shape=shape)
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise
@@ -66,9 +67,7 @@ def _read_index(folder: Path, made_of: dict[str, Any]) -> dict[str, str] | None:
     return index["bad"] if whole and index["made_of"] == made_of else None
 
 
-def _decode_all(
-    files: Sequence[File], root: Path, folder: Path, made_of: dict[str, Any], skip: bool
-) -> dict[str, str]:
+def _decode_all(files: Sequence[File], root: Path, folder: Path, made_of: dict[str, Any], skip: bool) -> dict[str, str]:
     for left in folder.glob(durable.TEMPORARY):
         left.unlink()
     _, channels, size, _ = made_of["shape"]

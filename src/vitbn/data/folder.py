@@ -1,4 +1,4 @@
-"""What a folder of class folders holds, told from names and sizes alone. Imports no torch: it is asked before a sweep."""
+"""What a folder of class folders holds, told from names and sizes alone. Imports no torch."""
 
 import hashlib
 import os

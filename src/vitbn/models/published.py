@@ -7,13 +7,12 @@ dropout is the project's own, whose masks are keyed. `image_size` is only held a
 from collections.abc import Callable
 from functools import partial
 from math import sqrt
+from typing import Any, cast
 
 import torchvision
-from torch import nn
+from torch import Tensor, nn
 
 from vitbn.models.dropout import Dropout
-
-Reset = Callable[[nn.Module], None]
 
 
 def alexnet(*, image_size: int, channels: int, num_classes: int, dropout: float) -> nn.Module:
@@ -22,23 +21,24 @@ def alexnet(*, image_size: int, channels: int, num_classes: int, dropout: float)
     Published for 227 pixels, where the last pooling changes nothing; it makes other sizes possible.
     """
     _at_least("alexnet", image_size, 67)
-    response = partial(nn.LocalResponseNorm, size=5, alpha=1e-4, beta=0.75, k=2)
-    convolutions = [
-        nn.Conv2d(channels, 96, 11, stride=4),
-        nn.Conv2d(96, 256, 5, padding=2),
-        nn.Conv2d(256, 384, 3, padding=1),
-        nn.Conv2d(384, 384, 3, padding=1),
-        nn.Conv2d(384, 256, 3, padding=1),
-    ]
-    after = [(response(), nn.MaxPool2d(3, 2)), (response(), nn.MaxPool2d(3, 2)), (), (), (nn.MaxPool2d(3, 2),)]
-    features = [layer for conv, rest in zip(convolutions, after, strict=True) for layer in (conv, nn.ReLU(), *rest)]
-    hidden = [nn.Linear(256 * 6 * 6, 4096), nn.Linear(4096, 4096)]
-    head = [layer for linear in hidden for layer in (Dropout(dropout), linear, nn.ReLU())]
-    net = nn.Sequential(*features, nn.AdaptiveAvgPool2d(6), nn.Flatten(), *head, nn.Linear(4096, num_classes))
+    normed = partial(nn.LocalResponseNorm, size=5, alpha=1e-4, beta=0.75, k=2)
+    pooled = partial(nn.MaxPool2d, kernel_size=3, stride=2)
+    net = nn.Sequential(
+        nn.Conv2d(channels, 96, 11, stride=4), nn.ReLU(), normed(), pooled(),
+        nn.Conv2d(96, 256, 5, padding=2), nn.ReLU(), normed(), pooled(),
+        nn.Conv2d(256, 384, 3, padding=1), nn.ReLU(),
+        nn.Conv2d(384, 384, 3, padding=1), nn.ReLU(),
+        nn.Conv2d(384, 256, 3, padding=1), nn.ReLU(), pooled(),
+        nn.AdaptiveAvgPool2d(6), nn.Flatten(),
+        Dropout(dropout), nn.Linear(256 * 6 * 6, 4096), nn.ReLU(),
+        Dropout(dropout), nn.Linear(4096, 4096), nn.ReLU(),
+        nn.Linear(4096, num_classes),
+    )  # fmt: skip
     _start(net, nn.Conv2d, _normal)
     _start(net, nn.Linear, _normal)
-    for number in (1, 3, 4):
-        convolutions[number].reset_parameters = partial(_normal, convolutions[number], bias=1.0)  # type: ignore[method-assign]
+    second, _, fourth, fifth = [layer for layer in net if isinstance(layer, nn.Conv2d)][1:]
+    for layer in (second, fourth, fifth):
+        _start(layer, nn.Conv2d, partial(_normal, bias=1.0))
     return net
 
 
@@ -71,22 +71,22 @@ def _at_least(name: str, image_size: int, least: int) -> None:
         raise ValueError(f"{name} needs images of at least {least} pixels, data.image_size is {image_size}")
 
 
-def _start(net: nn.Module, kind: type[nn.Module], reset: Reset) -> None:
+def _start(net: nn.Module, kind: type[nn.Module], reset: Callable[[Any], None]) -> None:
     """Let every module of a kind start so: `initialize` asks modules for their `reset_parameters`."""
     for module in net.modules():
         if isinstance(module, kind):
-            module.reset_parameters = partial(reset, module)
+            setattr(module, "reset_parameters", partial(reset, module))  # noqa: B010 - typed as a parameter
 
 
-def _normal(module: nn.Module, bias: float = 0.0) -> None:
-    nn.init.normal_(module.weight, std=0.01)
-    nn.init.constant_(module.bias, bias)
+def _normal(layer: Any, bias: float = 0.0) -> None:
+    nn.init.normal_(layer.weight, std=0.01)
+    nn.init.constant_(layer.bias, bias)
 
 
-def _xavier(module: nn.Module) -> None:
-    nn.init.xavier_uniform_(module.weight, gain=sqrt(2))
-    nn.init.zeros_(module.bias)
+def _xavier(layer: nn.Conv2d) -> None:
+    nn.init.xavier_uniform_(layer.weight, gain=sqrt(2))
+    nn.init.zeros_(cast(Tensor, layer.bias))
 
 
-def _he(module: nn.Module) -> None:
-    nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+def _he(layer: nn.Conv2d) -> None:
+    nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")

@@ -1,12 +1,16 @@
 """One LightningModule around any network that maps images to logits."""
 
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
@@ -14,6 +18,7 @@ from vitbn.data.batches import Batch
 from vitbn.keyed import generator
 from vitbn.models.build import OptimizerFactory
 from vitbn.models.dropout import Dropout
+from vitbn.training.schedule import make_factor
 
 
 class MeanLoss(Metric):
@@ -38,15 +43,32 @@ class MeanLoss(Metric):
 
 
 class Classifier(pl.LightningModule):
-    """Cross-entropy and top-1 accuracy of `net`; dropout masks keyed by (seed, step, layer)."""
+    """Cross-entropy and top-1 accuracy of `net`; dropout masks keyed by (seed, step, layer).
 
-    def __init__(self, net: nn.Module, *, num_classes: int, optimizer: OptimizerFactory, seed: int) -> None:
+    `schedule` is one of conf/schedule/; without one the learning rate is constant. `test_train_mode` also measures
+    test/acc_train_mode: dropout on, statistics of each test batch.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        *,
+        num_classes: int,
+        optimizer: OptimizerFactory,
+        seed: int,
+        schedule: dict[str, Any] | None = None,
+        test_train_mode: bool = False,
+    ) -> None:
         super().__init__()
-        self.net, self.make_optimizer, self.seed = net, optimizer, seed
+        self.net, self.make_optimizer, self.seed, self.schedule = net, optimizer, seed, schedule
+        self.lr = math.nan  # of the latest step
+        self._test_batch = 0
+        # no range checks inside: they would make an accelerator wait at every step
+        accuracy = partial(MulticlassAccuracy, num_classes, average="micro", validate_args=False)
+        self.train_mode_acc = accuracy() if test_train_mode else None
         for stage in ("train", "val", "test"):
             self.add_module(f"{stage}_loss", MeanLoss())
-            # no range checks inside: they would make an accelerator wait at every step
-            self.add_module(f"{stage}_acc", MulticlassAccuracy(num_classes, average="micro", validate_args=False))
+            self.add_module(f"{stage}_acc", accuracy())
         for metric in self._metrics("train").values():
             metric.persistent(True)  # a checkpoint in mid-epoch keeps what the epoch has added up so far
         self.confusion = MulticlassConfusionMatrix(num_classes, validate_args=False)
@@ -55,7 +77,8 @@ class Classifier(pl.LightningModule):
                 module.draw = partial(self._uniform, name)
 
     def _uniform(self, layer: str, shape: torch.Size) -> Tensor:
-        return torch.rand(shape, generator=generator(self.seed, "dropout", self.global_step, layer))
+        moment = ("dropout", self.global_step) if self.training else ("test dropout", self._test_batch)
+        return torch.rand(shape, generator=generator(self.seed, *moment, layer))
 
     def forward(self, images: Tensor) -> Tensor:
         return self.net(images)
@@ -69,6 +92,13 @@ class Classifier(pl.LightningModule):
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         _, logits = self._step("test", batch)
         self.confusion.update(logits, batch[1])
+        if self.train_mode_acc is not None:
+            self._test_batch = batch_idx
+            with training_mode(self.net):
+                self.train_mode_acc.update(self.net(batch[0]), batch[1])
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        self.lr = self.trainer.optimizers[0].param_groups[0]["lr"]
 
     def on_train_epoch_end(self) -> None:
         self._log_stage("train")
@@ -78,9 +108,17 @@ class Classifier(pl.LightningModule):
 
     def on_test_epoch_end(self) -> None:
         self._log_stage("test")
+        if self.train_mode_acc is not None:
+            self.log("test/acc_train_mode", self.train_mode_acc.compute())
+            self.train_mode_acc.reset()
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return self.make_optimizer(self.parameters())
+    def configure_optimizers(self) -> Any:
+        optimizer = self.make_optimizer(self.parameters())
+        if not self.schedule or self.schedule["name"] is None:
+            return optimizer
+        steps, epochs = int(self.trainer.estimated_stepping_batches), cast(int, self.trainer.max_epochs)
+        scheduler = LambdaLR(optimizer, make_factor(self.schedule, epochs=epochs, steps=steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def values(self, stage: str) -> dict[str, Tensor]:
         """Loss and accuracy of train, val or test so far, 0-dimensional."""
@@ -102,3 +140,16 @@ class Classifier(pl.LightningModule):
         self.log_dict(self.values(stage))
         for metric in self._metrics(stage).values():
             metric.reset()
+
+
+@contextmanager
+def training_mode(net: nn.Module) -> Iterator[None]:
+    """The network as it is while it trains; afterwards its running statistics are what they were."""
+    before = [(buffer, buffer.clone()) for buffer in net.buffers()]
+    net.train()
+    try:
+        yield
+    finally:
+        net.eval()
+        for buffer, value in before:
+            buffer.copy_(value)

@@ -39,7 +39,7 @@ class MetricsFile(Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         measured = {name: value.item() for name, value in epoch_values(trainer, pl_module).items()}
-        lr = trainer.optimizers[0].param_groups[0]["lr"]
+        lr = cast(Classifier, pl_module).lr
         self.rows.append(
             {"epoch": trainer.current_epoch + 1, **measured, "lr": lr, "seconds": round(self._seconds(), 3)}
         )
@@ -121,7 +121,7 @@ class Pictures(Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         pl_module.log("gradient norm", self._norm / self._steps)
-        pl_module.log("lr", trainer.optimizers[0].param_groups[0]["lr"])
+        pl_module.log("lr", cast(Classifier, pl_module).lr)
         self._norm, self._steps = torch.tensor(0.0), 0
 
     def state_dict(self) -> dict[str, Any]:
