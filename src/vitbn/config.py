@@ -19,7 +19,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.errors import CompactHydraException, MissingConfigException
 from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from vitbn.data.folder import scan
 from vitbn.errors import InputError
@@ -232,7 +232,13 @@ def one_line(error: Exception) -> str:
     if isinstance(error, MissingConfigException) and error.options:
         group, _, value = (error.missing_cfg_file or "").rpartition("/")
         return f"{group}={value}: unknown; choose from {', '.join(sorted(error.options))}"
-    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException | InputError) else error
+    for inner in _contexts(error):  # what went wrong inside an interpolation says more than where it was used
+        if isinstance(inner, InputError):
+            return str(inner)
+        if isinstance(inner, MissingMandatoryValue):
+            missing = str(inner).rpartition(" ")[2]
+            return f"{missing}: has no default; type {missing}=VALUE"
+    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     text = re.sub(r"\s+", " ", str(cause).partition("\n    full_key")[0]).strip()
     key = getattr(cause, "full_key", None)
     if not key:
@@ -243,6 +249,12 @@ def one_line(error: Exception) -> str:
     if expected := re.search(r"expected one of \[(.*)\]", text):
         return f"{typed}: choose from {expected[1]}"
     return f"{typed}: {text}"
+
+
+def _contexts(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__context__
 
 
 def _alternatives(cfg_key: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.utilities.model_summary import UNKNOWN_SIZE, ModelSummary
+from pytorch_lightning.utilities.model_summary.model_summary import UNKNOWN_SIZE, ModelSummary
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
