@@ -74,8 +74,9 @@ def print_summary(model: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    net, channels, side = build(model, seed=0), model["channels"], model["image_size"]
-    found = list(layers(net, channels=channels, image_size=side))
+    channels, side = model["channels"], model["image_size"]
+    with torch.device("meta"):  # shapes are all that is asked for
+        found = list(layers(build(model, seed=0), channels=channels, image_size=side))
     table = Table(title=f"{model['name']}, one image of {channels} x {side} x {side}", title_justify="left")
     for column in ("layer", "type", "in", "out", "parameters", "FLOPs"):
         table.add_column(column, justify="right" if column in ("parameters", "FLOPs") else "left", no_wrap=True)
