@@ -50,6 +50,7 @@ def train(run: Run, signals: Signals) -> dict[str, Any]:
     from vitbn.training import checkpoint, guards, matmul, recording
     from vitbn.training.classifier import Classifier
     from vitbn.training.fingerprint import environment, fingerprint
+    from vitbn.training.schedule import make_factor
 
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # set to INFO by its import
     for noise in (".*LeafSpec.* is deprecated", "Checkpoint directory .* exists and is not empty"):
@@ -62,9 +63,10 @@ def train(run: Run, signals: Signals) -> dict[str, Any]:
     net = build(cfg["model"], seed=cfg["seed"])
     prints = fingerprint(net, seed=cfg["seed"], train_images=len(data.splits[0]), validation=data.validation_draws())
     optimizer = make_optimizer(cfg["optimizer"])
+    factor = make_factor(cfg["schedule"], epochs=cfg["epochs"], steps_per_epoch=data.steps_per_epoch)
     classifier = Classifier(
-        net, num_classes=len(data.classes), optimizer=optimizer,
-        **{key: cfg[key] for key in ("seed", "schedule", "test_train_mode")},
+        net, num_classes=len(data.classes), optimizer=optimizer, factor=factor,
+        **{key: cfg[key] for key in ("seed", "test_train_mode")},
     )  # fmt: skip
 
     metrics_file = recording.MetricsFile(run.folder / "metrics.csv")

@@ -216,6 +216,6 @@ def scheduled(make_run, undisturbed):
 
 
 def test_the_learning_rate_that_is_written_is_that_of_the_epochs_last_step(scheduled):
-    factor = make_factor({"name": "cosine", "warmup": 0.3, "floor": 0.0}, epochs=3, steps=3 * STEPS)
+    factor = make_factor({"name": "cosine", "warmup": 0.3, "floor": 0.0}, epochs=3, steps_per_epoch=STEPS)
     written = [float(row["lr"]) for row in scheduled[0][0]]
     assert written == pytest.approx([0.003 * factor(STEPS * epoch - 1) for epoch in (1, 2, 3)])

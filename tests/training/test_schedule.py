@@ -20,7 +20,7 @@ def rates(make, steps):
 
 
 def factors(config, *, epochs, steps):
-    return list(map(make_factor(config, epochs=epochs, steps=steps), range(steps)))
+    return list(map(make_factor(config, epochs=epochs, steps_per_epoch=steps // epochs), range(steps)))
 
 
 def test_step_equals_torchs():
@@ -43,12 +43,16 @@ def test_warm_up_equals_torchs_and_the_cosine_follows():
 
 
 def test_a_schedule_ends_at_its_floor():
-    end = make_factor({"name": "cosine", "warmup": 0.1, "floor": 0.05}, epochs=1, steps=20)
+    end = make_factor({"name": "cosine", "warmup": 0.1, "floor": 0.05}, epochs=1, steps_per_epoch=20)
     assert end(20) == pytest.approx(0.05) and end(25) == pytest.approx(0.05)
-    alone = make_factor({"name": "cosine", "warmup": 1.0, "floor": 0.0}, epochs=1, steps=1)
+    alone = make_factor({"name": "cosine", "warmup": 1.0, "floor": 0.0}, epochs=1, steps_per_epoch=1)
     assert alone(0) == 1 and math.isfinite(alone(1))
+
+
+def test_the_constant_one_needs_no_factor():
+    assert make_factor({"name": None}, epochs=1, steps_per_epoch=1) is None
 
 
 def test_unknown_names_are_listed():
     with pytest.raises(ValueError, match="unknown schedule 'linear'; choose from constant, cosine, step"):
-        make_factor({"name": "linear"}, epochs=1, steps=1)
+        make_factor({"name": "linear"}, epochs=1, steps_per_epoch=1)

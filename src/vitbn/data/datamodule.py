@@ -82,6 +82,10 @@ class ImageData(pl.LightningDataModule):
     def classes(self) -> tuple[str, ...]:
         return self.source.classes
 
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-len(self.splits[0]) // self.batch_size)
+
     def setup(self, stage: str) -> None:
         """Read the files, so that a bad one is named before training starts."""
         _ = self.splits

@@ -18,7 +18,7 @@ from vitbn.data.batches import Batch
 from vitbn.keyed import generator
 from vitbn.models.build import OptimizerFactory
 from vitbn.models.dropout import Dropout
-from vitbn.training.schedule import make_factor
+from vitbn.training.schedule import Factor
 
 
 class MeanLoss(Metric):
@@ -45,8 +45,8 @@ class MeanLoss(Metric):
 class Classifier(pl.LightningModule):
     """Cross-entropy and top-1 accuracy of `net`; dropout masks keyed by (seed, step, layer).
 
-    `schedule` is one of conf/schedule/; without one the learning rate is constant. `test_train_mode` also measures
-    test/acc_train_mode: dropout on, statistics of each test batch.
+    `factor` of a step multiplies the learning rate. `test_train_mode` also measures test/acc_train_mode: dropout on,
+    statistics of each test batch.
     """
 
     def __init__(
@@ -56,11 +56,11 @@ class Classifier(pl.LightningModule):
         num_classes: int,
         optimizer: OptimizerFactory,
         seed: int,
-        schedule: dict[str, Any] | None = None,
+        factor: Factor | None = None,
         test_train_mode: bool = False,
     ) -> None:
         super().__init__()
-        self.net, self.make_optimizer, self.seed, self.schedule = net, optimizer, seed, schedule
+        self.net, self.make_optimizer, self.seed, self.factor = net, optimizer, seed, factor
         self.lr = math.nan  # of the latest step
         self._test_batch = 0
         # no range checks inside: they would make an accelerator wait at every step
@@ -114,11 +114,10 @@ class Classifier(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         optimizer = self.make_optimizer(self.parameters())
-        if not self.schedule or self.schedule["name"] is None:
+        if self.factor is None:
             return optimizer
-        steps, epochs = int(self.trainer.estimated_stepping_batches), cast(int, self.trainer.max_epochs)
-        scheduler = LambdaLR(optimizer, make_factor(self.schedule, epochs=epochs, steps=steps))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        schedule = {"scheduler": LambdaLR(optimizer, self.factor), "interval": "step"}
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def values(self, stage: str) -> dict[str, Tensor]:
         """Loss and accuracy of train, val or test so far, 0-dimensional."""

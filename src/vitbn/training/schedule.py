@@ -7,18 +7,23 @@ from typing import Any
 Factor = Callable[[int], float]
 
 
-def make_factor(config: dict[str, Any], *, epochs: int, steps: int) -> Factor:
-    """The schedule of conf/schedule/ for so many epochs and steps in all; ValueError lists the names."""
+def make_factor(config: dict[str, Any], *, epochs: int, steps_per_epoch: int) -> Factor | None:
+    """The schedule of conf/schedule/, None for the constant one; ValueError lists the names.
+
+    The steps are told, since asking Lightning's trainer for them begins an epoch before a checkpoint is restored.
+    """
     options = {key: value for key, value in config.items() if key != "name"}
     match config["name"]:
+        case None:
+            return None
         case "step":
-            return _step(steps_per_epoch=steps / epochs, **options)
+            return _step(steps_per_epoch=steps_per_epoch, **options)
         case "cosine":
-            return _cosine(steps=steps, **options)
+            return _cosine(steps=epochs * steps_per_epoch, **options)
     raise ValueError(f"unknown schedule {config['name']!r}; choose from constant, cosine, step")
 
 
-def _step(*, steps_per_epoch: float, every: int, factor: float) -> Factor:
+def _step(*, steps_per_epoch: int, every: int, factor: float) -> Factor:
     return lambda step: factor ** (step // (every * steps_per_epoch))
 
 
