@@ -111,6 +111,7 @@ def train(run: Run, signals: Signals) -> dict[str, Any]:
         "epochs": len(metrics_file.rows),
         "error": None,
         "matmul": products,
+        "cuda_graph": classifier.captured is not None,
         "fingerprint": prints,
         "confusion": classifier.confusion.compute().tolist(),
         **environment(trainer.strategy.root_device),

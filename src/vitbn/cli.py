@@ -15,7 +15,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit status 2 and one line for bad input."""
     parser = argparse.ArgumentParser(prog="vitbn", description="What belongs to train.py: looking at studies.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (_add_status, _add_report, _add_claims, _add_summary):
+    for add in (_add_status, _add_report, _add_claims, _add_summary, _add_bench):
         add(commands)
     args = parser.parse_args(argv)
     try:
@@ -92,6 +92,20 @@ def _summary(args: argparse.Namespace) -> int:
 
     print_summary(model)
     return 0
+
+
+def _add_bench(commands: Commands) -> None:
+    from vitbn.bench.options import add_options
+
+    parser = commands.add_parser("bench", help="how fast, against what people would use instead")
+    add_options(parser)
+    parser.set_defaults(call=_bench)
+
+
+def _bench(args: argparse.Namespace) -> int:
+    from vitbn.bench.main import bench
+
+    return bench(args)
 
 
 if __name__ == "__main__":

@@ -82,6 +82,7 @@ class Schema:
     batch_size: int = MISSING
     val_batch_size: int = MISSING
     compile: bool = MISSING
+    chunk: int | None = None
     matmul: Matmul | None = None
     rerun: bool = MISSING
     fail_fast: bool = MISSING
@@ -122,6 +123,7 @@ RANGES: dict[str, Range] = {
     "epochs": _counting,
     "batch_size": _counting,
     "val_batch_size": _counting,
+    "chunk": _counting,
     "stop_stuck": _natural,
     "log_every": _natural,
     "data.mean": _per_channel(_number),

@@ -33,7 +33,8 @@ def configuration(model, depth, lr, seed, norm, data, qkv_bias, **more) -> dict:
         network |= {"_target_": f"vitbn.{model}", "dim": 64, "depth": depth, "heads": 8, "qkv_bias": qkv_bias}
         network |= {"pool": config["pool"], "pos_emb": config["pos_emb"], "placement": config["norm"]}
     trainer = {"accelerator": "cpu", "devices": 1, "precision": "32-true"}
-    return config | {"model": network, "data": data, "trainer": trainer}
+    optimizer = {"_target_": "torch.optim.Adam", "_partial_": True, "lr": lr, "fused": True}
+    return config | {"model": network, "data": data, "optimizer": optimizer, "trainer": trainer}
 
 
 def curve(final: float, epochs: int, rate: float = 0.6) -> np.ndarray:

@@ -20,12 +20,16 @@ def split():
     return Split(images, torch.arange(250))
 
 
-def loader(split, seed=0, batch_size=20, draw=draw):
-    return TrainBatches(split, batch_size=batch_size, seed=seed, draw=draw, device=CPU)
+def loader(split, seed=0, batch_size=20, draw=draw, chunk=1):
+    return TrainBatches(split, batch_size=batch_size, seed=seed, draw=draw, device=CPU, chunk=chunk)
+
+
+def flat(chunks):
+    return [batch for chunk in chunks for batch in chunk]
 
 
 def test_an_epoch_is_every_image_once_in_the_keyed_order(split):
-    batches = list(loader(split))
+    batches = flat(loader(split))
     assert [len(labels) for _, labels in batches] == [20] * 12 + [10] and len(loader(split)) == 13
     assert torch.equal(torch.cat([labels for _, labels in batches]), keyed.order(0, 0, 250))
 
@@ -34,12 +38,12 @@ def test_images_are_augmented_by_their_own_draw_whatever_the_batch(split):
     draws = draw(250, 28, keyed.generator(0, "augment", 0))
     expected = augment(split.images, draws)
     for batch_size in (20, 7):
-        for images, labels in loader(split, batch_size=batch_size):
+        for images, labels in flat(loader(split, batch_size=batch_size)):
             torch.testing.assert_close(images, expected[labels], rtol=0, atol=1e-6)
 
 
 def test_without_augmentation_images_are_only_scaled(split):
-    for images, labels in loader(split, draw=None):
+    for images, labels in flat(loader(split, draw=None)):
         assert torch.equal(images, to_float(split.images[labels]))
 
 
@@ -48,7 +52,7 @@ def test_pixels_are_standardised_last(split):
     scaled = FixedBatches(split, batch_size=250, draws=None, device=CPU, pixels=Pixels(0.5, 0.25))
     torch.testing.assert_close(next(iter(scaled))[0], (next(iter(plain))[0] - 0.5) / 0.25)
     batches = TrainBatches(split, batch_size=20, seed=0, draw=draw, device=CPU, pixels=Pixels(0.5, 0.25))
-    for (images, _), (expected, _) in zip(batches, loader(split), strict=True):
+    for (images, _), (expected, _) in zip(flat(batches), flat(loader(split)), strict=True):
         torch.testing.assert_close(images, (expected - 0.5) / 0.25)
 
 
@@ -56,7 +60,7 @@ def test_epochs_and_seeds_differ_and_repeat(split):
     def epoch(seed, number):
         batches = loader(split, seed)
         batches.set_epoch(number)
-        images, labels = zip(*batches, strict=True)
+        images, labels = zip(*flat(batches), strict=True)
         return torch.cat(images), torch.cat(labels)
 
     first, again = epoch(0, 1), epoch(0, 1)
@@ -65,29 +69,42 @@ def test_epochs_and_seeds_differ_and_repeat(split):
         assert not torch.equal(first[1], other[1])
 
 
-@pytest.mark.parametrize("position", [0, 1, 5, 12])
-def test_a_resumed_epoch_continues_bit_for_bit(split, position, monkeypatch):
-    monkeypatch.setattr("vitbn.data.batches.CHUNK_PIXELS", {"cpu": 60 * 28 * 28})  # three batches a chunk
-    whole = list(loader(split))
-    interrupted = loader(split)
+@pytest.mark.parametrize("chunk", [1, 2, 3, 5, 99])
+def test_batches_may_be_handed_out_together(split, chunk, monkeypatch):
+    monkeypatch.setattr("vitbn.data.batches.AT_ONCE", {"cpu": 60 * 28 * 28})
+    chunks = list(loader(split, chunk=chunk))
+    assert len(chunks) == len(loader(split, chunk=chunk)) == -(-13 // chunk)
+    assert all(len(each) == chunk for each in chunks[:-1])
+    for (images, labels), (expected, expected_labels) in zip(flat(chunks), flat(loader(split)), strict=True):
+        assert torch.equal(labels, expected_labels)
+        torch.testing.assert_close(images, expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 7])
+@pytest.mark.parametrize("chunks", [0, 1, 2])
+def test_a_resumed_epoch_continues_bit_for_bit(split, chunks, chunk, monkeypatch):
+    monkeypatch.setattr("vitbn.data.batches.AT_ONCE", {"cpu": 60 * 28 * 28})  # three batches at once
+    whole = list(loader(split, chunk=chunk))
+    interrupted = loader(split, chunk=chunk)
     iterator = iter(interrupted)
-    for _ in range(position):
-        next(iterator)
-    resumed = loader(split)
+    for _ in range(chunks):
+        next(iterator, None)
+    resumed = loader(split, chunk=chunk)
     resumed.load_state_dict(interrupted.state_dict())
     rest = list(resumed)
-    assert len(rest) == len(whole) - position
-    for (images, labels), (expected, expected_labels) in zip(rest, whole[position:], strict=True):
+    left = whole[chunks:] or whole  # all done: the next epoch begins
+    assert len(rest) == len(left)
+    for (images, labels), (expected, expected_labels) in zip(flat(rest), flat(left), strict=True):
         assert torch.equal(images, expected) and torch.equal(labels, expected_labels)
-    assert len(list(resumed)) == 13  # the next epoch is whole again
+    assert len(list(resumed)) == len(resumed)  # the next epoch is whole again
 
 
-def test_a_resumed_epoch_augments_the_same_chunks(split, monkeypatch):
-    """Rounding may depend on what is computed together, so a resume must not cut the chunks differently."""
-    monkeypatch.setattr("vitbn.data.batches.CHUNK_PIXELS", {"cpu": 60 * 28 * 28})
-    seen, chunk = [], TrainBatches._chunk
+def test_a_resumed_epoch_augments_the_same_parts(split, monkeypatch):
+    """Rounding may depend on what is computed together, so a resume must not cut the parts differently."""
+    monkeypatch.setattr("vitbn.data.batches.AT_ONCE", {"cpu": 60 * 28 * 28})
+    seen, part = [], TrainBatches._part
     monkeypatch.setattr(
-        TrainBatches, "_chunk", lambda self, i, draws: (seen.append(i.tolist()), chunk(self, i, draws))[1]
+        TrainBatches, "_part", lambda self, i, draws: (seen.append(i.tolist()), part(self, i, draws))[1]
     )
     list(loader(split))
     whole, seen[:] = seen.copy(), []
@@ -123,7 +140,7 @@ def test_pixels_are_standardised_by_channel_as_torchvision_does(split):
 def test_crops_are_made_of_the_stored_images_by_their_own_draw(split):
     batches = TrainBatches(split, batch_size=20, seed=0, draw=crops.draw, device=CPU, pixels=Pixels(side=16))
     draws = crops.draw(250, 28, keyed.generator(0, "augment", 0))
-    for images, labels in batches:
+    for images, labels in flat(batches):
         torch.testing.assert_close(images, draws[labels].apply(split.images[labels], 16), rtol=0, atol=1e-6)
 
 
@@ -138,7 +155,7 @@ def test_a_split_of_a_mapped_file_reads_only_the_rows_it_is_asked_for(tmp_path):
         assert torch.equal(part.images.flatten() % 3, part.labels)
     batches = TrainBatches(rest, batch_size=7, seed=0, draw=None, device=CPU)
     assert batches.split.stored.data_ptr() == stored.data_ptr()
-    seen = torch.cat([images for images, _ in batches]).mul(255).round().flatten().sort().values
+    seen = torch.cat([images for images, _ in flat(batches)]).mul(255).round().flatten().sort().values
     assert torch.equal(seen, rest.images.flatten().sort().values.float())
 
 

@@ -21,7 +21,7 @@ def load(root, name="folder", **changes):
 
 def test_splits_are_rows_of_one_mapped_array(photos):
     source = load(photos)
-    assert source.classes == ("cat", "dog") and source.test is None
+    assert source.classes == ("cat", "dog") and len(source.test) == 0
     assert (len(source.train), len(source.val)) == (16, 8)
     assert source.train.stored.data_ptr() == source.val.stored.data_ptr()
     for part in ("train", "val"):
@@ -90,11 +90,18 @@ def test_nothing_or_two_things_to_validate_on(photos, part, holdout, message):
 
 def test_batches_have_the_networks_size_and_validation_is_never_cropped(photos):
     module = image_data(photos)
-    (images, labels), *_ = module.train_dataloader()
+    ((images, labels),), *_ = module.train_dataloader()
     assert images.shape == (5, 3, 16, 16) and images.dtype == torch.float32 and labels.shape == (5,)
     assert module.validation_draws() is None
     for (val, _), (test, _) in zip(module.val_dataloader(), module.test_dataloader(), strict=True):
         assert torch.equal(val, test) and val.shape[1:] == (3, 16, 16)
+
+
+@pytest.mark.parametrize(("image_size", "chunk"), [(16, 100), (224, 20), (2000, 1)])
+def test_a_gpu_is_handed_fewer_batches_together_where_images_are_large(photos, monkeypatch, image_size, chunk):
+    monkeypatch.setattr(ImageData, "_device", torch.device("cuda"))
+    assert image_data(photos, image_size=image_size).state_dict()["chunk"] == chunk
+    assert image_data(photos, image_size=image_size, chunk=7).state_dict()["chunk"] == 7
 
 
 @pytest.fixture

@@ -1,3 +1,5 @@
+import pytest
+import pytorch_lightning as pl
 import torch
 from torch.nn import functional as F
 
@@ -32,20 +34,39 @@ def test_metrics_are_those_of_all_samples_together():
     assert torch.equal(module.confusion.compute(), counts)
 
 
-def test_training_step_is_adam_on_the_cross_entropy():
+class Losses(pl.Callback):
+    """Collects the loss of every optimizer step."""
+
+    def __init__(self):
+        self.seen = []
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        self.seen += outputs["loss"].tolist()
+        assert trainer.global_step == len(self.seen)
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 20])
+def test_a_chunk_is_its_batches_one_after_the_other(chunk, tmp_path):
+    """Against torch's own Adam on the cross-entropy, step by step."""
     module, twin = classifier(), ViT(**TINY)
     twin.load_state_dict(module.net.state_dict())
-    optimizers = module.configure_optimizers(), torch.optim.Adam(twin.parameters(), lr=0.01)
-    images, labels = torch.rand(20, 1, 28, 28), torch.arange(20) % 10
-    losses = []
-    for _ in range(5):
-        pair = module.training_step((images, labels), 0), F.cross_entropy(twin(images), labels)
-        for optimizer, loss in zip(optimizers, pair, strict=True):
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-        losses.append([loss.item() for loss in pair])
-    torch.testing.assert_close(*map(torch.tensor, zip(*losses, strict=True)), rtol=1e-4, atol=1e-5)
+    optimizer = torch.optim.Adam(twin.parameters(), lr=0.01)
+    batches = [(torch.rand(20, 1, 28, 28), torch.arange(20) % 10) for _ in range(8)]
+    chunks, collected = [batches[i : i + chunk] for i in range(0, 8, chunk)], Losses()
+    trainer = pl.Trainer(
+        max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, callbacks=[collected], default_root_dir=tmp_path,
+    )  # fmt: skip
+    trainer.fit(module, torch.utils.data.DataLoader(chunks, batch_size=None))
+    expected = []
+    for images, labels in batches:
+        optimizer.zero_grad()
+        loss = F.cross_entropy(twin(images), labels)
+        loss.backward()
+        optimizer.step()
+        expected.append(loss.item())
+    assert collected.seen == pytest.approx(expected, rel=1e-4, abs=1e-5)
+    assert trainer.callback_metrics["train/loss"].item() == pytest.approx(sum(expected) / 8, rel=1e-4)
 
 
 def test_dropout_masks_are_keyed_by_seed_step_and_layer(monkeypatch):

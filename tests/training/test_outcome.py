@@ -39,7 +39,7 @@ def test_divergence_is_an_outcome_with_its_step(make_run, monkeypatch):
 
     def poisoned(self, batch, batch_idx):
         steps.append(1)
-        return original(self, batch, batch_idx) * (float("inf") if len(steps) == 8 else 1)
+        return {"loss": original(self, batch, batch_idx)["loss"] * (float("inf") if len(steps) == 8 else 1)}
 
     monkeypatch.setattr(classifier.Classifier, "training_step", poisoned)
     run = make_run("epochs=3")

@@ -219,3 +219,31 @@ def test_the_learning_rate_that_is_written_is_that_of_the_epochs_last_step(sched
     factor = make_factor({"name": "cosine", "warmup": 0.3, "floor": 0.0}, epochs=3, steps_per_epoch=STEPS)
     written = [float(row["lr"]) for row in scheduled[0][0]]
     assert written == pytest.approx([0.003 * factor(STEPS * epoch - 1) for epoch in (1, 2, 3)])
+
+
+@pytest.fixture
+def in_chunks(make_run):
+    run = make_run(*OPTIONS, "study=chunks", "chunk=4")
+    attempt(run, script.train)
+    return state(run)
+
+
+def test_chunks_of_steps_train_the_same_network(reference, in_chunks):
+    (rows, steps), result, ckpt = in_chunks
+    weights = ckpt["state_dict"]
+    names = [name for name in weights if name.startswith("net.")]
+    assert all(torch.equal(weights[name], reference[2]["state_dict"][name]) for name in names)
+    assert ckpt["global_step"] == reference[2]["global_step"] == 3 * STEPS and steps == reference[0][1]
+    for row, expected in zip(rows, reference[0][0], strict=True):
+        assert {k: float(v) for k, v in row.items()} == pytest.approx({k: float(v) for k, v in expected.items()})
+
+
+@pytest.mark.parametrize("chunk", [4, 1, 5])
+def test_a_run_in_chunks_resumes_in_its_own_chunks(make_run, disturb, in_chunks, chunk):
+    """Lightning counts chunks: a run that began on a GPU and goes on on a CPU must not count anew."""
+    run = make_run(*OPTIONS, "study=killed-chunks", "chunk=4")
+    disturb("on_train_batch_start", 4, kill)
+    killed(run)
+    run.config["chunk"] = chunk
+    attempt(run, script.train)
+    assert_equal(state(run), in_chunks)

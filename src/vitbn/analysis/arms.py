@@ -7,13 +7,11 @@ from typing import Any
 
 from vitbn.analysis.results import Run
 from vitbn.placements import PLACEMENTS, Slot, complete
+from vitbn.training.study import OMITTED
 
 AXES = ("depth", "lr", "seed")
 # These cannot change a result (or repeat a key that is compared already), so they neither part nor confound.
-IGNORED = (
-    "study", "runs", "rerun", "fail_fast", "log_every", "logger", "checkpoint", "hydra", "data.root",
-    "trainer.accelerator", "trainer.devices",
-)  # fmt: skip
+IGNORED = (*OMITTED, "hydra")
 PLACEMENT = ("norm", "model.name", "model._target_", "model.placement", "model.norm", "model.batch_norm")
 NAMES = {
     "vit": "ViT", "vitbnffn": "ViTBNFFN", "vitbn": "ViTBN", "vitbn_scalar": "ViTBN scalar",
@@ -46,13 +44,18 @@ def within(key: str, prefixes: Iterable[str]) -> bool:
 
 
 def compared(run: Run) -> dict[str, Any]:
-    """The configuration without what cannot change a result and without `model.x` that repeats `x`."""
+    """The configuration without what cannot change a result and without `model.x`, `optimizer.x` that repeat `x`."""
     config = run.config
+
+    def repeats(key: str, value: Any) -> bool:
+        group, _, name = key.partition(".")
+        return group in ("model", "optimizer") and key != "model.name" and config.get(name, _MISSING) == value
+
     return {
         key: value
         for key, value in config.items()
         if not within(key, IGNORED)
-        and not (key.startswith("model.") and key != "model.name" and config.get(key[6:], _MISSING) == value)
+        and not repeats(key, value)
         and not (key.startswith("norm.") and f"model.placement.{key[5:]}" in config)
     }
 

@@ -12,8 +12,8 @@ from vitbn.data import augment, crops
 from vitbn.data.splits import Split
 
 Batch = tuple[Tensor, Tensor]  # images (B, C, S, S) float32 in [0, 1], labels (B,) int64
-# Finished pixels made at once, large enough to be efficient, small enough for caches: 2,000 and 20,000 of MNIST's
-CHUNK_PIXELS = {"cpu": 2_000 * 28 * 28, "cuda": 20_000 * 28 * 28}
+# Finished pixels made at once, enough to be efficient, few enough for caches: 2,000 and 20,000 images of MNIST
+AT_ONCE = {"cpu": 2_000 * 28 * 28, "cuda": 20_000 * 28 * 28}
 KEEP_BYTES = 2**28  # finished validation images are kept for the next epoch if they take at most this much
 
 
@@ -57,11 +57,18 @@ def _per_channel(value: float | tuple[float, ...], images: Tensor) -> float | Te
     return images.new_tensor(value)[:, None, None] if isinstance(value, tuple) else value
 
 
+def batches_at_once(split: Split, batch_size: int, side: int | None, device: torch.device) -> int:
+    """How many batches of finished images fit into what is made at once; at least one."""
+    channels, stored, _ = split.stored.shape[1:]
+    pixels = batch_size * channels * (side or stored) ** 2
+    return max(1, AT_ONCE.get(device.type, AT_ONCE["cpu"]) // pixels)
+
+
 class TrainBatches:
     """Every image once per epoch, in an order and under an augmentation keyed by (seed, epoch).
 
-    Lightning tells the epoch through `sampler.set_epoch` and the position of a resumed run through
-    `load_state_dict`.
+    Batches are handed out in lists of `chunk`, the last list of an epoch may be shorter. Lightning tells the epoch
+    through `sampler.set_epoch` and the position of a resumed run through `load_state_dict`.
     """
 
     def __init__(
@@ -72,9 +79,10 @@ class TrainBatches:
         seed: int,
         draw: Draw | None,
         device: torch.device,
+        chunk: int = 1,
         pixels: Pixels = Pixels(),  # noqa: B008 - frozen
     ) -> None:
-        self.split, self.pixels, self.draw = split.to(device), pixels, draw
+        self.split, self.pixels, self.draw, self.chunk = split.to(device), pixels, draw, chunk
         self.batch_size, self.seed, self.device = batch_size, seed, device
         self.epoch = self.position = self._resume_at = 0
         self.sampler = self
@@ -88,32 +96,37 @@ class TrainBatches:
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Continue the next epoch's iteration after `position` batches."""
-        self._resume_at = state["position"] % len(self)
+        self._resume_at = state["position"] % self._batches
 
-    def __len__(self) -> int:
+    @property
+    def _batches(self) -> int:
         return -(-len(self.split) // self.batch_size)
 
-    def __iter__(self) -> Iterator[Batch]:
-        count, (channels, stored, _) = len(self.split), self.split.stored.shape[1:]
-        order = keyed.order(self.seed, self.epoch, count)
-        generator = keyed.generator(self.seed, "augment", self.epoch)
-        draws = None if self.draw is None else self.draw(count, stored, generator)
-        self.position, self._resume_at = self._resume_at, 0
-        per_batch = self.batch_size * channels * (self.pixels.side or stored) ** 2
-        per_chunk = max(1, CHUNK_PIXELS.get(self.device.type, CHUNK_PIXELS["cpu"]) // per_batch)
-        # chunks start at the same images after a resume, so that rounding inside them is the same too
-        for first in range(self.position - self.position % per_chunk, len(self), per_chunk):
-            index = order[first * self.batch_size : (first + per_chunk) * self.batch_size]
-            images, labels = self._chunk(index, draws)
-            for batch in range(self.position - first, -(-len(index) // self.batch_size)):
-                rows = slice(batch * self.batch_size, (batch + 1) * self.batch_size)
-                self.position += 1
-                yield images[rows], labels[rows]
+    def __len__(self) -> int:
+        return -(-self._batches // self.chunk)
 
-    def _chunk(self, index: Tensor, draws: Draws | None) -> Batch:
-        here = index.to(self.split.labels.device, non_blocking=True)
+    def __iter__(self) -> Iterator[list[Batch]]:
+        count = len(self.split)
+        order = keyed.order(self.seed, self.epoch, count).to(self.device)
+        generator = keyed.generator(self.seed, "augment", self.epoch)
+        stored = self.split.stored.shape[-1]
+        draws = None if self.draw is None else self.draw(count, stored, generator).to(self.device)
+        self.position, self._resume_at = self._resume_at, 0
+        at_once = batches_at_once(self.split, self.batch_size, self.pixels.side, self.device)
+        stride = max(1, at_once // self.chunk) * self.chunk
+        # parts start at the same images after a resume, so that rounding inside them is the same too
+        for first in range(self.position - self.position % stride, self._batches, stride):
+            images, labels = self._part(order[first * self.batch_size : (first + stride) * self.batch_size], draws)
+            batches = list(zip(images.split(self.batch_size), labels.split(self.batch_size), strict=True))
+            for start in range(self.position - first, len(batches), self.chunk):
+                chunk = batches[start : start + self.chunk]
+                self.position += len(chunk)
+                yield chunk
+
+    def _part(self, index: Tensor, draws: Draws | None) -> Batch:
+        here = index.to(self.split.labels.device)
         images, labels = self.split.take(here).to(self.device), self.split.labels[here].to(self.device)
-        return self.pixels(images, None if draws is None else draws[index].to(self.device)), labels
+        return self.pixels(images, None if draws is None else draws[index]), labels
 
 
 class FixedBatches:

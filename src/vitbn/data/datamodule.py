@@ -10,10 +10,14 @@ import torch
 
 from vitbn import keyed
 from vitbn.data import augment as article
-from vitbn.data.batches import AUGMENTATIONS, FixedBatches, Pixels, TrainBatches
+from vitbn.data.batches import AUGMENTATIONS, FixedBatches, Pixels, TrainBatches, batches_at_once
 from vitbn.data.sources import load
 from vitbn.data.splits import Source, Split, hold_out
 from vitbn.errors import InputError
+
+# Optimizer steps per Lightning step: on a GPU Lightning's own milliseconds would cost more than the steps. On a CPU
+# they do not, and a signal is answered after every step. Fewer where the images of so many would be too large.
+CHUNK = {"cuda": 100}
 
 
 class ImageData(pl.LightningDataModule):
@@ -36,6 +40,7 @@ class ImageData(pl.LightningDataModule):
         batch_size: int,
         val_batch_size: int,
         seed: int,
+        chunk: int | None = None,
         source: str | None = None,
         image_size: int | None = None,
         **files: Any,
@@ -45,7 +50,7 @@ class ImageData(pl.LightningDataModule):
         self.source_name, self.files = source or name, files
         mean, std = (tuple(value) if isinstance(value, Sequence) else value for value in (mean, std))
         self.pixels = Pixels(mean, std, image_size)
-        self.batch_size, self.val_batch_size, self.seed = batch_size, val_batch_size, seed
+        self.batch_size, self.val_batch_size, self.seed, self.chunk = batch_size, val_batch_size, seed, chunk
 
     @classmethod
     def of(cls, config: dict[str, Any]) -> "ImageData":
@@ -54,7 +59,7 @@ class ImageData(pl.LightningDataModule):
         keys = ["name", "root", "augment", "mean", "std", "holdout", "image_size"]
         if data.get("source"):
             keys += ["source", "channels", "size", "cache", "cache_size", "on_bad_image"]
-        options = {key: config[key] for key in ("batch_size", "val_batch_size", "seed")}
+        options = {key: config[key] for key in ("batch_size", "val_batch_size", "seed", "chunk")}
         return cls(**{key: data[key] for key in keys if key in data}, **options)
 
     @cached_property
@@ -68,15 +73,15 @@ class ImageData(pl.LightningDataModule):
         if self.holdout and source.val is None:
             return hold_out(source.train, self.holdout, self.data_name)
         val = source.test if source.val is None else source.val
-        if val is None or self.holdout:
-            has = "has none to validate on" if val is None else "has its own to validate on"
+        if self.holdout or not len(val):
+            has = "has its own to validate on" if self.holdout else "has none to validate on"
             raise InputError(f"data.holdout={self.holdout}: {self.root} {has}")
         return source.train, val
 
     @property
     def test(self) -> Split:
         """The source's test images, or else the validation images."""
-        return self.splits[1] if self.source.test is None else self.source.test
+        return self.source.test if len(self.source.test) else self.splits[1]
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -93,8 +98,16 @@ class ImageData(pl.LightningDataModule):
     def train_dataloader(self) -> TrainBatches:
         return TrainBatches(
             self.splits[0], batch_size=self.batch_size, seed=self.seed, draw=AUGMENTATIONS[self.augment],
-            device=self._device, pixels=self.pixels,
+            device=self._device, chunk=self.state_dict()["chunk"], pixels=self.pixels,
         )  # fmt: skip
+
+    def state_dict(self) -> dict[str, int]:
+        """How many batches are handed out together: Lightning counts these chunks, so a resumed run keeps them."""
+        fitting = batches_at_once(self.splits[0], self.batch_size, self.pixels.side, self._device)
+        return {"chunk": self.chunk or min(CHUNK.get(self._device.type, 1), fitting)}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        self.chunk = state_dict["chunk"]
 
     def val_dataloader(self) -> FixedBatches:
         return self._fixed(self.splits[1], self.validation_draws())

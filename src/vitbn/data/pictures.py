@@ -54,7 +54,8 @@ def _source(found: Folder, images: Tensor, bad: list[int]) -> Source:
         if not counts.all():
             empty = found.classes[int(counts.argmin())]
             raise InputError(f"data.root={found.root}: no image of class {empty} in {part} can be read")
-    return Source(splits["train"], splits.get("test"), found.classes, splits.get("val"))
+    none = splits["train"][torch.arange(0)]
+    return Source(splits["train"], splits.get("test", none), found.classes, splits.get("val"))
 
 
 def _cache(root: Path, cache: str | None) -> Path:

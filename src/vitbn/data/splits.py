@@ -45,10 +45,10 @@ class Split:
 
 @dataclass(frozen=True)
 class Source:
-    """Training, validation and test images, as far as the source has them, and what the labels mean."""
+    """Training, test (empty where there are none) and perhaps validation images, and what the labels mean."""
 
     train: Split
-    test: Split | None
+    test: Split
     classes: tuple[str, ...]
     val: Split | None = None
 

@@ -1,6 +1,5 @@
 """One LightningModule around any network that maps images to logits."""
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -18,11 +17,12 @@ from vitbn.data.batches import Batch
 from vitbn.keyed import generator
 from vitbn.models.build import OptimizerFactory
 from vitbn.models.dropout import Dropout
+from vitbn.training.capture import Captured, Outcome, capturable
 from vitbn.training.schedule import Factor
 
 
-class MeanLoss(Metric):
-    """Mean over samples. torchmetrics' MeanMetric checks for NaN at every step, which makes an accelerator wait,
+class Mean(Metric):
+    """Weighted mean. torchmetrics' MeanMetric checks for NaN at every step, which makes an accelerator wait,
     and forgets the weights when told not to (1.9.0)."""
 
     total: Tensor
@@ -33,10 +33,10 @@ class MeanLoss(Metric):
         self.add_state("total", torch.tensor(0.0), dist_reduce_fx="sum")
         self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
 
-    def update(self, loss: Tensor, samples: int) -> None:
-        """`loss` is the mean over `samples`."""
-        self.total += loss * samples
-        self.count += samples
+    def update(self, values: Tensor, weights: Tensor) -> None:
+        """Values (K,), each the mean over so many samples (K,)."""
+        self.total += (values * weights).sum()
+        self.count += weights.sum()
 
     def compute(self) -> Tensor:
         return self.total / self.count
@@ -45,6 +45,7 @@ class MeanLoss(Metric):
 class Classifier(pl.LightningModule):
     """Cross-entropy and top-1 accuracy of `net`; dropout masks keyed by (seed, step, layer).
 
+    A training batch is a list of batches: Lightning's loop runs once for all of them, with an optimizer step each.
     `factor` of a step multiplies the learning rate. `test_train_mode` also measures test/acc_train_mode: dropout on,
     statistics of each test batch.
     """
@@ -60,14 +61,17 @@ class Classifier(pl.LightningModule):
         test_train_mode: bool = False,
     ) -> None:
         super().__init__()
+        self.automatic_optimization = False
         self.net, self.make_optimizer, self.seed, self.factor = net, optimizer, seed, factor
-        self.lr = math.nan  # of the latest step
-        self._test_batch = 0
+        self.captures, self.captured = False, cast(Captured | None, None)
+        self.gradient_norm = Mean()
+        self.gradient_norm.persistent(True)
         # no range checks inside: they would make an accelerator wait at every step
         accuracy = partial(MulticlassAccuracy, num_classes, average="micro", validate_args=False)
         self.train_mode_acc = accuracy() if test_train_mode else None
+        self._test_batch = 0
         for stage in ("train", "val", "test"):
-            self.add_module(f"{stage}_loss", MeanLoss())
+            self.add_module(f"{stage}_loss", Mean())
             self.add_module(f"{stage}_acc", accuracy())
         for metric in self._metrics("train").values():
             metric.persistent(True)  # a checkpoint in mid-epoch keeps what the epoch has added up so far
@@ -83,25 +87,31 @@ class Classifier(pl.LightningModule):
     def forward(self, images: Tensor) -> Tensor:
         return self.net(images)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        return self._step("train", batch)[0]
+    def on_train_start(self) -> None:
+        self.captures = self.device.type == "cuda" and capturable(self)
+
+    def training_step(self, chunk: list[Batch], batch_idx: int) -> dict[str, Tensor]:
+        """The loss before each optimizer step, (K,)."""
+        losses, norms, logits = zip(*map(self._advance, chunk), strict=True)
+        loss = torch.stack(losses)
+        self._count("train", loss, torch.cat(logits), [labels for _, labels in chunk])
+        self.gradient_norm.update(torch.stack(norms), torch.ones_like(loss, dtype=torch.int64))
+        return {"loss": loss}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._step("val", batch)
+        self._evaluate("val", batch)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        _, logits = self._step("test", batch)
-        self.confusion.update(logits, batch[1])
+        self.confusion.update(self._evaluate("test", batch), batch[1])
         if self.train_mode_acc is not None:
             self._test_batch = batch_idx
             with training_mode(self.net):
                 self.train_mode_acc.update(self.net(batch[0]), batch[1])
 
-    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        self.lr = self.trainer.optimizers[0].param_groups[0]["lr"]
-
     def on_train_epoch_end(self) -> None:
         self._log_stage("train")
+        self.log("gradient norm", self.gradient_norm.compute())
+        self.gradient_norm.reset()
 
     def on_validation_epoch_end(self) -> None:
         self._log_stage("val")
@@ -114,10 +124,15 @@ class Classifier(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         optimizer = self.make_optimizer(self.parameters())
+        return optimizer if self.factor is None else ([optimizer], [LambdaLR(optimizer, self.factor)])
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the latest step."""
         if self.factor is None:
-            return optimizer
-        schedule = {"scheduler": LambdaLR(optimizer, self.factor), "interval": "step"}
-        return {"optimizer": optimizer, "lr_scheduler": schedule}
+            return float(self.trainer.optimizers[0].param_groups[0]["lr"])
+        schedule = cast(LambdaLR, self.lr_schedulers())
+        return float(schedule.base_lrs[0]) * self.factor(schedule.last_epoch - 1)
 
     def values(self, stage: str) -> dict[str, Tensor]:
         """Loss and accuracy of train, val or test so far, 0-dimensional."""
@@ -126,17 +141,48 @@ class Classifier(pl.LightningModule):
     def _metrics(self, stage: str) -> dict[str, Metric]:
         return {name: cast(Metric, getattr(self, f"{stage}_{name}")) for name in ("loss", "acc")}
 
-    def _step(self, stage: str, batch: Batch) -> tuple[Tensor, Tensor]:
+    def _advance(self, batch: Batch) -> Outcome:
+        """One optimizer step and one of the schedule."""
+        outcome = self._step(batch)
+        if self.factor is not None:
+            cast(LambdaLR, self.lr_schedulers()).step()
+        return outcome
+
+    def _step(self, batch: Batch) -> Outcome:
+        """One optimizer step, replayed from a CUDA graph where it can be."""
+        if self.captures and self.captured is None:
+            optimizer = cast(torch.optim.Optimizer, self.optimizers(use_pl_optimizer=False))
+            self.captured = Captured(partial(self._optimize, optimizer=optimizer), batch, self, optimizer)
+        if self.captured is None or not self.captured.fits(batch):
+            return self._optimize(batch, self.optimizers())
+        steps = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
+        steps.increment_ready()
+        steps.increment_completed()
+        return self.captured(batch)
+
+    def _optimize(self, batch: Batch, optimizer: Any) -> Outcome:
         images, labels = batch
         logits = self.net(images)
         loss = F.cross_entropy(logits, labels)
+        optimizer.zero_grad()
+        self.manual_backward(loss)
+        norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters() if p.grad is not None])
+        optimizer.step()
+        return loss.detach(), norm, logits.detach()
+
+    def _evaluate(self, stage: str, batch: Batch) -> Tensor:
+        logits = self.net(batch[0])
+        self._count(stage, F.cross_entropy(logits, batch[1])[None], logits, [batch[1]])
+        return logits
+
+    def _count(self, stage: str, losses: Tensor, logits: Tensor, labels: list[Tensor]) -> None:
         metrics = self._metrics(stage)
-        metrics["loss"].update(loss.detach(), len(labels))
-        metrics["acc"].update(logits.detach(), labels)
-        return loss, logits
+        metrics["loss"].update(losses, torch.tensor([len(each) for each in labels], device=losses.device))
+        metrics["acc"].update(logits, torch.cat(labels))
 
     def _log_stage(self, stage: str) -> None:
-        self.log_dict(self.values(stage))
+        # `step` is where TensorBoard draws the point: optimizer steps, not Lightning's chunks of them
+        self.log_dict({**self.values(stage), "step": float(self.global_step)})
         for metric in self._metrics(stage).values():
             metric.reset()
 

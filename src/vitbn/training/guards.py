@@ -14,8 +14,6 @@ from torch import Tensor
 from vitbn.training.outcome import Diverged, Interruption, Signals
 from vitbn.training.recording import MetricsFile
 
-CHECK_STEPS = 100  # how often an accelerator is asked whether the loss was finite: asking makes it wait
-
 
 def chance_level(labels: Tensor) -> float:
     """Accuracy that always answering the most frequent class reaches by luck: its share plus 3 standard errors."""
@@ -33,13 +31,14 @@ class Divergence(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        loss = outputs["loss"]
-        never = torch.full((), torch.iinfo(torch.int64).max, device=loss.device)
+        losses = outputs["loss"]  # of the steps since the last call, the newest at the end
+        never = torch.full((), torch.iinfo(torch.int64).max, device=losses.device)
         if self._first_bad is None:
             self._first_bad = never
-        self._first_bad = torch.minimum(self._first_bad, torch.where(loss.isfinite(), never, trainer.global_step))
-        last = batch_idx + 1 == trainer.num_training_batches
-        if loss.device.type == "cpu" or last or trainer.global_step % CHECK_STEPS == 0:
+        steps = trainer.global_step - torch.arange(len(losses) - 1, -1, -1, device=losses.device)
+        self._first_bad = torch.minimum(self._first_bad, torch.where(losses.isfinite(), never, steps).min())
+        # asking makes an accelerator wait
+        if losses.device.type == "cpu" or batch_idx + 1 == trainer.num_training_batches:
             self.check()
 
     def check(self) -> None:

@@ -14,6 +14,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from torch.utils.tensorboard.summary import hparams
 
 from vitbn import durable
+from vitbn.data.batches import Batch
 from vitbn.training.classifier import Classifier
 
 COLUMNS = ("epoch", "train/loss", "train/acc", "val/loss", "val/acc", "lr", "seconds")
@@ -75,7 +76,7 @@ class StepsFile(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self._losses.append(outputs["loss"].detach())
+        self._losses.extend(outputs["loss"].unbind())
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._collect()
@@ -99,11 +100,10 @@ class StepsFile(Callback):
 
 
 class Pictures(Callback):
-    """TensorBoard: augmented training images, learning rate, the epoch's mean gradient norm, the test confusion."""
+    """TensorBoard: augmented training images, learning rate, the test confusion."""
 
     def __init__(self, logger: "Events", classes: tuple[str, ...]) -> None:
         self.logger, self.classes = logger, classes
-        self._norm, self._steps = torch.tensor(0.0), 0
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -111,24 +111,11 @@ class Pictures(Callback):
         if trainer.global_step == 0:
             from torchvision.utils import make_grid
 
-            grid = make_grid(batch[0][:64], nrow=8, padding=1, pad_value=0.5)
+            grid = make_grid(batch[0][0][:64], nrow=8, padding=1, pad_value=0.5)
             self.logger.experiment.add_image("augmented training images", grid)
 
-    def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Any) -> None:
-        gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
-        self._norm = self._norm.to(pl_module.device) + torch.nn.utils.get_total_norm(gradients)
-        self._steps += 1
-
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        pl_module.log("gradient norm", self._norm / self._steps)
         pl_module.log("lr", cast(Classifier, pl_module).lr)
-        self._norm, self._steps = torch.tensor(0.0), 0
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"norm": self._norm, "steps": self._steps}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._norm, self._steps = state_dict["norm"], state_dict["steps"]
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         figure = confusion_figure(cast(Classifier, pl_module).confusion.compute().cpu(), self.classes)
@@ -183,7 +170,7 @@ class Progress(RichProgressBar):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self._speed.count(len(batch[1]))
+        self._speed.count(batch)
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
@@ -204,7 +191,7 @@ class EpochLines(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self._speed.count(len(batch[1]))
+        self._speed.count(batch)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         m = epoch_values(trainer, pl_module)
@@ -220,9 +207,9 @@ class Speed:
         self.images, self.started = 0, time.perf_counter()
         self.last = self.started
 
-    def count(self, images: int) -> None:
+    def count(self, chunk: list[Batch]) -> None:
         """So many more images are done."""
-        self.images, self.last = self.images + images, time.perf_counter()
+        self.images, self.last = self.images + sum(len(labels) for _, labels in chunk), time.perf_counter()
 
     def __call__(self) -> float:
         return self.images / max(self.last - self.started, 1e-9)

@@ -21,7 +21,7 @@ from vitbn import durable
 
 # What cannot change a result is not part of a run's identity.
 OMITTED = (
-    "study", "runs", "rerun", "fail_fast", "logger", "log_every", "checkpoint",
+    "study", "runs", "rerun", "fail_fast", "logger", "log_every", "chunk", "checkpoint",
     "data.root", "data.cache", "trainer.accelerator", "trainer.devices",
 )  # fmt: skip
 FINISHED = ("done", "diverged")  # outcomes; a failed run is tried again

@@ -1,0 +1,1 @@
+"""How fast, against what people would use instead: all arms alternate in one process."""

@@ -1,0 +1,112 @@
+"""The project's own training as an arm: train.py itself, so that whatever makes it faster shows here."""
+
+import contextlib
+import csv
+import importlib.util
+import io
+import tempfile
+from collections.abc import Iterable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import ModelCheckpoint
+
+from vitbn.bench.engaged import demanded
+from vitbn.bench.runner import Stopwatch, Turn
+from vitbn.data import sources
+from vitbn.data.splits import Source
+from vitbn.errors import InputError
+from vitbn.training import checkpoint
+from vitbn.training.outcome import Signals
+from vitbn.training.study import Run
+
+ROOT = Path(__file__).resolve().parents[3]
+FIGURES = ("train/loss", "val/loss", "val/acc")
+
+
+class Ours:
+    """Epochs as `python train.py KEY=VALUE…` trains them, on images given instead of named.
+
+    The clock runs during Trainer.fit: data, training, validation, logging, checkpoints.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        words: Iterable[str],
+        epochs: int = 1,
+        checkpoints: bool = True,
+        compiled: bool = False,
+        captured: bool = False,
+    ) -> None:
+        self.source, self.epochs, self.checkpoints = source, epochs, checkpoints
+        self.compiled, self.captured = compiled, captured
+        self.words = [*words, f"epochs={epochs}", f"compile={str(compiled).lower()}"]
+
+    def turn(self, number: int, watch: Stopwatch) -> Turn:
+        """A fresh run with seed `number`; the figures are those after the first epoch, as of the other arms."""
+        rows = self.train(number, watch)
+        return Turn(units=self.epochs, figures={name: float(rows[0][name]) for name in FIGURES})
+
+    def train(self, seed: int, watch: Stopwatch) -> list[dict[str, str]]:
+        """The rows of metrics.csv of a fresh run."""
+        with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+            run = compose_run([*self.words, f"runs={folder}", f"seed={seed}"])
+            stack.enter_context(mock.patch.dict(sources.SOURCES, {run.config["data"]["name"]: lambda _: self.source}))
+            if not self.checkpoints:
+                # an empty list would bring Lightning's own checkpoints
+                nothing = [ModelCheckpoint(save_top_k=0)]
+                stack.enter_context(mock.patch.object(checkpoint, "callbacks", lambda *_: nothing))
+            stack.enter_context(_fit_timed(watch))
+            stack.enter_context(demanded("ours", compiled=self.compiled, captured=self.captured))
+            stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
+            run.begin()
+            script().train(run, Signals())
+            with open(run.folder / "metrics.csv") as file:
+                return list(csv.DictReader(file))
+
+
+@contextlib.contextmanager
+def _fit_timed(watch: Stopwatch) -> Iterator[None]:
+    fit = pl.Trainer.fit
+
+    def timed(*args: Any, **kwargs: Any) -> None:
+        with watch:
+            fit(*args, **kwargs)
+
+    with mock.patch.object(pl.Trainer, "fit", timed):
+        yield
+
+
+def compose_run(words: Iterable[str]) -> Run:
+    """The run that train.py would make of these words."""
+    from hydra import compose, initialize_config_dir
+    from hydra.errors import CompactHydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    from vitbn import config
+
+    script()
+    try:
+        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            cfg = compose("config", overrides=list(words))
+        config.check(cfg)
+    except (CompactHydraException, OmegaConfBaseException) as error:
+        raise InputError(config.one_line(error)) from None
+    return Run(config.plain(cfg))
+
+
+@cache
+def script() -> Any:
+    """train.py of the checkout; InputError without one."""
+    path = ROOT / "train.py"
+    spec = importlib.util.spec_from_file_location("train", path)
+    if not path.exists() or spec is None or spec.loader is None:
+        raise InputError(f"{path}: not found; vitbn bench measures train.py and runs in the project's checkout")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

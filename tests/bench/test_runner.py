@@ -1,0 +1,66 @@
+import pytest
+
+from vitbn.bench.runner import Arm, Stopwatch, Turn, alternate, spread
+
+
+def runner(clock, speeds, units=1):
+    """Arms that take so many seconds, by round, and the order in which they ran."""
+    ran = []
+
+    def arm(name):
+        def turn(number, watch):
+            ran.append((number, name))
+            clock.now += 100  # preparation is not counted
+            with watch:
+                clock.now += speeds[name][number]
+            clock.now += 100
+            return Turn(units, {"loss": float(number)})
+
+        return Arm(name, f"about {name}", turn, parameters=7, work={"flop": 2.0})
+
+    return [arm(name) for name in speeds], ran
+
+
+SPEEDS = {"a": [1, 2, 4], "b": [3, 4, 4], "c": [10, 1, 2]}
+
+
+def test_every_round_begins_with_another_arm(clock):
+    arms, ran = runner(clock, SPEEDS)
+    alternate(arms, 3, lambda: Stopwatch(lambda: None, clock), said=lambda text: None)
+    assert ["".join(name for number, name in ran if number == each) for each in range(3)] == ["abc", "bca", "cab"]
+
+
+def test_ratios_are_taken_round_by_round(clock):
+    arms, _ = runner(clock, SPEEDS, units=2)
+    said = []
+    a, b, c = alternate(arms, 3, lambda: Stopwatch(lambda: None, clock), said=said.append)
+    assert a["seconds"] == {"median": 1, "min": 0.5, "max": 2, "all": [0.5, 1, 2]}
+    assert a["ratio"] == {"median": 1, "min": 1, "max": 1}
+    assert b["seconds"]["all"] == [1.5, 2, 2] and b["ratio"] == {"median": 2, "min": 1, "max": 3}
+    assert c["ratio"] == {"median": 0.5, "min": 0.5, "max": 10}
+    assert c["figures"] == {"loss": {"median": 1, "min": 0, "max": 2}}
+    assert (c["name"], c["what"], c["n"], c["parameters"], c["work"]) == ("c", "about c", 3, 7, {"flop": 2.0})
+    assert len(said) == 9 and said[0] == "round 1/3  a: 1.00 s"
+
+
+def test_an_arm_that_fails_fails_the_benchmark(clock):
+    def turn(number, watch):
+        raise RuntimeError("broken")
+
+    with pytest.raises(RuntimeError, match="broken"):
+        alternate([Arm("a", "", turn)], 1, lambda: Stopwatch(lambda: None, clock))
+
+
+def test_the_clock_is_read_only_after_the_device_has_finished(clock):
+    pending = [5.0, 2.0]  # seconds of work queued before the watch starts, and inside
+
+    def finish():
+        clock.now += pending.pop(0)
+
+    with Stopwatch(finish, clock) as watch:
+        clock.now += 1
+    assert watch.seconds == 3 and not pending
+
+
+def test_spread_of_an_even_number():
+    assert spread([4, 1, 2, 3]) == {"median": 2.5, "min": 1, "max": 4}

@@ -1,0 +1,68 @@
+"""What is fast trains like what is simple: 200 steps of every network, held against the plainest loop."""
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch.nn import functional as F
+
+from tests.conftest import TINY
+from vitbn.models.build import build
+from vitbn.models.vit import VisionTransformer
+from vitbn.training.classifier import Classifier
+
+SIZE = {"image_size": 28, "channels": 1, "num_classes": 10}
+NETWORKS = {
+    **{name: {"_target_": f"vitbn.{name}", **TINY, "dim": 8, "dim_head": 8} for name in ("ViT", "ViTBNFFN", "ViTBN")},
+    "ViT mean": {"_target_": "vitbn.ViT", **TINY, "pool": "mean"},
+    "MLP": {"_target_": "vitbn.models.mlp.MLP", **SIZE, "hidden": [20], "activation": "relu", "norm": "batch"},
+}
+BATCHES = [(torch.rand(8, 1, 28, 28, dtype=torch.float64), (torch.arange(8) + i) % 10) for i in range(200)]
+
+
+class Losses(pl.Callback):
+    """The loss of every step."""
+
+    def __init__(self):
+        self.seen = []
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        self.seen += outputs["loss"].tolist()
+
+
+def fast(net, folder):
+    """As train.py does it: fused Adam, chunks of steps, the merged attention, a narrow last block."""
+    losses = Losses()
+    module = Classifier(net, num_classes=10, optimizer=lambda p: torch.optim.Adam(p, lr=0.003, fused=True), seed=0)
+    trainer = pl.Trainer(
+        max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, callbacks=[losses], default_root_dir=folder, precision="64-true",
+    )  # fmt: skip
+    chunks = [BATCHES[i : i + 32] for i in range(0, 200, 32)]
+    trainer.fit(module, torch.utils.data.DataLoader(chunks, batch_size=None))
+    return losses.seen
+
+
+def simple(net):
+    """Every token computed, keys and values written out, Adam parameter by parameter."""
+    optimizer = torch.optim.Adam(net.parameters(), lr=0.003, foreach=False)
+    losses = []
+    for images, labels in BATCHES:
+        optimizer.zero_grad()
+        loss = F.cross_entropy(net(images), labels)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_200_steps_of_the_fast_path_are_those_of_the_simple_one(name, tmp_path, monkeypatch):
+    config = {"name": name, **NETWORKS[name]}
+    found = fast(build(config, seed=0), tmp_path)
+    net = build(config, seed=0).double()
+    for block in getattr(net, "blocks", []):
+        assert block.attention.takes_merged(torch.empty(8, 17, block.attention.dim)) == ("mean" not in name)
+        block.attention.route = "standard"
+    monkeypatch.setattr(VisionTransformer, "_rows_read", lambda self: None)
+    assert len(found) == 200 and found[-1] != found[0]
+    assert found == pytest.approx(simple(net), rel=1e-8)
