@@ -13,7 +13,7 @@ import hydra
 from omegaconf import DictConfig
 
 from vitbn import config
-from vitbn.training.lock import owned
+from vitbn.lock import owned
 from vitbn.training.outcome import Signals, attempt
 from vitbn.training.study import FINISHED, Run
 
@@ -50,6 +50,7 @@ def train(run: Run, signals: Signals) -> dict[str, Any]:
     from vitbn.training import checkpoint, guards, matmul, recording
     from vitbn.training.classifier import Classifier
     from vitbn.training.fingerprint import environment, fingerprint
+    from vitbn.training.schedule import make_factor
 
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # set to INFO by its import
     for noise in (".*LeafSpec.* is deprecated", "Checkpoint directory .* exists and is not empty"):
@@ -57,15 +58,16 @@ def train(run: Run, signals: Signals) -> dict[str, Any]:
     cfg = run.config
     if cfg["trainer"]["accelerator"] == "gpu" and not torch.accelerator.is_available():
         raise InputError("trainer.accelerator=gpu: no GPU here; use trainer=cpu, or trainer=default for what is there")
-    data = ImageData(
-        **{key: cfg["data"][key] for key in ("name", "root", "augment", "mean", "std", "holdout")},
-        **{key: cfg[key] for key in ("batch_size", "val_batch_size", "seed", "chunk")},
-    )
+    data = ImageData.of(cfg)
     data.setup("fit")
     net = build(cfg["model"], seed=cfg["seed"])
     prints = fingerprint(net, seed=cfg["seed"], train_images=len(data.splits[0]), validation=data.validation_draws())
     optimizer = make_optimizer(cfg["optimizer"])
-    classifier = Classifier(net, num_classes=len(data.classes), optimizer=optimizer, seed=cfg["seed"])
+    factor = make_factor(cfg["schedule"], epochs=cfg["epochs"], steps_per_epoch=data.steps_per_epoch)
+    classifier = Classifier(
+        net, num_classes=len(data.classes), optimizer=optimizer, factor=factor,
+        **{key: cfg[key] for key in ("seed", "test_train_mode")},
+    )  # fmt: skip
 
     metrics_file = recording.MetricsFile(run.folder / "metrics.csv")
     chance = guards.chance_level(data.splits[1].labels)
@@ -102,7 +104,7 @@ def train(run: Run, signals: Signals) -> dict[str, Any]:
 
     last = metrics_file.rows[-1]
     metrics = {name: last[name] for name in ("train/loss", "train/acc", "val/loss", "val/acc")}
-    metrics |= {name: trainer.callback_metrics[name].item() for name in ("test/loss", "test/acc")}
+    metrics |= {name: value.item() for name, value in trainer.callback_metrics.items() if name.startswith("test/")}
     return {
         "label": "stuck" if last["val/acc"] <= chance else None,
         "metrics": metrics,

@@ -36,8 +36,8 @@ sys.path.insert(0, str(ROOT))
 
 import train as script  # noqa: E402
 from vitbn import config, durable  # noqa: E402
+from vitbn.lock import owned  # noqa: E402
 from vitbn.training import checkpoint  # noqa: E402
-from vitbn.training.lock import owned  # noqa: E402
 from vitbn.training.outcome import attempt  # noqa: E402
 from vitbn.training.study import Run  # noqa: E402
 

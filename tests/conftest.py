@@ -2,8 +2,10 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 torch.set_num_threads(1)  # the networks here are so small that a second thread only waits
 
@@ -41,4 +43,18 @@ def clothes(tmp_path_factory) -> Path:
         images[torch.arange(count), 9 + labels] = 255
         write_idx(raw / f"{prefix}-images-idx3-ubyte", images)
         write_idx(raw / f"{prefix}-labels-idx1-ubyte", labels)
+    return root
+
+
+@pytest.fixture
+def photos(tmp_path) -> Path:
+    """A folder of class folders: 8 cats and 8 dogs to train on, 4 each to validate on, oblong and in colour."""
+    root = tmp_path / "photos"
+    noise = np.random.default_rng(0)
+    for part, count in (("train", 8), ("val", 4)):
+        for name in ("cat", "dog"):
+            (root / part / name).mkdir(parents=True)
+            for number in range(count):
+                pixels = noise.integers(0, 256, (40, 60, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(root / part / name / f"{name}{number}.png")
     return root

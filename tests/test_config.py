@@ -119,8 +119,8 @@ COMMANDS = [
     ("dpeth=3", "dpeth=3: unknown key; did you mean depth?"),
     ("pool=men", "pool=men: choose from cls, mean"),
     ("depth=0", "depth=0: must be a whole number, at least 1"),
-    ("model=nope", "model=nope: unknown; choose from dnn, dnn_bn, mlp, mlp_bn, vit, vitbn, vitbn_scalar, vitbnffn"),
-    ("norm=nope", "norm=nope: unknown; choose from dnn, dnn_bn, mlp, mlp_bn, none, vit, vitbn, vitbn_scalar, vitbnffn"),
+    ("model=nope", "model=nope: unknown; choose from alexnet, dnn, dnn_bn, mlp, mlp_bn, resnet34, vgg16, vit,"),
+    ("norm=nope", "norm=nope: unknown; choose from alexnet, dnn, dnn_bn, mlp, mlp_bn, none, resnet34, vgg16, vit,"),
     ("norm.ffn_hiden=batch", "norm.ffn_hiden=batch: unknown key; did you mean norm.ffn_hidden?"),
     ("norm.ffn_hidden=rms", "norm.ffn_hidden=rms: choose from none, layer, batch, batch_scalar"),
     ("depth=deep", "depth=deep: Value 'deep'"),
@@ -128,6 +128,10 @@ COMMANDS = [
     ("-m pool=cls,men", "pool=cls,men: choose from cls, mean"),
     ("-m model=vit,nope depth=1,2", "model=nope: unknown; choose from"),
     ("experiment=nope", "experiment=nope: unknown; choose from"),
+    ("data=folder", "data.root: has no default; type data.root=VALUE"),
+    ("data=folder data.root=nowhere", "data.root=nowhere: no such folder"),
+    ("-m data=folder data.root=nowhere,there", "data.root=nowhere: no such folder"),
+    ("schedule=cos", "schedule=cos: unknown; choose from constant, cosine, step"),
 ]
 
 

@@ -15,7 +15,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit status 2 and one line for bad input."""
     parser = argparse.ArgumentParser(prog="vitbn", description="What belongs to train.py: looking at studies.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (_add_status, _add_report, _add_claims, _add_bench):
+    for add in (_add_status, _add_report, _add_claims, _add_summary, _add_bench):
         add(commands)
     args = parser.parse_args(argv)
     try:
@@ -68,6 +68,30 @@ def _claims(args: argparse.Namespace) -> int:
     from vitbn.analysis.commands import claims
 
     return claims(args.ids, args.runs, args.run, args.markdown)
+
+
+def _add_summary(commands: Commands) -> None:
+    parser = commands.add_parser("summary", help="a network's layers with their shapes, parameters and FLOPs")
+    parser.add_argument(
+        "overrides", metavar="KEY=VALUE", nargs="*",
+        help="as for train.py, such as model=vit_b16; without data= published networks are shown for Imagenette",
+    )  # fmt: skip
+    parser.set_defaults(call=_summary)
+
+
+def _summary(args: argparse.Namespace) -> int:
+    from vitbn import config
+
+    with config.explained():
+        cfg = config.read(args.overrides)
+        if "published" in cfg.model and not any(typed.startswith("data=") for typed in args.overrides):
+            cfg = config.read([*args.overrides, "data=imagenette"])
+        config.check(cfg)
+        model = config.plain(cfg)["model"]
+    from vitbn.training.summary import print_summary
+
+    print_summary(model)
+    return 0
 
 
 def _add_bench(commands: Commands) -> None:

@@ -8,20 +8,25 @@ import math
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
+from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.errors import CompactHydraException, MissingConfigException
-from omegaconf import MISSING, DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from vitbn.data.folder import scan
 from vitbn.errors import InputError
 from vitbn.placements import PLACEMENTS, WITHOUT_SLOTS, Kind, Pool, PosEmb, Slot, complete
 from vitbn.training.study import run_id
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
 
 
 class Accelerator(StrEnum):
@@ -64,6 +69,7 @@ class Schema:
     norm: dict[Slot, Kind] = field(default_factory=lambda: complete({}))
     data: Any = MISSING
     optimizer: Any = MISSING
+    schedule: Any = MISSING
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     logger: Any = MISSING
     depth: int = MISSING
@@ -80,6 +86,7 @@ class Schema:
     matmul: Matmul | None = None
     rerun: bool = MISSING
     fail_fast: bool = MISSING
+    test_train_mode: bool = MISSING
     stop_stuck: int = MISSING
     log_every: int = MISSING
     runs: str = MISSING
@@ -91,10 +98,23 @@ _positive: Range = (
     lambda v: isinstance(v, int | float) and math.isfinite(v) and v > 0,
     "must be a number above 0",
 )
+_number: Range = (lambda v: isinstance(v, int | float) and math.isfinite(v), "must be a number")
+_not_negative: Range = (lambda v: _number[0](v) and v >= 0, "must be a number, at least 0")
 _counting: Range = (lambda v: isinstance(v, int) and v >= 1, "must be a whole number, at least 1")
 _natural: Range = (lambda v: isinstance(v, int) and v >= 0, "must be a whole number, at least 0")
 _fraction: Range = (lambda v: isinstance(v, int | float) and 0 <= v < 1, "must lie in [0, 1)")
-_PRECISIONS = ("32-true", "16-mixed", "bf16-mixed", "bf16-true", "64-true")
+_share: Range = (lambda v: isinstance(v, int | float) and 0 <= v <= 1, "must lie in [0, 1]")
+
+
+def _one_of(*choices: Any) -> Range:
+    spelt = ", ".join(str(choice).lower() if isinstance(choice, bool) else str(choice) for choice in choices)
+    return (lambda v: any(v is c or (v == c and type(v) is type(c)) for c in choices), f"choose from {spelt}")
+
+
+def _per_channel(single: Range) -> Range:
+    fits, rule = single
+    return (lambda v: all(map(fits, v)) if isinstance(v, ListConfig) else fits(v)), f"{rule}, or one per channel"
+
 
 RANGES: dict[str, Range] = {
     "depth": _counting,
@@ -106,10 +126,23 @@ RANGES: dict[str, Range] = {
     "chunk": _counting,
     "stop_stuck": _natural,
     "log_every": _natural,
-    "data.std": _positive,
+    "data.mean": _per_channel(_number),
+    "data.std": _per_channel(_positive),
+    "data.augment": _one_of(True, False, "crop"),
+    "data.channels": _one_of(1, 3),
+    "data.image_size": _counting,
+    "data.cache_size": _counting,
+    "data.size": _one_of(160, 320, "full"),
+    "data.on_bad_image": _one_of("error", "skip"),
+    "optimizer.momentum": _fraction,
+    "optimizer.weight_decay": _not_negative,
+    "schedule.every": _counting,
+    "schedule.factor": _share,
+    "schedule.warmup": _share,
+    "schedule.floor": _share,
     "checkpoint.every_minutes": _positive,
     "trainer.devices": _counting,
-    "trainer.precision": (lambda v: v in _PRECISIONS, f"choose from {', '.join(_PRECISIONS)}"),
+    "trainer.precision": _one_of("32-true", "16-mixed", "bf16-mixed", "bf16-true", "64-true"),
     "study": (
         lambda v: bool(re.fullmatch(r"[\w.+-]+", v)) and v.strip("."),
         "must be a folder name of letters, digits, '.', '_', '+' and '-'",
@@ -141,8 +174,22 @@ def check(cfg: DictConfig) -> None:
         side = cfg.data.image_size
         divisors = ", ".join(str(d) for d in range(1, side + 1) if side % d == 0)
         raise InputError(f"model.patch_size={patch}: does not divide the image size {side}; choose from {divisors}")
+    _check_data(cfg.data)
     if cfg.pos_emb == PosEmb.pe1d and OmegaConf.select(cfg, "model.dim", default=0) % 2:
         raise InputError(f"model.dim={cfg.model.dim}: pos_emb=pe1d needs an even number")
+
+
+def _check_data(data: DictConfig) -> None:
+    for key in ("mean", "std"):
+        value = data[key]
+        if isinstance(value, ListConfig) and len(value) != data.channels:
+            remedy = f"type one number, or {data.channels} for data.channels={data.channels}"
+            raise InputError(f"data.{key}={value}: {remedy}")
+    if data.augment is True and OmegaConf.select(data, "cache_size", default=data.image_size) != data.image_size:
+        fits = f"data.augment=true needs images of the network's size, {data.image_size}"
+        raise InputError(f"data.cache_size={data.cache_size}: {fits}")
+    if OmegaConf.select(data, "source") == "folder":
+        scan(data.root).require_validation(data.holdout)
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
@@ -160,6 +207,15 @@ def register() -> None:
     OmegaConf.register_new_resolver(
         "run_id", lambda *, _root_: run_id(plain(_root_)), replace=True
     )  # `_root_` is how OmegaConf hands a resolver the whole configuration
+    OmegaConf.register_new_resolver("folder_classes", lambda root: len(scan(root).classes), replace=True)
+    OmegaConf.register_new_resolver("folder_content", lambda root: scan(root).content, replace=True)
+
+
+def read(overrides: Sequence[str]) -> DictConfig:
+    """The configuration that train.py would have with these overrides, not yet checked."""
+    register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("config", overrides=list(overrides))
 
 
 @contextmanager
@@ -178,6 +234,12 @@ def one_line(error: Exception) -> str:
     if isinstance(error, MissingConfigException) and error.options:
         group, _, value = (error.missing_cfg_file or "").rpartition("/")
         return f"{group}={value}: unknown; choose from {', '.join(sorted(error.options))}"
+    for inner in _contexts(error):  # what went wrong inside an interpolation says more than where it was used
+        if isinstance(inner, InputError):
+            return str(inner)
+        if isinstance(inner, MissingMandatoryValue):
+            missing = str(inner).rpartition(" ")[2]
+            return f"{missing}: has no default; type {missing}=VALUE"
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     text = re.sub(r"\s+", " ", str(cause).partition("\n    full_key")[0]).strip()
     key = getattr(cause, "full_key", None)
@@ -189,6 +251,12 @@ def one_line(error: Exception) -> str:
     if expected := re.search(r"expected one of \[(.*)\]", text):
         return f"{typed}: choose from {expected[1]}"
     return f"{typed}: {text}"
+
+
+def _contexts(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__context__
 
 
 def _alternatives(cfg_key: str) -> str:

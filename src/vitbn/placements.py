@@ -59,11 +59,12 @@ PLACEMENTS: dict[str, Placement] = {
     "vitbnffn": {**_LAYER, "ffn_hidden": "batch"},
     "vitbn": {**_BATCH, "ffn_hidden": "batch"},
     "vitbn_scalar": {**dict.fromkeys(_LAYER, "batch_scalar"), "ffn_hidden": "batch_scalar"},
+    "vit_b16": {"attn_in": "layer", "ffn_in": "layer", "final": "layer"},
     "none": {},
 }
 
 # Networks of conf/model/ that have no slots; Hydra wants a norm of every model's name.
-WITHOUT_SLOTS = ("dnn", "dnn_bn", "mlp", "mlp_bn")
+WITHOUT_SLOTS = ("dnn", "dnn_bn", "mlp", "mlp_bn", "alexnet", "vgg16", "resnet34")
 
 
 def complete(placement: Placement) -> dict[Slot, Kind]:

@@ -13,7 +13,7 @@ from vitbn.bench import others
 from vitbn.bench.loops import LightningDefaults, PlainLoop, best_workers
 from vitbn.bench.ours import Ours
 from vitbn.bench.runner import Stopwatch, Turn
-from vitbn.data.sources import Source, Split
+from vitbn.data.splits import Source, Split
 from vitbn.errors import InputError
 from vitbn.models.init import initialize
 from vitbn.training.checkpoint import DurableCheckpointIO

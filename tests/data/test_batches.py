@@ -1,11 +1,14 @@
+import numpy as np
 import pytest
 import torch
+from torchvision.transforms import v2
 
 from vitbn import keyed
+from vitbn.data import crops
 from vitbn.data.augment import augment, draw, to_float
 from vitbn.data.batches import FixedBatches, Pixels, TrainBatches
 from vitbn.data.datamodule import ImageData
-from vitbn.data.sources import Split
+from vitbn.data.splits import Split, hold_out
 
 CPU = torch.device("cpu")
 
@@ -17,8 +20,8 @@ def split():
     return Split(images, torch.arange(250))
 
 
-def loader(split, seed=0, batch_size=20, augmented=True, chunk=1):
-    return TrainBatches(split, batch_size=batch_size, seed=seed, augmented=augmented, device=CPU, chunk=chunk)
+def loader(split, seed=0, batch_size=20, draw=draw, chunk=1):
+    return TrainBatches(split, batch_size=batch_size, seed=seed, draw=draw, device=CPU, chunk=chunk)
 
 
 def flat(chunks):
@@ -40,7 +43,7 @@ def test_images_are_augmented_by_their_own_draw_whatever_the_batch(split):
 
 
 def test_without_augmentation_images_are_only_scaled(split):
-    for images, labels in flat(loader(split, augmented=False)):
+    for images, labels in flat(loader(split, draw=None)):
         assert torch.equal(images, to_float(split.images[labels]))
 
 
@@ -48,7 +51,7 @@ def test_pixels_are_standardised_last(split):
     plain = FixedBatches(split, batch_size=250, draws=None, device=CPU)
     scaled = FixedBatches(split, batch_size=250, draws=None, device=CPU, pixels=Pixels(0.5, 0.25))
     torch.testing.assert_close(next(iter(scaled))[0], (next(iter(plain))[0] - 0.5) / 0.25)
-    batches = TrainBatches(split, batch_size=20, seed=0, augmented=True, device=CPU, pixels=Pixels(0.5, 0.25))
+    batches = TrainBatches(split, batch_size=20, seed=0, draw=draw, device=CPU, pixels=Pixels(0.5, 0.25))
     for (images, _), (expected, _) in zip(flat(batches), flat(loader(split)), strict=True):
         torch.testing.assert_close(images, (expected - 0.5) / 0.25)
 
@@ -68,7 +71,7 @@ def test_epochs_and_seeds_differ_and_repeat(split):
 
 @pytest.mark.parametrize("chunk", [1, 2, 3, 5, 99])
 def test_batches_may_be_handed_out_together(split, chunk, monkeypatch):
-    monkeypatch.setattr("vitbn.data.batches.AT_ONCE", {"cpu": 60})
+    monkeypatch.setattr("vitbn.data.batches.AT_ONCE", {"cpu": 60 * 28 * 28})
     chunks = list(loader(split, chunk=chunk))
     assert len(chunks) == len(loader(split, chunk=chunk)) == -(-13 // chunk)
     assert all(len(each) == chunk for each in chunks[:-1])
@@ -80,7 +83,7 @@ def test_batches_may_be_handed_out_together(split, chunk, monkeypatch):
 @pytest.mark.parametrize("chunk", [1, 2, 7])
 @pytest.mark.parametrize("chunks", [0, 1, 2])
 def test_a_resumed_epoch_continues_bit_for_bit(split, chunks, chunk, monkeypatch):
-    monkeypatch.setattr("vitbn.data.batches.AT_ONCE", {"cpu": 60})  # three batches at once
+    monkeypatch.setattr("vitbn.data.batches.AT_ONCE", {"cpu": 60 * 28 * 28})  # three batches at once
     whole = list(loader(split, chunk=chunk))
     interrupted = loader(split, chunk=chunk)
     iterator = iter(interrupted)
@@ -98,7 +101,7 @@ def test_a_resumed_epoch_continues_bit_for_bit(split, chunks, chunk, monkeypatch
 
 def test_a_resumed_epoch_augments_the_same_parts(split, monkeypatch):
     """Rounding may depend on what is computed together, so a resume must not cut the parts differently."""
-    monkeypatch.setattr("vitbn.data.batches.AT_ONCE", {"cpu": 60})
+    monkeypatch.setattr("vitbn.data.batches.AT_ONCE", {"cpu": 60 * 28 * 28})
     seen, part = [], TrainBatches._part
     monkeypatch.setattr(
         TrainBatches, "_part", lambda self, i, draws: (seen.append(i.tolist()), part(self, i, draws))[1]
@@ -125,6 +128,45 @@ def test_fixed_batches_are_the_split_in_order(split):
     for _ in range(2):
         images, labels = zip(*batches, strict=True)
         assert torch.equal(torch.cat(images), to_float(split.images)) and torch.equal(torch.cat(labels), split.labels)
+
+
+def test_pixels_are_standardised_by_channel_as_torchvision_does(split):
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    colour = split.images[:3].expand(-1, 3, -1, -1)
+    expected = v2.functional.normalize(to_float(colour), list(mean), list(std))
+    torch.testing.assert_close(Pixels(mean, std)(colour, None), expected, rtol=0, atol=1e-6)
+
+
+def test_crops_are_made_of_the_stored_images_by_their_own_draw(split):
+    batches = TrainBatches(split, batch_size=20, seed=0, draw=crops.draw, device=CPU, pixels=Pixels(side=16))
+    draws = crops.draw(250, 28, keyed.generator(0, "augment", 0))
+    for images, labels in flat(batches):
+        torch.testing.assert_close(images, draws[labels].apply(split.images[labels], 16), rtol=0, atol=1e-6)
+
+
+def test_a_split_of_a_mapped_file_reads_only_the_rows_it_is_asked_for(tmp_path):
+    path = tmp_path / "images.u8"
+    path.write_bytes(bytes(range(60)))
+    stored = torch.from_numpy(np.memmap(path, np.uint8, mode="c", shape=(60, 1, 1, 1)))
+    rest, held = hold_out(Split(stored, torch.arange(60) % 3), 15, "x")
+    for part in (rest, held, rest.to(CPU)):
+        assert part.stored.data_ptr() == stored.data_ptr()
+        assert torch.equal(part.take(torch.tensor([3, 1])).flatten(), part.images[[3, 1]].flatten())
+        assert torch.equal(part.images.flatten() % 3, part.labels)
+    batches = TrainBatches(rest, batch_size=7, seed=0, draw=None, device=CPU)
+    assert batches.split.stored.data_ptr() == stored.data_ptr()
+    seen = torch.cat([images for images, _ in flat(batches)]).mul(255).round().flatten().sort().values
+    assert torch.equal(seen, rest.images.flatten().sort().values.float())
+
+
+def test_many_validation_images_are_finished_anew_every_time(split, monkeypatch):
+    kept = FixedBatches(split, batch_size=100, draws=None, device=CPU)
+    monkeypatch.setattr("vitbn.data.batches.KEEP_BYTES", 250 * 28 * 28 * 4 - 1)
+    made = FixedBatches(split, batch_size=100, draws=None, device=CPU)
+    assert next(iter(kept))[0] is next(iter(kept))[0] and next(iter(made))[0] is not next(iter(made))[0]
+    for _ in range(2):
+        for (images, labels), (others, other_labels) in zip(made, kept, strict=True):
+            assert torch.equal(images, others) and torch.equal(labels, other_labels)
 
 
 def data(clothes, **changes):

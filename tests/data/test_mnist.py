@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from vitbn.data import sources
+from vitbn.data.digits import IDX_FILES
 
 ROOT = Path(os.environ.get("VITBN_DATA", "nowhere"))
-HERE = all((ROOT / "MNIST" / "raw" / name).exists() for name in sources.IDX_FILES)
+HERE = all((ROOT / "MNIST" / "raw" / name).exists() for name in IDX_FILES)
 pytestmark = pytest.mark.skipif(not HERE, reason="VITBN_DATA does not hold MNIST")
 
 
@@ -32,7 +33,7 @@ def test_a_flipped_bit_is_noticed(tmp_path):
 
     raw = tmp_path / "MNIST" / "raw"
     raw.mkdir(parents=True)
-    for name in sources.IDX_FILES:
+    for name in IDX_FILES:
         content = bytearray((ROOT / "MNIST" / "raw" / name).read_bytes())
         if name == "t10k-images-idx3-ubyte":
             content[5000] ^= 1

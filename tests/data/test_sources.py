@@ -5,7 +5,8 @@ import torch
 
 from tests.conftest import write_idx
 from vitbn.data import idx, sources
-from vitbn.data.sources import Split, hold_out
+from vitbn.data.digits import IDX_FILES
+from vitbn.data.splits import Split, hold_out
 from vitbn.errors import InputError
 
 
@@ -104,7 +105,7 @@ def test_a_download_moves_only_complete_files_into_place(tmp_path, monkeypatch, 
 
     monkeypatch.setattr(torchvision.datasets, "FashionMNIST", dataset)
     assert len(sources.load("fashion_mnist", tmp_path).train) == 300
-    assert sorted(p.name for p in (tmp_path / "FashionMNIST" / "raw").iterdir()) == sorted(sources.IDX_FILES)
+    assert sorted(p.name for p in (tmp_path / "FashionMNIST" / "raw").iterdir()) == sorted(IDX_FILES)
 
 
 def test_a_data_folder_that_cannot_be_written_is_named(tmp_path):
@@ -123,7 +124,7 @@ def test_mnist5k_is_stratified_and_complete():
 
 
 def test_unknown_names_are_listed():
-    with pytest.raises(ValueError, match="unknown data 'nmist'; choose from mnist, fashion_mnist, mnist5k"):
+    with pytest.raises(ValueError, match="unknown data 'nmist'; choose from mnist, .*, folder, imagenette"):
         sources.load("nmist", None)
 
 

@@ -9,9 +9,9 @@ import torch
 import train as script
 from vitbn import durable
 from vitbn.errors import InputError
+from vitbn.lock import is_owned, owned
 from vitbn.training.checkpoint import DurableCheckpointIO, is_whole, newest_whole
 from vitbn.training.guards import Stuck, chance_level
-from vitbn.training.lock import is_owned, owned
 from vitbn.training.outcome import attempt
 from vitbn.training.status import Progress, progress, seconds_left, spoken, write_plan
 from vitbn.training.study import Run

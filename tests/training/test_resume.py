@@ -12,6 +12,7 @@ from pytorch_lightning.callbacks import Callback
 import train as script
 from vitbn.training import checkpoint
 from vitbn.training.outcome import Signals, attempt
+from vitbn.training.schedule import make_factor
 from vitbn.training.study import Run
 
 STEPS = 6  # per epoch: 300 images, batch 50
@@ -192,6 +193,32 @@ def test_a_second_signal_does_not_wait(monkeypatch):
         os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGTERM)
         pytest.fail("still running")
+
+
+@pytest.mark.parametrize("step", [3, STEPS + 1, 2 * STEPS + 4])
+def test_the_learning_rate_goes_on_where_it_was(make_run, disturb, scheduled, step):
+    run = make_run(*OPTIONS, "schedule=cosine", "schedule.warmup=0.3", f"study=scheduled{step}")
+    disturb("on_train_batch_start", step, kill)
+    killed(run)
+    attempt(run, script.train)
+    assert_equal(state(run), scheduled)
+    ours, others = (x[2]["lr_schedulers"][0] for x in (state(run), scheduled))
+    assert ours == others and ours["last_epoch"] == 3 * STEPS
+
+
+@pytest.fixture
+def scheduled(make_run, undisturbed):
+    if "scheduled" not in undisturbed:
+        run = make_run(*OPTIONS, "schedule=cosine", "schedule.warmup=0.3", "study=scheduled")
+        attempt(run, script.train)
+        undisturbed["scheduled"] = state(run)
+    return undisturbed["scheduled"]
+
+
+def test_the_learning_rate_that_is_written_is_that_of_the_epochs_last_step(scheduled):
+    factor = make_factor({"name": "cosine", "warmup": 0.3, "floor": 0.0}, epochs=3, steps_per_epoch=STEPS)
+    written = [float(row["lr"]) for row in scheduled[0][0]]
+    assert written == pytest.approx([0.003 * factor(STEPS * epoch - 1) for epoch in (1, 2, 3)])
 
 
 @pytest.fixture

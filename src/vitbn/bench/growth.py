@@ -12,7 +12,7 @@ from vitbn.bench.options import Options
 from vitbn.bench.ours import Ours, compose_run
 from vitbn.bench.runner import Arm, Stopwatch, Turn, alternate
 from vitbn.bench.setting import Setting
-from vitbn.data.sources import Source, Split
+from vitbn.data.splits import Source, Split
 from vitbn.models.build import build
 
 UNIT = {"name": "s per epoch", "per": 1.0}

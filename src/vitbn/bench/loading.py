@@ -12,8 +12,9 @@ from vitbn.bench.options import Options, chosen
 from vitbn.bench.others import loader
 from vitbn.bench.runner import Arm, Stopwatch, Turn, alternate
 from vitbn.bench.setting import Setting, told
+from vitbn.data.augment import draw
 from vitbn.data.batches import TrainBatches
-from vitbn.data.sources import Split
+from vitbn.data.splits import Split
 
 UNIT = {"name": "µs per image", "per": 1e6}
 WORKERS = (0, 1, 2)
@@ -35,7 +36,7 @@ def measure(options: Options, device: torch.device) -> dict[str, Any]:
 
 def _ours(setting: Setting, split: Split, number: int, watch: Stopwatch) -> Turn:
     batch_size = setting.config["batch_size"]
-    batches = TrainBatches(split, batch_size=batch_size, seed=number, augmented=True, device=setting.device)
+    batches = TrainBatches(split, batch_size=batch_size, seed=number, draw=draw, device=setting.device)
     return _epoch(setting, chain.from_iterable(batches), watch)
 
 

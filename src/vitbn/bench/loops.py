@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from vitbn import keyed
 from vitbn.bench.others import loader
 from vitbn.bench.runner import Stopwatch, Turn
-from vitbn.data.sources import Source
+from vitbn.data.splits import Source
 
 NewNet = Callable[[int], nn.Module]  # with the initial weights of that seed
 WORKERS = (0, 1, 2, 4, 8, 16)

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from vitbn.data.augment import MAX_ANGLE, MAX_SHIFT, MAX_ZOOM, MIN_ZOOM, ZOOM_PROBABILITY
-from vitbn.data.sources import Split
+from vitbn.data.splits import Split
 from vitbn.errors import InputError
 from vitbn.models.attention import Attention
 

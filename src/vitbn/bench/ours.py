@@ -17,7 +17,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from vitbn.bench.engaged import demanded
 from vitbn.bench.runner import Stopwatch, Turn
 from vitbn.data import sources
-from vitbn.data.sources import Source
+from vitbn.data.splits import Source
 from vitbn.errors import InputError
 from vitbn.training import checkpoint
 from vitbn.training.outcome import Signals

@@ -12,7 +12,8 @@ from vitbn.bench import machine
 from vitbn.bench.options import Options
 from vitbn.bench.ours import compose_run
 from vitbn.bench.runner import Stopwatch
-from vitbn.data.sources import Source, Split, load
+from vitbn.data.sources import load
+from vitbn.data.splits import Source, Split
 from vitbn.errors import InputError
 from vitbn.models.build import build
 

@@ -15,7 +15,7 @@ from vitbn.bench.options import Options, chosen
 from vitbn.bench.ours import Ours
 from vitbn.bench.runner import Arm, Stopwatch, Turn, alternate
 from vitbn.bench.setting import Setting, first, told
-from vitbn.data.sources import Source
+from vitbn.data.splits import Source
 
 WARMING, TRIAL = 3, 20  # training batches of the turn that is not counted, and of the choice of workers
 UNIT = {"name": "s per epoch", "per": 1.0}

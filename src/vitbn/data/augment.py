@@ -46,6 +46,12 @@ class Draws:
         fields = (self.angle, self.shift, self.canvas, self.offset)
         return Draws(*(field.to(device, non_blocking=non_blocking) for field in fields))
 
+    def apply(self, images: Tensor, side: int) -> Tensor:
+        """The augmented images, see `augment`; S must be `side`."""
+        if images.shape[-1] != side:
+            raise ValueError(f"this augmentation needs images of the network's side {side}, got {images.shape[-1]}")
+        return augment(images, self)
+
 
 def draw(count: int, side: int, generator: torch.Generator) -> Draws:
     """Draw for `count` samples of S = `side`; row i is sample i and does not depend on `count`."""

@@ -1,30 +1,67 @@
 """Batches made where the network trains: images stay uint8 on the device and whole chunks are augmented there."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from vitbn import keyed
-from vitbn.data.augment import Draws, augment, draw, to_float
-from vitbn.data.sources import Split
+from vitbn.data import augment, crops
+from vitbn.data.splits import Split
 
 Batch = tuple[Tensor, Tensor]  # images (B, C, S, S) float32 in [0, 1], labels (B,) int64
-AT_ONCE = {"cpu": 2_000, "cuda": 20_000}  # images augmented: enough to be efficient, few enough for caches
+# Finished pixels made at once, enough to be efficient, few enough for caches: 2,000 and 20,000 images of MNIST
+AT_ONCE = {"cpu": 2_000 * 28 * 28, "cuda": 20_000 * 28 * 28}
+KEEP_BYTES = 2**28  # finished validation images are kept for the next epoch if they take at most this much
+
+
+class Draws(Protocol):
+    """One augmentation's random numbers, a row per sample, and what they do to images."""
+
+    def __getitem__(self, index: slice | Tensor) -> "Draws": ...
+
+    def to(self, device: torch.device | str) -> "Draws": ...
+
+    def apply(self, images: Tensor, side: int) -> Tensor: ...
+
+
+Draw = Callable[[int, int, torch.Generator], Draws]  # (samples, side of a stored image, generator)
+
+# data.augment -> what is drawn for the training images
+AUGMENTATIONS: dict[bool | str, Draw | None] = {True: augment.draw, False: None, "crop": crops.draw}
 
 
 @dataclass(frozen=True)
 class Pixels:
-    """How pixels in [0, 1] become the network's input: (pixel - mean) / std."""
+    """How stored pixels become the network's input of `side`: resized, augmented, then (pixel - mean) / std.
 
-    mean: float = 0.0
-    std: float = 1.0
+    Mean and std are for pixels in [0, 1], for all channels or for each; without `side` the size stays.
+    """
+
+    mean: float | tuple[float, ...] = 0.0
+    std: float | tuple[float, ...] = 1.0
+    side: int | None = None
 
     def __call__(self, images: Tensor, draws: Draws | None) -> Tensor:
-        """uint8 images (B, C, S, S), augmented if there are draws, as float32."""
-        images = to_float(images) if draws is None else augment(images, draws)
-        return images if (self.mean, self.std) == (0, 1) else images.sub_(self.mean).div_(self.std)
+        """uint8 images (B, C, K, K) as float32 (B, C, S, S), augmented if there are draws."""
+        side = self.side or images.shape[-1]
+        images = crops.resize(images, side) if draws is None else draws.apply(images, side)
+        if (self.mean, self.std) == (0, 1):
+            return images
+        return images.sub_(_per_channel(self.mean, images)).div_(_per_channel(self.std, images))
+
+
+def _per_channel(value: float | tuple[float, ...], images: Tensor) -> float | Tensor:
+    return images.new_tensor(value)[:, None, None] if isinstance(value, tuple) else value
+
+
+def batches_at_once(split: Split, batch_size: int, side: int | None, device: torch.device) -> int:
+    """How many batches of finished images fit into what is made at once; at least one."""
+    channels, stored, _ = split.stored.shape[1:]
+    pixels = batch_size * channels * (side or stored) ** 2
+    return max(1, AT_ONCE.get(device.type, AT_ONCE["cpu"]) // pixels)
 
 
 class TrainBatches:
@@ -40,14 +77,13 @@ class TrainBatches:
         *,
         batch_size: int,
         seed: int,
-        augmented: bool,
+        draw: Draw | None,
         device: torch.device,
         chunk: int = 1,
         pixels: Pixels = Pixels(),  # noqa: B008 - frozen
     ) -> None:
-        self.pixels, self.chunk = pixels, chunk
-        self.images, self.labels = split.images.to(device), split.labels.to(device)
-        self.batch_size, self.seed, self.augmented, self.device = batch_size, seed, augmented, device
+        self.split, self.pixels, self.draw, self.chunk = split.to(device), pixels, draw, chunk
+        self.batch_size, self.seed, self.device = batch_size, seed, device
         self.epoch = self.position = self._resume_at = 0
         self.sampler = self
 
@@ -64,19 +100,20 @@ class TrainBatches:
 
     @property
     def _batches(self) -> int:
-        return -(-len(self.labels) // self.batch_size)
+        return -(-len(self.split) // self.batch_size)
 
     def __len__(self) -> int:
         return -(-self._batches // self.chunk)
 
     def __iter__(self) -> Iterator[list[Batch]]:
-        count, side = len(self.labels), self.images.shape[-1]
+        count = len(self.split)
         order = keyed.order(self.seed, self.epoch, count).to(self.device)
         generator = keyed.generator(self.seed, "augment", self.epoch)
-        draws = draw(count, side, generator).to(self.device) if self.augmented else None
+        stored = self.split.stored.shape[-1]
+        draws = None if self.draw is None else self.draw(count, stored, generator).to(self.device)
         self.position, self._resume_at = self._resume_at, 0
-        chunks = max(1, AT_ONCE.get(self.device.type, 2_000) // (self.batch_size * self.chunk))
-        stride = chunks * self.chunk
+        at_once = batches_at_once(self.split, self.batch_size, self.pixels.side, self.device)
+        stride = max(1, at_once // self.chunk) * self.chunk
         # parts start at the same images after a resume, so that rounding inside them is the same too
         for first in range(self.position - self.position % stride, self._batches, stride):
             images, labels = self._part(order[first * self.batch_size : (first + stride) * self.batch_size], draws)
@@ -87,7 +124,9 @@ class TrainBatches:
                 yield chunk
 
     def _part(self, index: Tensor, draws: Draws | None) -> Batch:
-        return self.pixels(self.images[index], None if draws is None else draws[index]), self.labels[index]
+        here = index.to(self.split.labels.device)
+        images, labels = self.split.take(here).to(self.device), self.split.labels[here].to(self.device)
+        return self.pixels(images, None if draws is None else draws[index]), labels
 
 
 class FixedBatches:
@@ -102,14 +141,19 @@ class FixedBatches:
         device: torch.device,
         pixels: Pixels = Pixels(),  # noqa: B008 - frozen
     ) -> None:
-        self.batches: list[Batch] = []
-        for first in range(0, len(split), batch_size):
-            rows = slice(first, first + batch_size)
-            here = None if draws is None else draws[rows].to(device)
-            self.batches.append((pixels(split.images[rows].to(device), here), split.labels[rows].to(device)))
+        self.split, self.batch_size, self.draws, self.device, self.pixels = split, batch_size, draws, device, pixels
+        channels, stored, _ = split.stored.shape[1:]
+        kept = 4 * len(split) * channels * (pixels.side or stored) ** 2 <= KEEP_BYTES
+        self._kept = [self._batch(number) for number in range(len(self))] if kept else None
 
     def __len__(self) -> int:
-        return len(self.batches)
+        return -(-len(self.split) // self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        return iter(self.batches)
+        return iter(self._kept) if self._kept is not None else map(self._batch, range(len(self)))
+
+    def _batch(self, number: int) -> Batch:
+        rows = slice(number * self.batch_size, (number + 1) * self.batch_size)
+        draws = None if self.draws is None else self.draws[rows].to(self.device)
+        images = self.pixels(self.split.take(rows).to(self.device), draws)
+        return images, self.split.labels[rows].to(self.device)

@@ -1,26 +1,31 @@
 """The data of one run: which images train, which validate, which test."""
 
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
 
 from vitbn import keyed
-from vitbn.data.augment import Draws, draw
-from vitbn.data.batches import FixedBatches, Pixels, TrainBatches
-from vitbn.data.sources import Source, Split, hold_out, load
+from vitbn.data import augment as article
+from vitbn.data.batches import AUGMENTATIONS, FixedBatches, Pixels, TrainBatches, batches_at_once
+from vitbn.data.sources import load
+from vitbn.data.splits import Source, Split, hold_out
+from vitbn.errors import InputError
 
 # Optimizer steps per Lightning step: on a GPU Lightning's own milliseconds would cost more than the steps. On a CPU
-# they do not, and a signal is answered after every step.
+# they do not, and a signal is answered after every step. Fewer where the images of so many would be too large.
 CHUNK = {"cuda": 100}
 
 
 class ImageData(pl.LightningDataModule):
-    """`val/*` on the official test images under one fixed augmentation draw, or on `holdout` training images.
+    """`val/*` on the validation images, where a source has none on the test images, or on `holdout` training images.
 
-    `test/*` on the clean official test images. The validation draw and the held-out images are the same for
-    every run of every model.
+    `test/*` on the clean test images, or again on the validation images where a source has no others. Under the
+    article's augmentation the validation images are augmented too, by one fixed draw. That draw and the held-out
+    images are the same for every run of every model. `files` are the options of a source of image files.
     """
 
     def __init__(
@@ -28,33 +33,63 @@ class ImageData(pl.LightningDataModule):
         *,
         name: str,
         root: str,
-        augment: bool,
-        mean: float,
-        std: float,
+        augment: bool | str,
+        mean: float | Sequence[float],
+        std: float | Sequence[float],
         holdout: int,
         batch_size: int,
         val_batch_size: int,
         seed: int,
         chunk: int | None = None,
+        source: str | None = None,
+        image_size: int | None = None,
+        **files: Any,
     ) -> None:
         super().__init__()
-        self.source_name, self.root, self.augment, self.holdout = name, Path(root), augment, holdout
-        self.pixels = Pixels(mean, std)
+        self.data_name, self.root, self.augment, self.holdout = name, Path(root), augment, holdout
+        self.source_name, self.files = source or name, files
+        mean, std = (tuple(value) if isinstance(value, Sequence) else value for value in (mean, std))
+        self.pixels = Pixels(mean, std, image_size)
         self.batch_size, self.val_batch_size, self.seed, self.chunk = batch_size, val_batch_size, seed, chunk
+
+    @classmethod
+    def of(cls, config: dict[str, Any]) -> "ImageData":
+        """The data of a run's configuration."""
+        data = config["data"]
+        keys = ["name", "root", "augment", "mean", "std", "holdout", "image_size"]
+        if data.get("source"):
+            keys += ["source", "channels", "size", "cache", "cache_size", "on_bad_image"]
+        options = {key: config[key] for key in ("batch_size", "val_batch_size", "seed", "chunk")}
+        return cls(**{key: data[key] for key in keys if key in data}, **options)
 
     @cached_property
     def source(self) -> Source:
-        return load(self.source_name, self.root)
+        return load(self.source_name, self.root, **self.files)
 
     @cached_property
     def splits(self) -> tuple[Split, Split]:
         """Training and validation images."""
-        train, test = self.source.train, self.source.test
-        return hold_out(train, self.holdout, self.source_name) if self.holdout else (train, test)
+        source = self.source
+        if self.holdout and source.val is None:
+            return hold_out(source.train, self.holdout, self.data_name)
+        val = source.test if source.val is None else source.val
+        if self.holdout or not len(val):
+            has = "has its own to validate on" if self.holdout else "has none to validate on"
+            raise InputError(f"data.holdout={self.holdout}: {self.root} {has}")
+        return source.train, val
+
+    @property
+    def test(self) -> Split:
+        """The source's test images, or else the validation images."""
+        return self.source.test if len(self.source.test) else self.splits[1]
 
     @property
     def classes(self) -> tuple[str, ...]:
         return self.source.classes
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-len(self.splits[0]) // self.batch_size)
 
     def setup(self, stage: str) -> None:
         """Read the files, so that a bad one is named before training starts."""
@@ -62,13 +97,14 @@ class ImageData(pl.LightningDataModule):
 
     def train_dataloader(self) -> TrainBatches:
         return TrainBatches(
-            self.splits[0], batch_size=self.batch_size, seed=self.seed, augmented=self.augment,
+            self.splits[0], batch_size=self.batch_size, seed=self.seed, draw=AUGMENTATIONS[self.augment],
             device=self._device, chunk=self.state_dict()["chunk"], pixels=self.pixels,
         )  # fmt: skip
 
     def state_dict(self) -> dict[str, int]:
         """How many batches are handed out together: Lightning counts these chunks, so a resumed run keeps them."""
-        return {"chunk": self.chunk or CHUNK.get(self._device.type, 1)}
+        fitting = batches_at_once(self.splits[0], self.batch_size, self.pixels.side, self._device)
+        return {"chunk": self.chunk or min(CHUNK.get(self._device.type, 1), fitting)}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         self.chunk = state_dict["chunk"]
@@ -77,17 +113,19 @@ class ImageData(pl.LightningDataModule):
         return self._fixed(self.splits[1], self.validation_draws())
 
     def test_dataloader(self) -> FixedBatches:
-        return self._fixed(self.source.test, None)
+        return self._fixed(self.test, None)
 
-    def _fixed(self, split: Split, draws: Draws | None) -> FixedBatches:
+    def _fixed(self, split: Split, draws: article.Draws | None) -> FixedBatches:
         return FixedBatches(split, batch_size=self.val_batch_size, draws=draws, device=self._device, pixels=self.pixels)
 
-    def validation_draws(self) -> Draws | None:
-        """The one draw under which the validation images are augmented."""
-        if not self.augment:
+    def validation_draws(self) -> article.Draws | None:
+        """The one draw under which the article's validation images are augmented."""
+        if self.augment is not True:
             return None
         split = self.splits[1]
-        return draw(len(split), split.images.shape[-1], keyed.generator("validation", self.source_name, len(split)))
+        return article.draw(
+            len(split), split.stored.shape[-1], keyed.generator("validation", self.data_name, len(split))
+        )
 
     @property
     def _device(self) -> torch.device:

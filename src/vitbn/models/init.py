@@ -13,15 +13,17 @@ def initialize(net: nn.Module, seed: int) -> None:
     Two networks with the same seed start from equal weights wherever names and shapes agree.
     Modules say their distribution in `reset_parameters`, as torch's do.
     """
-    drawn = {}
     with torch.random.fork_rng(devices=[]):
         for prefix, module in net.named_modules():
-            for name, parameter in module.named_parameters(recurse=False):
+            own = sorted(module.named_parameters(recurse=False), key=lambda named: named[1].numel())
+            drawn = {}
+            for number, (name, parameter) in enumerate(own, start=1):
                 full = f"{prefix}.{name}" if prefix else name
                 if not callable(getattr(module, "reset_parameters", None)):
                     raise TypeError(f"{type(module).__name__} owns {full} but has no reset_parameters")
                 torch.manual_seed(key(seed, "init", full))
                 module.reset_parameters()
-                drawn[parameter] = parameter.clone()
-    for parameter, value in drawn.items():
-        parameter.copy_(value)
+                if number < len(own):  # the next reset draws this one again; the largest comes last and stays
+                    drawn[parameter] = parameter.clone()
+            for parameter, value in drawn.items():
+                parameter.copy_(value)

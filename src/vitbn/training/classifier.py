@@ -1,5 +1,7 @@
 """One LightningModule around any network that maps images to logits."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, cast
 
@@ -7,6 +9,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
@@ -15,6 +18,7 @@ from vitbn.keyed import generator
 from vitbn.models.build import OptimizerFactory
 from vitbn.models.dropout import Dropout
 from vitbn.training.capture import Captured, Outcome, capturable
+from vitbn.training.schedule import Factor
 
 
 class Mean(Metric):
@@ -42,19 +46,33 @@ class Classifier(pl.LightningModule):
     """Cross-entropy and top-1 accuracy of `net`; dropout masks keyed by (seed, step, layer).
 
     A training batch is a list of batches: Lightning's loop runs once for all of them, with an optimizer step each.
+    `factor` of a step multiplies the learning rate. `test_train_mode` also measures test/acc_train_mode: dropout on,
+    statistics of each test batch.
     """
 
-    def __init__(self, net: nn.Module, *, num_classes: int, optimizer: OptimizerFactory, seed: int) -> None:
+    def __init__(
+        self,
+        net: nn.Module,
+        *,
+        num_classes: int,
+        optimizer: OptimizerFactory,
+        seed: int,
+        factor: Factor | None = None,
+        test_train_mode: bool = False,
+    ) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.net, self.make_optimizer, self.seed = net, optimizer, seed
+        self.net, self.make_optimizer, self.seed, self.factor = net, optimizer, seed, factor
         self.captures, self.captured = False, cast(Captured | None, None)
         self.gradient_norm = Mean()
         self.gradient_norm.persistent(True)
+        # no range checks inside: they would make an accelerator wait at every step
+        accuracy = partial(MulticlassAccuracy, num_classes, average="micro", validate_args=False)
+        self.train_mode_acc = accuracy() if test_train_mode else None
+        self._test_batch = 0
         for stage in ("train", "val", "test"):
             self.add_module(f"{stage}_loss", Mean())
-            # no range checks inside: they would make an accelerator wait at every step
-            self.add_module(f"{stage}_acc", MulticlassAccuracy(num_classes, average="micro", validate_args=False))
+            self.add_module(f"{stage}_acc", accuracy())
         for metric in self._metrics("train").values():
             metric.persistent(True)  # a checkpoint in mid-epoch keeps what the epoch has added up so far
         self.confusion = MulticlassConfusionMatrix(num_classes, validate_args=False)
@@ -63,7 +81,8 @@ class Classifier(pl.LightningModule):
                 module.draw = partial(self._uniform, name)
 
     def _uniform(self, layer: str, shape: torch.Size) -> Tensor:
-        return torch.rand(shape, generator=generator(self.seed, "dropout", self.global_step, layer))
+        moment = ("dropout", self.global_step) if self.training else ("test dropout", self._test_batch)
+        return torch.rand(shape, generator=generator(self.seed, *moment, layer))
 
     def forward(self, images: Tensor) -> Tensor:
         return self.net(images)
@@ -84,6 +103,10 @@ class Classifier(pl.LightningModule):
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         self.confusion.update(self._evaluate("test", batch), batch[1])
+        if self.train_mode_acc is not None:
+            self._test_batch = batch_idx
+            with training_mode(self.net):
+                self.train_mode_acc.update(self.net(batch[0]), batch[1])
 
     def on_train_epoch_end(self) -> None:
         self._log_stage("train")
@@ -95,9 +118,21 @@ class Classifier(pl.LightningModule):
 
     def on_test_epoch_end(self) -> None:
         self._log_stage("test")
+        if self.train_mode_acc is not None:
+            self.log("test/acc_train_mode", self.train_mode_acc.compute())
+            self.train_mode_acc.reset()
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return self.make_optimizer(self.parameters())
+    def configure_optimizers(self) -> Any:
+        optimizer = self.make_optimizer(self.parameters())
+        return optimizer if self.factor is None else ([optimizer], [LambdaLR(optimizer, self.factor)])
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the latest step."""
+        if self.factor is None:
+            return float(self.trainer.optimizers[0].param_groups[0]["lr"])
+        schedule = cast(LambdaLR, self.lr_schedulers())
+        return float(schedule.base_lrs[0]) * self.factor(schedule.last_epoch - 1)
 
     def values(self, stage: str) -> dict[str, Tensor]:
         """Loss and accuracy of train, val or test so far, 0-dimensional."""
@@ -107,6 +142,13 @@ class Classifier(pl.LightningModule):
         return {name: cast(Metric, getattr(self, f"{stage}_{name}")) for name in ("loss", "acc")}
 
     def _advance(self, batch: Batch) -> Outcome:
+        """One optimizer step and one of the schedule."""
+        outcome = self._step(batch)
+        if self.factor is not None:
+            cast(LambdaLR, self.lr_schedulers()).step()
+        return outcome
+
+    def _step(self, batch: Batch) -> Outcome:
         """One optimizer step, replayed from a CUDA graph where it can be."""
         if self.captures and self.captured is None:
             optimizer = cast(torch.optim.Optimizer, self.optimizers(use_pl_optimizer=False))
@@ -143,3 +185,16 @@ class Classifier(pl.LightningModule):
         self.log_dict({**self.values(stage), "step": float(self.global_step)})
         for metric in self._metrics(stage).values():
             metric.reset()
+
+
+@contextmanager
+def training_mode(net: nn.Module) -> Iterator[None]:
+    """The network as it is while it trains; afterwards its running statistics are what they were."""
+    before = [(buffer, buffer.clone()) for buffer in net.buffers()]
+    net.train()
+    try:
+        yield
+    finally:
+        net.eval()
+        for buffer, value in before:
+            buffer.copy_(value)

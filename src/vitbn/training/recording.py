@@ -40,7 +40,7 @@ class MetricsFile(Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         measured = {name: value.item() for name, value in epoch_values(trainer, pl_module).items()}
-        lr = float(trainer.optimizers[0].param_groups[0]["lr"])
+        lr = cast(Classifier, pl_module).lr
         self.rows.append(
             {"epoch": trainer.current_epoch + 1, **measured, "lr": lr, "seconds": round(self._seconds(), 3)}
         )
@@ -115,7 +115,7 @@ class Pictures(Callback):
             self.logger.experiment.add_image("augmented training images", grid)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        pl_module.log("lr", float(trainer.optimizers[0].param_groups[0]["lr"]))
+        pl_module.log("lr", cast(Classifier, pl_module).lr)
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         figure = confusion_figure(cast(Classifier, pl_module).confusion.compute().cpu(), self.classes)

@@ -11,7 +11,7 @@ from typing import Any
 
 from vitbn import durable
 from vitbn.errors import InputError
-from vitbn.training.lock import is_owned
+from vitbn.lock import is_owned
 from vitbn.training.study import Run, read_result, run_folders
 
 STATES = ("done", "running", "interrupted", "missing", "failed", "diverged")

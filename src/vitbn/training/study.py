@@ -22,7 +22,7 @@ from vitbn import durable
 # What cannot change a result is not part of a run's identity.
 OMITTED = (
     "study", "runs", "rerun", "fail_fast", "logger", "log_every", "chunk", "checkpoint",
-    "data.root", "trainer.accelerator", "trainer.devices",
+    "data.root", "data.cache", "trainer.accelerator", "trainer.devices",
 )  # fmt: skip
 FINISHED = ("done", "diverged")  # outcomes; a failed run is tried again
 SUMMARY_SECONDS = 30  # summary.csv is refreshed at most this often while a sweep is going
@@ -31,16 +31,17 @@ SUMMARY_SECONDS = 30  # summary.csv is refreshed at most this often while a swee
 def config_hash(config: dict[str, Any]) -> str:
     """Eight hex digits of everything in the configuration that affects results.
 
-    A key that is null or false counts as absent: one that is added later with such a default leaves the identity of
-    the runs on disk alone.
+    A key that is null or false counts as absent, and so does a group of nothing else: one that is added later with
+    such a default leaves the identity of the runs on disk alone.
     """
 
     def kept(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-        return {
+        left = {
             key: kept(value, f"{prefix}{key}.") if isinstance(value, dict) else value
             for key, value in tree.items()
-            if f"{prefix}{key}" not in OMITTED and value is not None and value is not False
+            if f"{prefix}{key}" not in OMITTED
         }
+        return {key: value for key, value in left.items() if value is not None and value is not False and value != {}}
 
     return hashlib.sha256(json.dumps(kept(config), sort_keys=True).encode()).hexdigest()[:8]
 

@@ -1,4 +1,4 @@
-"""One owner per run, across processes and machines.
+"""One owner per folder, across processes and machines.
 
 POSIX record locks (`fcntl.lockf`): the kernel drops them when the owner dies, however it dies; NFS carries them
 to the server (v4 itself, v3 through lockd); and, unlike `flock`, a forked child does not keep them alive.
@@ -14,15 +14,15 @@ from pathlib import Path
 
 
 @contextmanager
-def owned(folder: Path) -> Iterator[bool]:
-    """Whether this process owns the run's folder now; it does until the block ends."""
+def owned(folder: Path, *, wait: bool = False) -> Iterator[bool]:
+    """Whether this process owns the folder now, or after its turn has come; it does until the block ends."""
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / ".lock", "a") as file:
-        yield _acquire(file.fileno())
+        yield _acquire(file.fileno(), wait)
 
 
 def is_owned(folder: Path) -> bool:
-    """Whether some other process owns the run's folder now."""
+    """Whether some other process owns the folder now."""
     try:
         with open(folder / ".lock") as file:
             fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -33,10 +33,10 @@ def is_owned(folder: Path) -> bool:
     return False
 
 
-def _acquire(descriptor: int) -> bool:
+def _acquire(descriptor: int, wait: bool) -> bool:
     for attempt in range(3):  # an onlooker's `is_owned` holds a shared lock for an instant
         try:
-            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             os.ftruncate(descriptor, 0)
             os.write(descriptor, f"{os.uname().nodename} {os.getpid()}\n".encode())
             return True

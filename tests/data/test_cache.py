@@ -1,0 +1,171 @@
+import json
+import multiprocessing
+import os
+import shutil
+
+import numpy as np
+import pytest
+
+from vitbn.data import cache
+from vitbn.data.decode import decode
+from vitbn.data.folder import scan
+from vitbn.errors import InputError
+
+
+def mapped(root, folder, **changes):
+    scan.cache_clear()
+    options = {"size": 20, "channels": 3, "skip": False, **changes}
+    return cache.mapped(scan(str(root)).files, root=root, folder=folder, **options)
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """Counts the files that are decoded."""
+    paths = []
+    monkeypatch.setattr(cache, "decode", lambda path, **options: (paths.append(path), decode(path, **options))[1])
+    return paths
+
+
+def test_every_image_is_decoded_once_in_the_order_of_the_files(photos, tmp_path, decoded, monkeypatch):
+    monkeypatch.setattr(cache, "AT_ONCE", 7)
+    images, bad = mapped(photos, tmp_path / "c")
+    expected = np.stack([decode(photos / file.path, channels=3, size=20) for file in scan(str(photos)).files])
+    assert np.array_equal(images, expected) and bad == [] and len(decoded) == 24
+    again, _ = mapped(photos, tmp_path / "c")
+    assert np.array_equal(again, expected) and len(decoded) == 24
+    assert isinstance(images, np.memmap) and sorted(os.listdir(tmp_path / "c")) == [".lock", "images.u8", "index.json"]
+
+
+def touch(path):
+    os.utime(path, (1, 1))
+
+
+def replace(path):
+    path.with_name("dog1.png").rename(path)
+
+
+@pytest.mark.parametrize("change", [touch, replace, lambda path: path.rename(path.with_name("cow.png"))])
+def test_a_changed_folder_is_decoded_again(photos, tmp_path, decoded, change):
+    mapped(photos, tmp_path / "c")
+    change(photos / "train" / "dog" / "dog0.png")
+    decoded.clear()
+    images, _ = mapped(photos, tmp_path / "c")
+    files = scan(str(photos)).files
+    assert len(decoded) == len(files) == len(images)
+    assert np.array_equal(images[9], decode(photos / files[9].path, channels=3, size=20))
+
+
+@pytest.mark.parametrize("changes", [{"size": 21}, {"channels": 1}])
+def test_another_size_or_colour_is_decoded_again(photos, tmp_path, decoded, changes):
+    mapped(photos, tmp_path / "c")
+    images, _ = mapped(photos, tmp_path / "c", **changes)
+    assert len(decoded) == 48 and images.shape == (24, changes.get("channels", 3), *[changes.get("size", 20)] * 2)
+
+
+@pytest.mark.parametrize("damage", ["cut", "gone", "no index", "half an index"])
+def test_a_damaged_cache_is_made_again(photos, tmp_path, decoded, damage):
+    expected = np.array(mapped(photos, tmp_path / "c")[0])
+    array, index = tmp_path / "c" / "images.u8", tmp_path / "c" / "index.json"
+    {
+        "cut": lambda: os.truncate(array, 100), "gone": array.unlink, "no index": index.unlink,
+        "half an index": lambda: index.write_text(index.read_text()[:20]),
+    }[damage]()  # fmt: skip
+    assert np.array_equal(mapped(photos, tmp_path / "c")[0], expected) and len(decoded) == 48
+
+
+def test_an_interrupted_decoding_leaves_nothing_that_counts(photos, tmp_path, monkeypatch):
+    def dies(path, **options):
+        if path.name == "dog5.png":
+            raise KeyboardInterrupt
+        return decode(path, **options)
+
+    monkeypatch.setattr(cache, "decode", dies)
+    with pytest.raises(KeyboardInterrupt):
+        mapped(photos, tmp_path / "c")
+    (tmp_path / "c" / ".images.u8.1.tmp").write_bytes(b"what a killed process leaves")
+    assert not (tmp_path / "c" / "index.json").exists()
+    monkeypatch.setattr(cache, "decode", decode)
+    images, _ = mapped(photos, tmp_path / "c")
+    assert images[:, 0].any((1, 2)).all() and not list((tmp_path / "c").glob("*.tmp"))
+
+
+def test_an_array_that_its_index_does_not_know_does_not_count(photos, tmp_path, decoded, monkeypatch):
+    """Killed between the two: the new array beside the old index."""
+    mapped(photos, tmp_path / "c")
+    touch(photos / "train" / "dog" / "dog0.png")
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError):
+        patch.setattr(cache.durable, "write_json", lambda *args: (_ for _ in ()).throw(RuntimeError))
+        mapped(photos, tmp_path / "c")
+    decoded.clear()
+    mapped(photos, tmp_path / "c")
+    assert len(decoded) == 24
+
+
+def build(root, folder, barrier, results):
+    count = []
+    cache.decode = lambda path, **options: (count.append(path), decode(path, **options))[1]  # in this process only
+    barrier.wait()
+    results.put((mapped(root, folder)[0].sum(), len(count)))
+
+
+def test_two_processes_make_one_cache(photos, tmp_path):
+    context = multiprocessing.get_context("fork")
+    barrier, results = context.Barrier(2), context.Queue()
+    workers = [context.Process(target=build, args=(photos, tmp_path / "c", barrier, results)) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    sums, counts = zip(*(results.get(timeout=60) for _ in workers), strict=True)
+    for worker in workers:
+        worker.join()
+    assert sums[0] == sums[1] == mapped(photos, tmp_path / "other")[0].sum()
+    assert sorted(counts) == [0, 24], "the second waits and finds what the first has made"
+
+
+@pytest.fixture
+def damaged(photos):
+    path = photos / "train" / "dog" / "dog3.png"
+    path.write_bytes(path.read_bytes()[:-200])
+    return path
+
+
+def test_a_damaged_image_is_refused_by_name(photos, tmp_path, damaged):
+    with pytest.raises(InputError, match=f"{damaged}: cannot be read .*data.on_bad_image=skip") as error:
+        mapped(photos, tmp_path / "c")
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "c" / "images.u8").exists()
+
+
+def test_a_damaged_image_is_skipped_and_reported(photos, tmp_path, damaged, caplog, decoded):
+    for _ in range(2):  # newly decoded, then from the cache
+        images, bad = mapped(photos, tmp_path / "c", skip=True)
+        files = scan(str(photos)).files
+        assert [files[row].path for row in bad] == ["train/dog/dog3.png"] and len(images) == 24
+        assert "left out 1 images" in caplog.text and str(damaged) in caplog.text
+        caplog.clear()
+    assert len(decoded) == 24
+    with pytest.raises(InputError, match=f"{damaged}: cannot be read"):
+        mapped(photos, tmp_path / "c", skip=False)
+
+
+def test_of_many_damaged_images_some_are_named(photos, tmp_path, caplog):
+    for path in (photos / "train").rglob("*.png"):
+        path.write_bytes(b"")
+    _, bad = mapped(photos, tmp_path / "c", skip=True)
+    assert len(bad) == 16 and "left out 16 images" in caplog.text and "and 11 more" in caplog.text
+
+
+def test_a_place_that_cannot_be_written_is_named(photos, tmp_path, monkeypatch):
+    def refuse(path, **options):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(cache, "owned", refuse)
+    with pytest.raises(InputError, match=f"{tmp_path / 'c'}: cannot be written.*data.cache=DIR"):
+        mapped(photos, tmp_path / "c")
+
+
+def test_the_index_says_what_the_array_is(photos, tmp_path):
+    mapped(photos, tmp_path / "c")
+    index = json.loads((tmp_path / "c" / "index.json").read_text())
+    assert index["made_of"]["shape"] == [24, 3, 20, 20] and index["bad"] == {}
+    shutil.copy(tmp_path / "c" / "images.u8", tmp_path / "raw")
+    assert np.fromfile(tmp_path / "raw", np.uint8).size == 24 * 3 * 20 * 20
