@@ -63,7 +63,7 @@ def refuse(path, words):
 
 def test_bad_checkpoints_are_one_line(run, capsys, tmp_path):
     refuse(tmp_path / "nowhere", "nowhere: does not exist")
-    refuse(tmp_path, "no run, there is no config.yaml in it")
+    refuse(tmp_path, r"neither a run \(config.yaml\) nor weights \(model.safetensors\)")
     stray = tmp_path / "stray.ckpt"
     stray.write_bytes(b"")
     refuse(stray, "there is no config.yaml beside it")

@@ -11,7 +11,10 @@ from torch import Tensor, nn
 
 from vitbn.data.batches import to_float
 from vitbn.errors import InputError
+from vitbn.inference.origin import locate
+from vitbn.inference.weights import CONFIG, Weights, read
 from vitbn.models.build import build
+from vitbn.models.vit import VisionTransformer
 from vitbn.training.checkpoint import DurableCheckpointIO, is_whole, newest_whole
 
 
@@ -34,17 +37,28 @@ class Network:
         return to_float(images).sub_(mean).div_(std)
 
 
-def load_network(path: Path) -> Network:
-    """The network of a run's folder (its newest checkpoint) or of one checkpoint file inside it.
+def load_network(place: Path | str) -> Network:
+    """The network of a run (its folder: the newest checkpoint; or one of its checkpoint files), or imported weights.
 
-    Nothing in the files is executed. InputError names what is missing, damaged or does not fit.
+    `place` can also be what model.pretrained takes. Nothing in the files is executed. InputError names what is
+    missing, damaged or does not fit.
     """
-    if not path.exists():
-        raise InputError(f"{path}: does not exist; give a run's folder or a checkpoint file")
-    folder = path if path.is_dir() else next((p for p in path.parents[:2] if (p / "config.yaml").is_file()), None)
-    if folder is None or not (folder / "config.yaml").is_file():
-        raise InputError(f"{path}: no run, there is no config.yaml {'in it' if path.is_dir() else 'beside it'}")
-    return _of_run(folder, newest(folder) if path.is_dir() else path)
+    path = locate(place)
+    if not is_run(path):
+        return _of_weights(read(path))
+    return _of_run(path, newest(path)) if path.is_dir() else _of_run(_folder(path), path)
+
+
+def is_run(path: Path) -> bool:
+    """Whether it is the folder of a run or a checkpoint; anything else are weights from elsewhere."""
+    return (path / "config.yaml").is_file() if path.is_dir() else path.suffix == ".ckpt"
+
+
+def _folder(checkpoint: Path) -> Path:
+    for folder in checkpoint.absolute().parents[:2]:
+        if (folder / "config.yaml").is_file():
+            return folder
+    raise InputError(f"{checkpoint}: there is no config.yaml beside it; give a checkpoint inside its run's folder")
 
 
 def newest(folder: Path) -> Path:
@@ -70,6 +84,20 @@ def _of_run(folder: Path, file: Path) -> Network:
         net.eval(), tuple(labels or map(str, range(data["num_classes"]))), data["image_size"], data["channels"],
         per_channel(data["mean"], data["channels"]), per_channel(data["std"], data["channels"]), config, file,
     )  # fmt: skip
+
+
+def _of_weights(weights: Weights) -> Network:
+    options = weights.options
+    if "heads" not in options:
+        remedy = f'put {CONFIG} with {{"num_attention_heads": ...}} beside it'
+        raise InputError(f"{weights.source}: nothing tells how many heads it has; {remedy}")
+    if not options["num_classes"]:
+        raise InputError(f"{weights.source}: has no classifier; train one with model.pretrained={weights.source}")
+    net = VisionTransformer(**options)
+    fit(net, weights.state, f"{weights.source}: not the weights of a whole network")
+    config = {"model": {"name": "imported", "_target_": "vitbn.VisionTransformer", **options}}
+    size, channels = options["image_size"], options["channels"]
+    return Network(net.eval(), weights.labels, size, channels, weights.mean, weights.std, config, weights.source)
 
 
 def per_channel(value: Any, channels: int) -> tuple[float, ...]:
