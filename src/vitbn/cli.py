@@ -15,7 +15,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit status 2 and one line for bad input."""
     parser = argparse.ArgumentParser(prog="vitbn", description="What belongs to train.py: looking at studies.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (_add_status, _add_report, _add_claims, _add_summary):
+    for add in (_add_status, _add_report, _add_claims, _add_summary, _add_predict):
         add(commands)
     args = parser.parse_args(argv)
     try:
@@ -92,6 +92,24 @@ def _summary(args: argparse.Namespace) -> int:
 
     print_summary(model)
     return 0
+
+
+CKPT = "a run's folder, a checkpoint in it, a file or folder of weights, or a hub ID"
+
+
+def _add_predict(commands: Commands) -> None:
+    parser = commands.add_parser("predict", help="the most probable labels of image files")
+    parser.add_argument("--ckpt", metavar="PATH", required=True, help=CKPT)
+    parser.add_argument("images", metavar="IMAGE", nargs="+", type=Path, help="image files, or folders of them")
+    parser.add_argument("--top", metavar="N", type=int, default=5, help="so many labels (default: 5)")
+    parser.add_argument("--json", action="store_true", help="for machines")
+    parser.set_defaults(call=_predict)
+
+
+def _predict(args: argparse.Namespace) -> int:
+    from vitbn.inference.predict import command
+
+    return command(args.ckpt, args.images, top=args.top, as_json=args.json)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import yaml
 
 from train import train
 from vitbn.data.batches import Pixels
-from vitbn.data.sources import CLOTHES
+from vitbn.data.digits import CLOTHES
 from vitbn.errors import InputError
 from vitbn.inference.network import load_network
 from vitbn.training.checkpoint import seal

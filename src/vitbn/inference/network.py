@@ -5,11 +5,10 @@ from inspect import isfunction
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from torch import Tensor, nn
 
-from vitbn.data.batches import to_float
+from vitbn.data.batches import Pixels
 from vitbn.errors import InputError
 from vitbn.inference.origin import locate
 from vitbn.inference.weights import CONFIG, Weights, read
@@ -32,9 +31,8 @@ class Network:
     source: Path  # the file the weights are from
 
     def normalise(self, images: Tensor) -> Tensor:
-        """uint8 images (B, channels, image_size, image_size) as the network's input, float32 of that shape."""
-        mean, std = (torch.tensor(values, device=images.device)[:, None, None] for values in (self.mean, self.std))
-        return to_float(images).sub_(mean).div_(std)
+        """uint8 images (B, channels, K, K) as the network's input, float32 (B, channels, image_size, image_size)."""
+        return Pixels(self.mean, self.std, self.image_size)(images, None)
 
 
 def load_network(place: Path | str) -> Network:
