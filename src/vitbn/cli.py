@@ -1,6 +1,7 @@
 """The `vitbn` command; what a subcommand needs is imported when it is called."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit status 2 and one line for bad input."""
     parser = argparse.ArgumentParser(prog="vitbn", description="What belongs to train.py: looking at studies.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (_add_status, _add_report, _add_claims, _add_summary, _add_predict):
+    for add in (_add_status, _add_report, _add_claims, _add_summary, _add_predict, _add_transplant):
         add(commands)
     args = parser.parse_args(argv)
     try:
@@ -110,6 +111,24 @@ def _predict(args: argparse.Namespace) -> int:
     from vitbn.inference.predict import command
 
     return command(args.ckpt, args.images, top=args.top, as_json=args.json)
+
+
+def _add_transplant(commands: Commands) -> None:
+    parser = commands.add_parser("transplant", help="replace a trained network's LayerNorms by calibrated BatchNorms")
+    parser.add_argument("--ckpt", metavar="PATH", required=True, help=CKPT)
+    parser.add_argument("--data", metavar="NAME|DIR", help="a data set or a folder of images (default: the run's own)")
+    parser.add_argument("--root", type=Path, default=Path(os.environ.get("VITBN_DATA", "data")),
+                        help="the folder of the data sets (default: $VITBN_DATA, else data)")  # fmt: skip
+    parser.add_argument("--images", metavar="N", type=int, default=2000, help="at most so many calibrate, and measure")
+    parser.add_argument("--slots", metavar="SLOT", nargs="+", default=[], help="only these (default: all LayerNorms)")
+    parser.add_argument("--out", type=Path, default=Path("transplant"), help="folder to write (default: transplant)")
+    parser.set_defaults(call=_transplant)
+
+
+def _transplant(args: argparse.Namespace) -> int:
+    from vitbn.inference.operate import command
+
+    return command(args.ckpt, data=args.data, root=args.root, count=args.images, slots=args.slots, out=args.out)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitbn.errors import InputError
-from vitbn.inference.network import fit, is_run, load_network, per_channel
+from vitbn.inference.network import Network, fit, is_run, load_network, per_channel
 from vitbn.inference.origin import locate
 from vitbn.inference.weights import Weights, read
 from vitbn.models.vit import VisionTransformer
@@ -54,12 +54,15 @@ def weights_of(place: str) -> Weights:
     if not is_run(path):
         return read(path)
     run = load_network(path)
-    if not isinstance(run.net, VisionTransformer):
-        raise InputError(f"{place}: {run.config['model']['name']} is no Vision Transformer")
-    options = {
-        key: value for key, value in run.config["model"].items() if key not in ("name", "_target_", "pretrained")
-    }
-    return Weights(run.net.state_dict(), options, run.labels, run.mean, run.std, run.source)
+    return Weights(run.net.state_dict(), vit_options(run), run.labels, run.mean, run.std, run.source)
+
+
+def vit_options(network: Network) -> dict[str, Any]:
+    """What its VisionTransformer was made with; InputError if it is another kind of network."""
+    model = network.config["model"]
+    if not isinstance(network.net, VisionTransformer):
+        raise InputError(f"{network.source}: {model['name']} is no Vision Transformer")
+    return {key: value for key, value in model.items() if key not in ("name", "_target_", "pretrained")}
 
 
 def to_type(options: dict[str, Any]) -> dict[str, str]:
