@@ -90,6 +90,14 @@ def test_logits_are_those_of_the_source_library(library, make, save, tmp_path):
     torch.testing.assert_close(foreign.logits(alone.net, images.float()), expected.float(), rtol=0, atol=1e-5)
 
 
+def test_the_configuration_beside_the_weights_tells_their_eps(tmp_path):
+    theirs, images = foreign.huggingface(layer_norm_eps=1e-3), pictures()
+    place = hub_file(tmp_path, theirs)
+    expected = foreign.logits(theirs, images)
+    torch.testing.assert_close(foreign.logits(started(place, norm_eps=1e-3), images), expected, rtol=0, atol=1e-10)
+    one_line(place, "another network; type model.norm_eps=0.001$")
+
+
 @pytest.mark.parametrize("side", [14, 42])
 def test_positions_are_interpolated_as_timm_does(side, tmp_path, caplog):
     caplog.set_level(logging.INFO, "vitbn")
@@ -174,6 +182,18 @@ def test_our_own_file_says_all_by_itself(tmp_path):
     assert network.labels == ("a", "b", "c") and network.mean == (0.1, 0.2, 0.3) and network.source == file
     expected = foreign.logits(load_network(tmp_path / "timm").net, images)
     assert torch.equal(foreign.logits(network.net, images), expected)
+
+
+def test_a_description_that_makes_no_sense_is_one_line(tmp_path):
+    from safetensors.torch import save_file
+
+    state = foreign.timm().state_dict()
+    unfit = {"options": {"heads": 2, "num_classes": 3, "shell": "rm"}, "labels": [], "mean": [], "std": []}
+    cases = (("{", "cannot be read"), ("{}", "cannot be read"), (json.dumps(unfit), "describes no network .*shell"))
+    for said, words in cases:
+        save_file(state, tmp_path / "own.safetensors", {"vitbn": said})
+        with pytest.raises(InputError, match=f"own.safetensors: .*{words}"):
+            load_network(tmp_path / "own.safetensors")
 
 
 def one_line(place, words, **options):

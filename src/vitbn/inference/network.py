@@ -91,7 +91,10 @@ def _of_weights(weights: Weights) -> Network:
         raise InputError(f"{weights.source}: nothing tells how many heads it has; {remedy}")
     if not options["num_classes"]:
         raise InputError(f"{weights.source}: has no classifier; train one with model.pretrained={weights.source}")
-    net = VisionTransformer(**options)
+    try:
+        net = VisionTransformer(**options)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{weights.source}: describes no network ({error})") from None
     fit(net, weights.state, f"{weights.source}: not the weights of a whole network")
     config = {"model": {"name": "imported", "_target_": "vitbn.VisionTransformer", **options}}
     size, channels = options["image_size"], options["channels"]

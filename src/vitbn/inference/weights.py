@@ -50,8 +50,7 @@ def read(path: Path) -> Weights:
         raise InputError(f"{path}: neither a run (config.yaml) nor weights ({MODEL})")
     theirs, said = _tensors(file)
     if "vitbn" in said:
-        own = json.loads(said["vitbn"])
-        return Weights(theirs, own["options"], tuple(own["labels"]), tuple(own["mean"]), tuple(own["std"]), file)
+        return _own(theirs, said["vitbn"], file)
     layout, state, options = translate(theirs, file)
     config = _json(file.with_name(CONFIG))
     _refuse_other_functions(config, file)
@@ -66,6 +65,14 @@ def read(path: Path) -> Weights:
     mean, std = _pixels(config, layout, file)
     channels = options["channels"]
     return Weights(state, options, _labels(config, layout, options), mean[:channels], std[:channels], file)
+
+
+def _own(state: dict[str, Tensor], said: str, file: Path) -> Weights:
+    try:
+        own = json.loads(said)
+        return Weights(state, dict(own["options"]), tuple(own["labels"]), tuple(own["mean"]), tuple(own["std"]), file)
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"{file}: what it says of its network cannot be read") from None
 
 
 def _tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
