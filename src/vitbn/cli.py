@@ -1,11 +1,10 @@
 """The `vitbn` command; what a subcommand needs is imported when it is called."""
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from vitbn.errors import InputError
 
@@ -117,8 +116,7 @@ def _add_transplant(commands: Commands) -> None:
     parser = commands.add_parser("transplant", help="replace a trained network's LayerNorms by calibrated BatchNorms")
     parser.add_argument("--ckpt", metavar="PATH", required=True, help=CKPT)
     parser.add_argument("--data", metavar="NAME|DIR", help="a data set or a folder of images (default: the run's own)")
-    parser.add_argument("--root", type=Path, default=Path(os.environ.get("VITBN_DATA", "data")),
-                        help="the folder of the data sets (default: $VITBN_DATA, else data)")  # fmt: skip
+    parser.add_argument("--root", help="where that data set lies, if not where train.py looks for it")
     parser.add_argument("--images", metavar="N", type=int, default=2000, help="at most so many calibrate, and measure")
     parser.add_argument("--slots", metavar="SLOT", nargs="+", default=[], help="only these (default: all LayerNorms)")
     parser.add_argument("--out", type=Path, default=Path("transplant"), help="folder to write (default: transplant)")
@@ -126,9 +124,16 @@ def _add_transplant(commands: Commands) -> None:
 
 
 def _transplant(args: argparse.Namespace) -> int:
+    from vitbn import config
+
+    data: dict[str, Any] | Path | None = None if args.data is None else Path(args.data)
+    if isinstance(data, Path) and not data.is_dir():
+        root = [] if args.root is None else [f"data.root={args.root}"]
+        with config.explained():
+            data = config.plain(config.read([f"data={args.data}", *root]))
     from vitbn.inference.operate import command
 
-    return command(args.ckpt, data=args.data, root=args.root, count=args.images, slots=args.slots, out=args.out)
+    return command(args.ckpt, data=data, count=args.images, slots=args.slots, out=args.out)
 
 
 if __name__ == "__main__":

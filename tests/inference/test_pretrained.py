@@ -204,7 +204,7 @@ def one_line(place, words, **options):
 
 def test_another_network_says_what_to_type(tmp_path):
     place = pth(tmp_path, foreign.timm())
-    words = "another network; type model.patch_size=7 model.dim=16 depth=2 norm=prenorm"
+    words = "another network; type model.patch_size=7 model.dim=16 depth=2 norm=vit_b16"
     one_line(place, words, dim=24, depth=3, patch_size=14, placement={"attn_in": "layer"})
     one_line(place, "model.heads=2 model.dim_head=8", heads=4, dim_head=4)
     one_line(place, "model.qkv_bias=true", qkv_bias=False)

@@ -138,7 +138,7 @@ def divergence(net, other, images):
 
 
 def test_greedy_order_is_that_of_brute_force():
-    net, calibrate, measured = network("prenorm", depth=1), pictures(300), pictures(40, seed=2)
+    net, calibrate, measured = network("vit_b16", depth=1), pictures(300), pictures(40, seed=2)
     three = sites(net.net)
     assert len(three) == 3
     # in the order the data passes them, as the result is calibrated in the end
@@ -225,8 +225,8 @@ def test_the_command_writes_pictures_tables_and_a_network(file, folder, tmp_path
         assert ET.parse(out / f"{name}.svg").getroot().tag.endswith("svg")
     made = load_network(out / operate.FILE)
     kinds = complete(made.config["model"]["placement"])
-    assert kinds == complete(PLACEMENTS["prenorm_batch"]) and made.labels == ("cat", "dog", "owl")
-    assert {"depth=2", "model.heads=2", "model.qkv_bias=true", "norm=prenorm_batch"} <= set(shown.split())
+    assert kinds == complete(PLACEMENTS["vit_b16_batch"]) and made.labels == ("cat", "dog", "owl")
+    assert {"depth=2", "model.heads=2", "model.qkv_bias=true", "norm=vit_b16_batch"} <= set(shown.split())
 
 
 def test_only_some_slots_are_a_placement_too(file, folder, tmp_path, capsys):
@@ -290,8 +290,10 @@ def test_bad_input_is_one_line(file, folder, tmp_path, capsys):
         assert status == 2 and captured.err.startswith("error: ") and captured.err.count("\n") == 1
         assert words in captured.err and not (tmp_path / "out").exists()
 
-    refused("imported weights; give --data: mnist, ")
-    refused("--data nowhere: neither a folder nor one of mnist, ", "--data", "nowhere")
+    refused("imported weights; give --data: a data set's name or a folder of images")
+    with pytest.raises(SystemExit, match="2"):
+        refused("", "--data", "nowhere")
+    assert capsys.readouterr().err.startswith("error: data=nowhere: unknown; choose from fashion_mnist, ")
     refused("sees 3 channels, these images have 1", "--data", "mnist5k")
     refused("--slots ffn_inn: unknown; choose from embed_in", "--data", folder, "--slots", "ffn_inn")
     refused("--slots qk: no LayerNorm there; choose from attn_in, ffn_in, final", "--data", folder, "--slots", "qk")
@@ -300,7 +302,7 @@ def test_bad_input_is_one_line(file, folder, tmp_path, capsys):
     refused("one: a folder without images", "--data", tmp_path / "one")
     next(folder.rglob("*.png")).rename(tmp_path / "one" / "a.png")
     refused("one: one image; it takes at least two", "--data", tmp_path / "one")
-    options = {**SIZE, "placement": PLACEMENTS["prenorm_batch"]}
+    options = {**SIZE, "placement": PLACEMENTS["vit_b16_batch"]}
     batch = Weights(VisionTransformer(**options).state_dict(), options, ("a", "b", "c"), (0.5,) * 3, (0.5,) * 3,
                     tmp_path / "batch.safetensors")  # fmt: skip
     write(batch)

@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from vitbn.data.datamodule import ImageData
-from vitbn.data.sources import SOURCES, load
 from vitbn.data.splits import Source, Split
 from vitbn.errors import InputError
 from vitbn.inference.images import image_files, read
@@ -24,24 +24,20 @@ class Examples:
     truth: Tensor | None
 
 
-def examples(network: Network, data: str | None, root: Path, count: int) -> Examples:
-    """At most `count` images of either sort, of a data set, of a folder, or of what the run was trained on.
+def examples(network: Network, data: dict[str, Any] | Path | None, count: int) -> Examples:
+    """At most `count` images of either sort: of a configured data set, of a folder, or of what the run trained on.
 
     Of a data set training images calibrate and test images measure; of a folder one half each.
     """
     if count < 2:
         raise InputError(f"--images {count}: must be at least 2")
-    if data is None and "data" not in network.config:
-        raise InputError(f"{network.source}: imported weights; give --data: {', '.join(SOURCES)} or a folder of images")
-    if data is not None and data not in SOURCES:
-        return _of_folder(network, Path(data), count)
-    if data is None:
-        own = ImageData.of(network.config)
-        source, test = own.source, own.test
-    else:
-        source = load(data, root)
-        test = source.test if source.test is not None else source.train
-    return _of_source(network, source, test, count)
+    if isinstance(data, Path):
+        return _of_folder(network, data, count)
+    config = data or network.config
+    if "data" not in config:
+        raise InputError(f"{network.source}: imported weights; give --data: a data set's name or a folder of images")
+    images = ImageData.of(config)
+    return _of_source(network, images.source, images.test, count)
 
 
 def _of_source(network: Network, source: Source, test: Split, count: int) -> Examples:
@@ -53,8 +49,6 @@ def _of_source(network: Network, source: Source, test: Split, count: int) -> Exa
 
 
 def _of_folder(network: Network, folder: Path, count: int) -> Examples:
-    if not folder.is_dir():
-        raise InputError(f"--data {folder}: neither a folder nor one of {', '.join(SOURCES)}")
     files = image_files([folder])
     if len(files) < 2:
         raise InputError(f"{folder}: one image; it takes at least two")

@@ -3,10 +3,10 @@
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from vitbn.data.sources import SOURCES
 from vitbn.errors import InputError
 from vitbn.inference import damage
 from vitbn.inference.examples import examples
@@ -20,12 +20,12 @@ from vitbn.placements import Slot
 FILE = "transplanted.safetensors"
 
 
-def command(place: str, *, data: str | None, root: Path, count: int, slots: Sequence[str], out: Path) -> int:
+def command(place: str, *, data: dict[str, Any] | Path | None, count: int, slots: Sequence[str], out: Path) -> int:
     """Transplant, write everything into `out`, and say what fine-tunes from it."""
     network = load_network(place)
     options = vit_options(network)
     chosen = _chosen(network, slots)
-    images = examples(network, data, root, count)
+    images = examples(network, data, count)
     network.net.to("cuda" if torch.cuda.is_available() else "cpu")
     work = Transplant(network, chosen, images.calibrate, images.measure, images.truth)
     seen = f"{len(images.calibrate)} images calibrate, {len(images.measure)} measure"
@@ -39,8 +39,8 @@ def command(place: str, *, data: str | None, root: Path, count: int, slots: Sequ
     state = {name: tensor.cpu() for name, tensor in network.net.state_dict().items()}
     write(Weights(state, options, network.labels, network.mean, network.std, out / FILE))
     typed = [words for key, words in to_type(options).items() if key not in ADAPTED]
-    if name := data if data in SOURCES else network.config.get("data", {}).get("name"):
-        typed.append(f"data={name}")
+    config = data if isinstance(data, dict) else network.config
+    typed += [f"data={config['data']['name']}"] if "data" in config else []
     print(f"{out}: {FILE}, damage.csv, order.csv, transplant-damage and transplant-order as PNG and SVG")
     print(f"fine-tune: python train.py {' '.join(typed)} model.pretrained={shlex.quote(str(out / FILE))}")
     return 0

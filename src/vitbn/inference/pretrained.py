@@ -13,6 +13,7 @@ from vitbn.errors import InputError
 from vitbn.inference.network import Network, fit, is_run, load_network, per_channel
 from vitbn.inference.origin import locate
 from vitbn.inference.weights import Weights, read
+from vitbn.models.build import NOT_OPTIONS
 from vitbn.models.vit import VisionTransformer
 from vitbn.placements import PLACEMENTS, complete
 
@@ -62,7 +63,7 @@ def vit_options(network: Network) -> dict[str, Any]:
     model = network.config["model"]
     if not isinstance(network.net, VisionTransformer):
         raise InputError(f"{network.source}: {model['name']} is no Vision Transformer")
-    return {key: value for key, value in model.items() if key not in ("name", "_target_", "pretrained")}
+    return {key: value for key, value in model.items() if key not in (*NOT_OPTIONS, "_target_")}
 
 
 def to_type(options: dict[str, Any]) -> dict[str, str]:
