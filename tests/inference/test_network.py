@@ -85,14 +85,14 @@ def test_bad_checkpoints_are_one_line(run, capsys, tmp_path):
     refuse(run.folder, "no whole checkpoint.*train it first")
 
 
-@pytest.mark.parametrize("target", ["os.system", "pathlib.Path", "vitbn.durable.write_text", "no.such.thing"])
-def test_a_configuration_cannot_call_what_is_no_network(run, target):
-    for model in ({"name": "vit", "_target_": target}, {**run.config["model"], "dim": {"_target_": target}}):
-        (run.folder / "config.yaml").write_text(yaml.safe_dump({**run.config, "model": model}))
-        refuse(run.folder, f"config.yaml: refused, {target} is not a network")
+def test_a_configuration_cannot_call_what_is_no_network(run):
+    for target in ("os.system", "pathlib.Path", "vitbn.durable.write_text", "no.such.thing"):
+        for model in ({"name": "vit", "_target_": target}, {**run.config["model"], "dim": {"_target_": target}}):
+            (run.folder / "config.yaml").write_text(yaml.safe_dump({**run.config, "model": model}))
+            refuse(run.folder, f"config.yaml: refused, {target} is not a network")
 
 
-@pytest.mark.parametrize("text", ["", "- 1", "{", "model: {}", "model: {}\ndata: {}"])
-def test_another_config_yaml_is_named(run, text):
-    (run.folder / "config.yaml").write_text(text)
-    refuse(run.folder, "config.yaml: not the config.yaml of a run")
+def test_another_config_yaml_is_named(run):
+    for text in ("", "- 1", "{", "model: {}", "model: {}\ndata: {}"):
+        (run.folder / "config.yaml").write_text(text)
+        refuse(run.folder, "config.yaml: not the config.yaml of a run")
