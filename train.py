@@ -46,6 +46,7 @@ def train(run: Run, signals: Signals) -> dict[str, Any]:
 
     from vitbn.data.datamodule import ImageData
     from vitbn.errors import InputError
+    from vitbn.inference.pretrained import load_pretrained
     from vitbn.models.build import build, make_optimizer
     from vitbn.training import checkpoint, guards, matmul, recording
     from vitbn.training.classifier import Classifier
@@ -61,6 +62,8 @@ def train(run: Run, signals: Signals) -> dict[str, Any]:
     data = ImageData.of(cfg)
     data.setup("fit")
     net = build(cfg["model"], seed=cfg["seed"])
+    if cfg["model"].get("pretrained"):
+        load_pretrained(net, cfg)
     prints = fingerprint(net, seed=cfg["seed"], train_images=len(data.splits[0]), validation=data.validation_draws())
     optimizer = make_optimizer(cfg["optimizer"])
     factor = make_factor(cfg["schedule"], epochs=cfg["epochs"], steps_per_epoch=data.steps_per_epoch)

@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from vitbn.errors import InputError
 
@@ -15,7 +15,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit status 2 and one line for bad input."""
     parser = argparse.ArgumentParser(prog="vitbn", description="What belongs to train.py: looking at studies.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (_add_status, _add_report, _add_claims, _add_summary, _add_bench):
+    for add in (
+        _add_status, _add_report, _add_claims, _add_summary, _add_predict, _add_transplant, _add_bench,
+    ):  # fmt: skip
         add(commands)
     args = parser.parse_args(argv)
     try:
@@ -106,6 +108,48 @@ def _bench(args: argparse.Namespace) -> int:
     from vitbn.bench.main import bench
 
     return bench(args)
+
+
+CKPT = "a run's folder, a checkpoint in it, a file or folder of weights, or a hub ID"
+
+
+def _add_predict(commands: Commands) -> None:
+    parser = commands.add_parser("predict", help="the most probable labels of image files")
+    parser.add_argument("--ckpt", metavar="PATH", required=True, help=CKPT)
+    parser.add_argument("images", metavar="IMAGE", nargs="+", type=Path, help="image files, or folders of them")
+    parser.add_argument("--top", metavar="N", type=int, default=5, help="so many labels (default: 5)")
+    parser.add_argument("--json", action="store_true", help="for machines")
+    parser.set_defaults(call=_predict)
+
+
+def _predict(args: argparse.Namespace) -> int:
+    from vitbn.inference.predict import command
+
+    return command(args.ckpt, args.images, top=args.top, as_json=args.json)
+
+
+def _add_transplant(commands: Commands) -> None:
+    parser = commands.add_parser("transplant", help="replace a trained network's LayerNorms by calibrated BatchNorms")
+    parser.add_argument("--ckpt", metavar="PATH", required=True, help=CKPT)
+    parser.add_argument("--data", metavar="NAME|DIR", help="a data set or a folder of images (default: the run's own)")
+    parser.add_argument("--root", help="where that data set lies, if not where train.py looks for it")
+    parser.add_argument("--images", metavar="N", type=int, default=2000, help="at most so many calibrate, and measure")
+    parser.add_argument("--slots", metavar="SLOT", nargs="+", default=[], help="only these (default: all LayerNorms)")
+    parser.add_argument("--out", type=Path, default=Path("transplant"), help="folder to write (default: transplant)")
+    parser.set_defaults(call=_transplant)
+
+
+def _transplant(args: argparse.Namespace) -> int:
+    from vitbn import config
+
+    data: dict[str, Any] | Path | None = None if args.data is None else Path(args.data)
+    if isinstance(data, Path) and not data.is_dir():
+        root = [] if args.root is None else [f"data.root={args.root}"]
+        with config.explained():
+            data = config.plain(config.read([f"data={args.data}", *root]))
+    from vitbn.inference.operate import command
+
+    return command(args.ckpt, data=data, count=args.images, slots=args.slots, out=args.out)
 
 
 if __name__ == "__main__":

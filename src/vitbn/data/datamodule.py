@@ -91,6 +91,10 @@ class ImageData(pl.LightningDataModule):
     def steps_per_epoch(self) -> int:
         return -(-len(self.splits[0]) // self.batch_size)
 
+    def state_dict(self) -> dict[str, list[str]]:
+        """Goes into every checkpoint, which so says what its outputs mean."""
+        return {"classes": list(self.classes)}
+
     def setup(self, stage: str) -> None:
         """Read the files, so that a bad one is named before training starts."""
         _ = self.splits
