@@ -51,6 +51,7 @@ def train(run: Run, signals: Signals) -> dict[str, Any]:
     from vitbn.training import checkpoint, guards, matmul, recording
     from vitbn.training.classifier import Classifier
     from vitbn.training.fingerprint import environment, fingerprint
+    from vitbn.training.precise import PreciseStatistics
     from vitbn.training.schedule import make_factor
 
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # set to INFO by its import
@@ -77,6 +78,8 @@ def train(run: Run, signals: Signals) -> dict[str, Any]:
     callbacks: list[pl.Callback] = [metrics_file, recording.progress(), guards.Divergence(metrics_file)]
     if cfg["stop_stuck"]:
         callbacks.append(guards.Stuck(chance, cfg["stop_stuck"]))
+    if cfg["recalibrate_bn"]:
+        callbacks.append(PreciseStatistics(data))
     if cfg["log_every"]:
         callbacks.append(recording.StepsFile(run.folder / "steps.csv", cfg["log_every"]))
     logger: Any = False

@@ -15,9 +15,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit status 2 and one line for bad input."""
     parser = argparse.ArgumentParser(prog="vitbn", description="What belongs to train.py: looking at studies.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (
-        _add_status, _add_report, _add_claims, _add_summary, _add_predict, _add_transplant, _add_bench,
-    ):  # fmt: skip
+    adders = (
+        _add_status, _add_report, _add_claims, _add_summary, _add_predict, _add_transplant, _add_evaluate,
+        _add_recalibrate, _add_export, _add_bench,
+    )  # fmt: skip
+    for add in adders:
         add(commands)
     args = parser.parse_args(argv)
     try:
@@ -150,6 +152,75 @@ def _transplant(args: argparse.Namespace) -> int:
     from vitbn.inference.operate import command
 
     return command(args.ckpt, data=data, count=args.images, slots=args.slots, out=args.out)
+
+
+def _add_network(parser: argparse.ArgumentParser) -> None:
+    """Which trained network, and on which images."""
+    parser.add_argument("--ckpt", metavar="PATH", required=True, help=CKPT)
+    parser.add_argument("--data", metavar="NAME", help="mnist, fashion_mnist, mnist5k, emnist (default: the run's own)")
+    parser.add_argument("--root", type=Path, metavar="PATH", help="where its files lie (default: $VITBN_DATA)")
+
+
+def _add_evaluate(commands: Commands) -> None:
+    parser = commands.add_parser("evaluate", help="accuracy, loss, calibration; what BatchNorm's statistics change")
+    _add_network(parser)
+    parser.add_argument("--statistics", choices=("running", "batch", "recalibrated"), default="running",
+                        help="those BatchNorm uses for the main figures (default: running)")  # fmt: skip
+    parser.add_argument("--batch-sizes", type=_sizes, default=[1, 8, 64, 512], metavar="N,N,…",
+                        help="for the sensitivity of batch statistics (default: 1,8,64,512)")  # fmt: skip
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="of the picture (default: evaluation, in the run's)")
+    parser.add_argument("--json", action="store_true", dest="as_json", help="print JSON, draw nothing")
+    parser.set_defaults(call=_evaluate)
+
+
+def _sizes(text: str) -> list[int]:
+    try:
+        sizes = [int(part) for part in text.split(",")]
+    except ValueError:
+        sizes = [0]
+    if min(sizes) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: whole numbers, at least 1, such as 1,8,64")
+    return sorted(set(sizes))
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    from vitbn.inference.commands import evaluate
+
+    evaluate(args.ckpt, data=args.data, root=args.root, statistics=args.statistics, batch_sizes=args.batch_sizes,
+             out=args.out, as_json=args.as_json)  # fmt: skip
+    return 0
+
+
+def _add_recalibrate(commands: Commands) -> None:
+    parser = commands.add_parser("recalibrate", help="a checkpoint with fresh BatchNorm statistics")
+    _add_network(parser)
+    parser.add_argument("--out", type=Path, metavar="FILE", help="(default: recalibrated.ckpt beside the checkpoint)")
+    parser.set_defaults(call=_recalibrate)
+
+
+def _recalibrate(args: argparse.Namespace) -> int:
+    from vitbn.inference.commands import recalibrate
+
+    print(recalibrate(args.ckpt, data=args.data, root=args.root, out=args.out))
+    return 0
+
+
+def _add_export(commands: Commands) -> None:
+    parser = commands.add_parser("export", help="one file for use elsewhere, and a card that says what it is")
+    _add_network(parser)
+    parser.add_argument("--format", choices=("safetensors", "onnx", "torch"), required=True)
+    parser.add_argument("--out", type=Path, metavar="FILE", help="(default: export/<run>.<ending> in the run's folder)")
+    parser.add_argument("--no-fold", action="store_true", help="keep BatchNorms as they are")
+    parser.set_defaults(call=_export)
+
+
+def _export(args: argparse.Namespace) -> int:
+    from vitbn.inference.commands import export
+
+    fold = not args.no_fold
+    for path in export(args.ckpt, form=args.format, data=args.data, root=args.root, out=args.out, fold=fold):
+        print(path)
+    return 0
 
 
 if __name__ == "__main__":

@@ -85,6 +85,7 @@ class Schema:
     compile: bool = MISSING
     chunk: int | None = None
     matmul: Matmul | None = None
+    recalibrate_bn: bool = MISSING
     rerun: bool = MISSING
     fail_fast: bool = MISSING
     test_train_mode: bool = MISSING

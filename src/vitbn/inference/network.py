@@ -5,6 +5,7 @@ from inspect import isfunction
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from torch import Tensor, nn
 
@@ -13,7 +14,7 @@ from vitbn.errors import InputError
 from vitbn.inference.origin import locate
 from vitbn.inference.weights import CONFIG, Weights, read
 from vitbn.models.build import build
-from vitbn.models.vit import VisionTransformer
+from vitbn.models.statistics import put
 from vitbn.training.checkpoint import DurableCheckpointIO, is_whole, newest_whole
 
 
@@ -33,6 +34,11 @@ class Network:
     def normalise(self, images: Tensor) -> Tensor:
         """uint8 images (B, channels, K, K) as the network's input, float32 (B, channels, image_size, image_size)."""
         return Pixels(self.mean, self.std, self.image_size)(images, None)
+
+    def standardise(self, images: Tensor) -> Tensor:
+        """Images in [0, 1] and of the right size as the network's input."""
+        mean, std = (torch.tensor(values, device=images.device)[:, None, None] for values in (self.mean, self.std))
+        return (images - mean) / std
 
 
 def load_network(place: Path | str) -> Network:
@@ -77,6 +83,8 @@ def _of_run(folder: Path, file: Path) -> Network:
     net = build(config["model"], seed=0)
     state = {name.removeprefix("net."): w for name, w in checkpoint["state_dict"].items() if name.startswith("net.")}
     fit(net, state, f"{file}: not a checkpoint of the network in {folder / 'config.yaml'}")
+    if used := checkpoint.get("callbacks", {}).get("PreciseStatistics", {}).get("used"):
+        put(net, used)  # recalibrate_bn=true: the state_dict has the running averages, from which training goes on
     data, labels = config["data"], checkpoint.get("ImageData", {}).get("classes")
     return Network(
         net.eval(), tuple(labels or map(str, range(data["num_classes"]))), data["image_size"], data["channels"],
@@ -91,12 +99,13 @@ def _of_weights(weights: Weights) -> Network:
         raise InputError(f"{weights.source}: nothing tells how many heads it has; {remedy}")
     if not options["num_classes"]:
         raise InputError(f"{weights.source}: has no classifier; train one with model.pretrained={weights.source}")
+    config = weights.config or {"model": {"name": "imported", "_target_": "vitbn.VisionTransformer", **options}}
+    _check_targets(weights.source, config)
     try:
-        net = VisionTransformer(**options)
-    except (TypeError, ValueError, RuntimeError) as error:
+        net = build(config["model"], seed=0)
+    except InputError as error:
         raise InputError(f"{weights.source}: describes no network ({error})") from None
     fit(net, weights.state, f"{weights.source}: not the weights of a whole network")
-    config = {"model": {"name": "imported", "_target_": "vitbn.VisionTransformer", **options}}
     size, channels = options["image_size"], options["channels"]
     return Network(net.eval(), weights.labels, size, channels, weights.mean, weights.std, config, weights.source)
 
@@ -128,14 +137,17 @@ def read_config(file: Path) -> dict[str, Any]:
     """A run's config.yaml; InputError if it is none, or names as its network something that is no network."""
     try:
         config = yaml.safe_load(file.read_text())
-        targets = list(_targets(config["model"]))
-        _ = config["data"]["image_size"]
+        _ = config["model"], config["data"]["image_size"]
     except (yaml.YAMLError, UnicodeDecodeError, TypeError, KeyError):
         raise InputError(f"{file}: not the config.yaml of a run") from None
-    for target in targets:
+    _check_targets(file, config)
+    return config
+
+
+def _check_targets(file: Path, config: dict[str, Any]) -> None:
+    for target in _targets(config["model"]):
         if not _is_network(target):
             raise InputError(f"{file}: refused, {target} is not a network")
-    return config
 
 
 def _targets(tree: Any) -> Any:

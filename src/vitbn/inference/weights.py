@@ -2,7 +2,7 @@
 
 import json
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from vitbn.inference.layouts import TORCHVISION, Layout, translate
 from vitbn.training.checkpoint import DurableCheckpointIO
 
 log = logging.getLogger("vitbn")
+OURS = "vitbn"  # the key under which our files say what they are
 MODEL, CONFIG, PREPROCESSOR = "model.safetensors", "config.json", "preprocessor_config.json"
 # width: heads, of the published sizes Ti, S, B, L and H (Dosovitskiy et al., 2021; Touvron et al., 2021)
 PUBLISHED_HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16}
@@ -21,7 +22,7 @@ PUBLISHED_HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16}
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights of a VisionTransformer under our names."""
+    """Weights of a VisionTransformer, or of whatever network `config` describes, under our names."""
 
     state: dict[str, Tensor]
     options: dict[str, Any]  # of VisionTransformer; without heads and dim_head if nothing tells them
@@ -29,15 +30,21 @@ class Weights:
     mean: tuple[float, ...]  # of each channel, for pixels in [0, 1]
     std: tuple[float, ...]
     source: Path
+    config: dict[str, Any] = field(default_factory=dict)  # of the run they are from, if any
 
 
 def write(weights: Weights) -> None:
     """The file weights.source, which says all by itself."""
+    durable.write(weights.source, lambda file: file.write(pack(weights)))
+
+
+def pack(weights: Weights) -> bytes:
+    """A safetensors file that says all by itself."""
     from safetensors.torch import save
 
-    said = {name: getattr(weights, name) for name in ("options", "labels", "mean", "std")}
+    said = {name: getattr(weights, name) for name in ("options", "labels", "mean", "std", "config")}
     tensors = {name: tensor.contiguous() for name, tensor in weights.state.items()}
-    durable.write(weights.source, lambda file: file.write(save(tensors, {"vitbn": json.dumps(said)})))
+    return save(tensors, {OURS: json.dumps(said)})
 
 
 def read(path: Path) -> Weights:
@@ -49,8 +56,8 @@ def read(path: Path) -> Weights:
     if not file.is_file():
         raise InputError(f"{path}: neither a run (config.yaml) nor weights ({MODEL})")
     theirs, said = _tensors(file)
-    if "vitbn" in said:
-        return _own(theirs, said["vitbn"], file)
+    if OURS in said:
+        return _own(file, theirs, said[OURS])
     layout, state, options = translate(theirs, file)
     config = _json(file.with_name(CONFIG))
     _refuse_other_functions(config, file)
@@ -67,12 +74,16 @@ def read(path: Path) -> Weights:
     return Weights(state, options, _labels(config, layout, options), mean[:channels], std[:channels], file)
 
 
-def _own(state: dict[str, Tensor], said: str, file: Path) -> Weights:
+def _own(file: Path, state: dict[str, Tensor], said: str) -> Weights:
+    """A file of `write`, or of vitbn export."""
     try:
         own = json.loads(said)
-        return Weights(state, dict(own["options"]), tuple(own["labels"]), tuple(own["mean"]), tuple(own["std"]), file)
-    except (ValueError, KeyError, TypeError):
-        raise InputError(f"{file}: what it says of its network cannot be read") from None
+        labels, mean, std = (tuple(own[name]) for name in ("labels", "mean", "std"))
+        options, config = dict(own["options"]), own.get("config", {})
+        _ = [options[name] for name in ("image_size", "channels", "num_classes")], config and config["model"]
+    except (ValueError, TypeError, KeyError):
+        raise InputError(f"{file}: what it says about itself cannot be read; export it anew") from None
+    return Weights(state, options, labels, mean, std, file, config)
 
 
 def _tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
