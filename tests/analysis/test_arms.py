@@ -33,7 +33,7 @@ def test_a_changed_norm_parts_arms(run, study):
     run(model="vitbn")
     run(model="vitbn", norm={"ffn_in": "batch", "ffn_hidden": "none"})
     names = [arm.name for arm in group(read_study(study))]
-    assert names == ["ViTBN", "ViTBN ffn_in=batch ffn_hidden=none"]
+    assert names == ["ViTBN", "ViTBN norm=vit_batch"]
 
 
 def test_a_named_placement_keeps_its_name(run, study):

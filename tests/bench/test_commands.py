@@ -92,7 +92,10 @@ def test_a_process_that_ends_otherwise_is_an_error(bench, monkeypatch, capsys):
         (["train", "--arms", "ours,theirs"], "--arms theirs: unknown; choose from ours, ours-no-checkpoints"),
         (["train", "--arms", "ours-compiled"], "--arms ours-compiled: unknown"),  # without --compile there is none
         (["data", "--data", "mnist"], "(here: --data mnist5k, or --quick)"),
-        (["data", "--data", "nope"], "data=nope: unknown; choose from fashion_mnist, mnist, mnist5k"),
+        (
+            ["data", "--data", "nope"],
+            "data=nope: unknown; choose from emnist, fashion_mnist, folder, imagenette, mnist, mnist5k",
+        ),
         (["infer", "--device", "cuda"], "--device cuda: no CUDA GPU here"),
     ],
 )

@@ -188,7 +188,12 @@ def test_a_description_that_makes_no_sense_is_one_line(tmp_path):
     from safetensors.torch import save_file
 
     state = foreign.timm().state_dict()
-    unfit = {"options": {"heads": 2, "num_classes": 3, "shell": "rm"}, "labels": [], "mean": [], "std": []}
+    unfit = {
+        "options": {"image_size": 28, "channels": 1, "num_classes": 3, "shell": "rm"},
+        "labels": [],
+        "mean": [],
+        "std": [],
+    }
     cases = (("{", "cannot be read"), ("{}", "cannot be read"), (json.dumps(unfit), "describes no network .*shell"))
     for said, words in cases:
         save_file(state, tmp_path / "own.safetensors", {"vitbn": said})

@@ -293,7 +293,7 @@ def test_bad_input_is_one_line(file, folder, tmp_path, capsys):
     refused("imported weights; give --data: a data set's name or a folder of images")
     with pytest.raises(SystemExit, match="2"):
         refused("", "--data", "nowhere")
-    assert capsys.readouterr().err.startswith("error: data=nowhere: unknown; choose from fashion_mnist, ")
+    assert capsys.readouterr().err.startswith("error: data=nowhere: unknown; choose from emnist, ")
     refused("sees 3 channels, these images have 1", "--data", "mnist5k")
     refused("--slots ffn_inn: unknown; choose from embed_in", "--data", folder, "--slots", "ffn_inn")
     refused("--slots qk: no LayerNorm there; choose from attn_in, ffn_in, final", "--data", folder, "--slots", "qk")

@@ -59,8 +59,8 @@ class ImageData(pl.LightningDataModule):
         keys = ["name", "root", "augment", "mean", "std", "holdout", "image_size"]
         if data.get("source"):
             keys += ["source", "channels", "size", "cache", "cache_size", "on_bad_image"]
-        options = {key: config[key] for key in ("batch_size", "val_batch_size", "seed", "chunk")}
-        return cls(**{key: data[key] for key in keys if key in data}, **options)
+        options = {key: config[key] for key in ("batch_size", "val_batch_size", "seed")}
+        return cls(**{key: data[key] for key in keys if key in data}, **options, chunk=config.get("chunk"))
 
     @cached_property
     def source(self) -> Source:
