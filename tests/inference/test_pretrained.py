@@ -189,7 +189,7 @@ def test_a_description_that_makes_no_sense_is_one_line(tmp_path):
 
     state = foreign.timm().state_dict()
     unfit = {
-        "options": {"image_size": 28, "channels": 1, "num_classes": 3, "shell": "rm"},
+        "options": {"image_size": 28, "channels": 1, "num_classes": 3, "heads": 2, "shell": "rm"},
         "labels": [],
         "mean": [],
         "std": [],
