@@ -46,10 +46,12 @@ def train(run: Run, signals: Signals) -> dict[str, Any]:
 
     from vitbn.data.datamodule import ImageData
     from vitbn.errors import InputError
+    from vitbn.inference.pretrained import load_pretrained
     from vitbn.models.build import build, make_optimizer
     from vitbn.training import checkpoint, guards, matmul, recording
     from vitbn.training.classifier import Classifier
     from vitbn.training.fingerprint import environment, fingerprint
+    from vitbn.training.precise import PreciseStatistics
     from vitbn.training.schedule import make_factor
 
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # set to INFO by its import
@@ -61,6 +63,8 @@ def train(run: Run, signals: Signals) -> dict[str, Any]:
     data = ImageData.of(cfg)
     data.setup("fit")
     net = build(cfg["model"], seed=cfg["seed"])
+    if cfg["model"].get("pretrained"):
+        load_pretrained(net, cfg)
     prints = fingerprint(net, seed=cfg["seed"], train_images=len(data.splits[0]), validation=data.validation_draws())
     optimizer = make_optimizer(cfg["optimizer"])
     factor = make_factor(cfg["schedule"], epochs=cfg["epochs"], steps_per_epoch=data.steps_per_epoch)
@@ -74,6 +78,8 @@ def train(run: Run, signals: Signals) -> dict[str, Any]:
     callbacks: list[pl.Callback] = [metrics_file, recording.progress(), guards.Divergence(metrics_file)]
     if cfg["stop_stuck"]:
         callbacks.append(guards.Stuck(chance, cfg["stop_stuck"]))
+    if cfg["recalibrate_bn"]:
+        callbacks.append(PreciseStatistics(data))
     if cfg["log_every"]:
         callbacks.append(recording.StepsFile(run.folder / "steps.csv", cfg["log_every"]))
     logger: Any = False

@@ -133,6 +133,7 @@ COMMANDS = [
     ("depth=0", "depth=0: must be a whole number, at least 1"),
     ("model=nope", "model=nope: unknown; choose from alexnet, dnn, dnn_bn, mlp, mlp_bn, resnet34, vgg16, vit,"),
     ("norm=nope", "norm=nope: unknown; choose from alexnet, dnn, dnn_bn, mlp, mlp_bn, none, resnet34, vgg16, vit,"),
+    ("model.pretrained=nowhere.pth", "model.pretrained=nowhere.pth: neither a file or folder here nor a hub ID"),
     ("norm.ffn_hiden=batch", "norm.ffn_hiden=batch: unknown key; did you mean norm.ffn_hidden?"),
     ("norm.ffn_hidden=rms", "norm.ffn_hidden=rms: choose from none, layer, batch, batch_scalar"),
     ("depth=deep", "depth=deep: Value 'deep'"),

@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from vitbn.errors import InputError
 
@@ -15,7 +15,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit status 2 and one line for bad input."""
     parser = argparse.ArgumentParser(prog="vitbn", description="What belongs to train.py: looking at studies.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (_add_status, _add_report, _add_claims, _add_summary, _add_bench):
+    adders = (
+        _add_status, _add_report, _add_claims, _add_summary, _add_predict, _add_transplant, _add_evaluate,
+        _add_recalibrate, _add_export, _add_bench,
+    )  # fmt: skip
+    for add in adders:
         add(commands)
     args = parser.parse_args(argv)
     try:
@@ -106,6 +110,117 @@ def _bench(args: argparse.Namespace) -> int:
     from vitbn.bench.main import bench
 
     return bench(args)
+
+
+CKPT = "a run's folder, a checkpoint in it, a file or folder of weights, or a hub ID"
+
+
+def _add_predict(commands: Commands) -> None:
+    parser = commands.add_parser("predict", help="the most probable labels of image files")
+    parser.add_argument("--ckpt", metavar="PATH", required=True, help=CKPT)
+    parser.add_argument("images", metavar="IMAGE", nargs="+", type=Path, help="image files, or folders of them")
+    parser.add_argument("--top", metavar="N", type=int, default=5, help="so many labels (default: 5)")
+    parser.add_argument("--json", action="store_true", help="for machines")
+    parser.set_defaults(call=_predict)
+
+
+def _predict(args: argparse.Namespace) -> int:
+    from vitbn.inference.predict import command
+
+    return command(args.ckpt, args.images, top=args.top, as_json=args.json)
+
+
+def _add_transplant(commands: Commands) -> None:
+    parser = commands.add_parser("transplant", help="replace a trained network's LayerNorms by calibrated BatchNorms")
+    parser.add_argument("--ckpt", metavar="PATH", required=True, help=CKPT)
+    parser.add_argument("--data", metavar="NAME|DIR", help="a data set or a folder of images (default: the run's own)")
+    parser.add_argument("--root", help="where that data set lies, if not where train.py looks for it")
+    parser.add_argument("--images", metavar="N", type=int, default=2000, help="at most so many calibrate, and measure")
+    parser.add_argument("--slots", metavar="SLOT", nargs="+", default=[], help="only these (default: all LayerNorms)")
+    parser.add_argument("--out", type=Path, default=Path("transplant"), help="folder to write (default: transplant)")
+    parser.set_defaults(call=_transplant)
+
+
+def _transplant(args: argparse.Namespace) -> int:
+    from vitbn import config
+
+    data: dict[str, Any] | Path | None = None if args.data is None else Path(args.data)
+    if isinstance(data, Path) and not data.is_dir():
+        root = [] if args.root is None else [f"data.root={args.root}"]
+        with config.explained():
+            data = config.plain(config.read([f"data={args.data}", *root]))
+    from vitbn.inference.operate import command
+
+    return command(args.ckpt, data=data, count=args.images, slots=args.slots, out=args.out)
+
+
+def _add_network(parser: argparse.ArgumentParser) -> None:
+    """Which trained network, and on which images."""
+    parser.add_argument("--ckpt", metavar="PATH", required=True, help=CKPT)
+    parser.add_argument("--data", metavar="NAME", help="mnist, fashion_mnist, mnist5k, emnist (default: the run's own)")
+    parser.add_argument("--root", type=Path, metavar="PATH", help="where its files lie (default: $VITBN_DATA)")
+
+
+def _add_evaluate(commands: Commands) -> None:
+    parser = commands.add_parser("evaluate", help="accuracy, loss, calibration; what BatchNorm's statistics change")
+    _add_network(parser)
+    parser.add_argument("--statistics", choices=("running", "batch", "recalibrated"), default="running",
+                        help="those BatchNorm uses for the main figures (default: running)")  # fmt: skip
+    parser.add_argument("--batch-sizes", type=_sizes, default=[1, 8, 64, 512], metavar="N,N,…",
+                        help="for the sensitivity of batch statistics (default: 1,8,64,512)")  # fmt: skip
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="of the picture (default: evaluation, in the run's)")
+    parser.add_argument("--json", action="store_true", dest="as_json", help="print JSON, draw nothing")
+    parser.set_defaults(call=_evaluate)
+
+
+def _sizes(text: str) -> list[int]:
+    try:
+        sizes = [int(part) for part in text.split(",")]
+    except ValueError:
+        sizes = [0]
+    if min(sizes) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: whole numbers, at least 1, such as 1,8,64")
+    return sorted(set(sizes))
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    from vitbn.inference.commands import evaluate
+
+    evaluate(args.ckpt, data=args.data, root=args.root, statistics=args.statistics, batch_sizes=args.batch_sizes,
+             out=args.out, as_json=args.as_json)  # fmt: skip
+    return 0
+
+
+def _add_recalibrate(commands: Commands) -> None:
+    parser = commands.add_parser("recalibrate", help="a checkpoint with fresh BatchNorm statistics")
+    _add_network(parser)
+    parser.add_argument("--out", type=Path, metavar="FILE", help="(default: recalibrated.ckpt beside the checkpoint)")
+    parser.set_defaults(call=_recalibrate)
+
+
+def _recalibrate(args: argparse.Namespace) -> int:
+    from vitbn.inference.commands import recalibrate
+
+    print(recalibrate(args.ckpt, data=args.data, root=args.root, out=args.out))
+    return 0
+
+
+def _add_export(commands: Commands) -> None:
+    parser = commands.add_parser("export", help="one file for use elsewhere, and a card that says what it is")
+    _add_network(parser)
+    parser.add_argument("--format", choices=("safetensors", "onnx", "torch"), required=True)
+    parser.add_argument("--out", type=Path, metavar="FILE", help="(default: export/<run>.<ending> in the run's folder)")
+    parser.add_argument("--no-fold", action="store_true", help="keep BatchNorms as they are")
+    parser.set_defaults(call=_export)
+
+
+def _export(args: argparse.Namespace) -> int:
+    from vitbn.inference.commands import export
+
+    fold = not args.no_fold
+    for path in export(args.ckpt, form=args.format, data=args.data, root=args.root, out=args.out, fold=fold):
+        print(path)
+    return 0
 
 
 if __name__ == "__main__":

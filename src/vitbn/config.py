@@ -23,6 +23,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from vitbn.data.folder import scan
 from vitbn.errors import InputError
+from vitbn.inference.origin import RULE, is_place
 from vitbn.placements import PLACEMENTS, WITHOUT_SLOTS, Kind, Pool, PosEmb, Slot, complete
 from vitbn.training.study import run_id
 
@@ -84,6 +85,7 @@ class Schema:
     compile: bool = MISSING
     chunk: int | None = None
     matmul: Matmul | None = None
+    recalibrate_bn: bool = MISSING
     rerun: bool = MISSING
     fail_fast: bool = MISSING
     test_train_mode: bool = MISSING
@@ -156,6 +158,7 @@ RANGES: dict[str, Range] = {
     "model.norm_eps": _positive,
     "model.dropout": _fraction,
     "model.emb_dropout": _fraction,
+    "model.pretrained": (lambda v: isinstance(v, str) and is_place(v), RULE),
 }
 
 

@@ -50,6 +50,7 @@ class PosEmb(StrEnum):
 Placement = Mapping[str, str]
 
 _LAYER = {"embed_in": "layer", "embed_out": "layer", "attn_in": "layer", "final": "layer"}
+_PUBLISHED = {"attn_in": "layer", "ffn_in": "layer", "final": "layer"}  # as the published networks have them
 _BATCH = dict.fromkeys(_LAYER, "batch")
 
 # The article's README could be read as BatchNorm in `ffn_in` for ViTBN; its author's code has it in
@@ -59,7 +60,9 @@ PLACEMENTS: dict[str, Placement] = {
     "vitbnffn": {**_LAYER, "ffn_hidden": "batch"},
     "vitbn": {**_BATCH, "ffn_hidden": "batch"},
     "vitbn_scalar": {**dict.fromkeys(_LAYER, "batch_scalar"), "ffn_hidden": "batch_scalar"},
-    "vit_b16": {"attn_in": "layer", "ffn_in": "layer", "final": "layer"},
+    "vit_b16": _PUBLISHED,
+    "vit_batch": {**_BATCH, "ffn_in": "batch"},
+    "vit_b16_batch": dict.fromkeys(_PUBLISHED, "batch"),
     "none": {},
 }
 

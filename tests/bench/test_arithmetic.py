@@ -92,3 +92,15 @@ def test_the_standard_route_is_the_same_function():
         assert any(block.attention.takes_merged(torch.rand(9, 17, 64)) for block in net.blocks)
         torch.testing.assert_close(standard_route(net)(images), merged, rtol=1e-4, atol=1e-5)
     assert not any(block.attention.takes_merged(torch.rand(9, 17, 64)) for block in net.blocks)
+
+
+def test_what_is_kept_in_evaluation_is_not_counted():
+    """The merged route: u times W_qk, scores, mixed tokens, times W_vo; the products of weights were made before."""
+    article = {**SIZE, "dim": 64, "depth": 2, "heads": 8, "dim_head": 64, "mlp_dim": 128}
+    net = ViT(**article)
+    counted = evaluation_work(net, (1, 1, 28, 28))["flop"] / 2
+
+    def block(queries):
+        return 2 * queries * 64 * 8 * 64 + 2 * queries * 8 * 17 * 64 + 2 * queries * 64 * 128
+
+    assert counted == 16 * 49 * 64 + block(17) + block(1) + 64 * 10

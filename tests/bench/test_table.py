@@ -100,6 +100,10 @@ def test_pages_are_filled_from_the_files(result, tmp_path):
         "<!-- none.json -->\nNot measured yet.\n<!-- end -->\n"
     )
     assert table.filled(filled, tmp_path) == filled
+    (tmp_path / "train.svg").touch()
+    assert table.filled(filled, tmp_path) == filled.replace(
+        "train.json -->\n", "train.json -->\n![train](../benchmarks/results/train.svg)\n\n"
+    )
 
 
 def test_the_picture_shows_what_was_measured_and_what_is_possible(result, tmp_path):

@@ -1,4 +1,6 @@
+import gzip
 import hashlib
+from pathlib import Path
 
 import pytest
 import torch
@@ -74,8 +76,6 @@ def test_files_that_do_not_belong_together_are_named(clothes, tmp_path, file, va
 
 def failing_download(name):
     def dataset(root, train, download):
-        from pathlib import Path
-
         raw = Path(root) / name / "raw"
         raw.mkdir(parents=True)
         (raw / "train-images-idx3-ubyte").write_bytes(b"half")
@@ -106,6 +106,52 @@ def test_a_download_moves_only_complete_files_into_place(tmp_path, monkeypatch, 
     monkeypatch.setattr(torchvision.datasets, "FashionMNIST", dataset)
     assert len(sources.load("fashion_mnist", tmp_path).train) == 300
     assert sorted(p.name for p in (tmp_path / "FashionMNIST" / "raw").iterdir()) == sorted(IDX_FILES)
+
+
+def write_emnist(raw, packed=()):
+    """Two images a split whose top right corner is white, stored mirrored at the diagonal as EMNIST's are."""
+    raw.mkdir(parents=True)
+    images = torch.zeros(2, 28, 28, dtype=torch.uint8)
+    images[0, 2, 20], images[1, :3, 25:] = 255, 7
+    for kind in ("train", "test"):
+        for name, values in (("images-idx3", images.mT), ("labels-idx1", torch.tensor([3, 9]))):
+            path = raw / f"emnist-digits-{kind}-{name}-ubyte"
+            write_idx(path, values.contiguous())
+            if kind in packed:
+                path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
+                path.unlink()
+    return images
+
+
+@pytest.mark.parametrize("packed", [(), ("train",), ("train", "test")])
+def test_emnist_stands_upright_packed_or_not(tmp_path, packed):
+    images = write_emnist(tmp_path / "EMNIST" / "raw", packed)
+    source = sources.load("emnist", tmp_path)
+    for split in (source.train, source.test):
+        assert torch.equal(split.images[:, 0], images) and split.labels.tolist() == [3, 9]
+    assert source.classes == tuple("0123456789")
+
+
+@pytest.mark.parametrize("harm", [lambda c: c[:-9], lambda c: b"no gzip", lambda c: c[:20] + b"xx" + c[22:]])
+def test_a_damaged_packed_file_is_named(tmp_path, harm):
+    raw = tmp_path / "EMNIST" / "raw"
+    write_emnist(raw, ("test",))
+    path = raw / "emnist-digits-test-images-idx3-ubyte.gz"
+    path.write_bytes(harm(path.read_bytes()))
+    with pytest.raises(InputError, match="images-idx3-ubyte.gz: not a whole gzip file"):
+        sources.load("emnist", tmp_path)
+
+
+def test_emnist_is_downloaded_through_torchvision(tmp_path, monkeypatch):
+    import torchvision
+
+    def dataset(root, train, download, split):
+        assert split == "digits"
+        write_emnist(Path(root) / "EMNIST" / "raw")
+
+    monkeypatch.setattr(torchvision.datasets, "EMNIST", dataset)
+    assert len(sources.load("emnist", tmp_path).train) == 2
+    assert len(list((tmp_path / "EMNIST" / "raw").iterdir())) == 4
 
 
 def test_a_data_folder_that_cannot_be_written_is_named(tmp_path):

@@ -32,18 +32,12 @@ QUICK = 2  # values of each axis
 def measure(options: Options, device: torch.device) -> dict[str, Any]:
     """One table per axis, everything else at the article's size; no validation, logging or checkpoints."""
     setting = Setting(options, device)
-    tables = []
+    conditions, peak, tables = setting.conditions(), machine.peak(device), []
     for axis, (key, values) in AXES.items():
         arms = [_arm(setting, axis, f"{key}={value}") for value in (values[:QUICK] if options.quick else values)]
-        tables.append(
-            {
-                "title": f"Growth with {axis}",
-                "varied": axis,
-                "unit": UNIT,
-                "arms": alternate(arms, options.rounds, setting.new_watch),
-            }
-        )
-    return {"conditions": setting.conditions(), "peak": machine.peak(device), "tables": tables}
+        summaries = alternate(arms, options.rounds, setting.new_watch)
+        tables.append({"title": f"Growth with {axis}", "varied": axis, "unit": UNIT, "arms": summaries})
+    return {"conditions": conditions, "peak": peak, "tables": tables}
 
 
 def _arm(setting: Setting, axis: str, word: str) -> Arm:

@@ -36,12 +36,12 @@ def measure(options: Options, device: torch.device) -> dict[str, Any]:
     setting = Setting(options, device)
     names = chosen([name for name in NETWORKS if name != COMPILED or options.compile], options)
     nets = {name: NETWORKS[name][1](setting.size).to(device).eval() for name in names}
-    tables = []
+    peak, tables = machine.peak(device), []
     for batch in BATCHES:
         arms = [_arm(setting, name, net, batch) for name, net in nets.items()]
         summaries = alternate(arms, options.rounds, setting.new_watch)
         tables.append({"title": f"Evaluation at batch {batch}", "unit": UNIT, "arms": summaries})
-    return {"conditions": {"depth": options.depth}, "peak": machine.peak(device), "tables": tables}
+    return {"conditions": {"depth": options.depth}, "peak": peak, "tables": tables}
 
 
 def _arm(setting: Setting, name: str, net: nn.Module, batch: int) -> Arm:

@@ -64,6 +64,13 @@ def peak(device: torch.device) -> dict[str, Any]:
     return {"GFLOP/s": rates, "GB/s": _bandwidth(device)}
 
 
+def faster(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """The better of two measurements of the peak, rate by rate: a busy machine only ever lowers them."""
+    if not isinstance(one, dict):
+        return max(one, other)
+    return {name: faster(one[name], other[name]) for name in one}
+
+
 def _products(device: torch.device, dtype: torch.dtype) -> float:
     rates = []
     for side in SIDES[device.type]:

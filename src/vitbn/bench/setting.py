@@ -62,7 +62,7 @@ class Setting:
     def conditions(self) -> dict[str, Any]:
         """What has to be equal for two figures to be comparable."""
         config = self.config
-        keys = {"depth": config["depth"], "batch size": config["batch_size"]}
+        keys = {"data": config["data"]["name"], "depth": config["depth"], "batch size": config["batch_size"]}
         return {**keys, "precision": config["trainer"]["precision"], "further words": " ".join(self.options.ours)}
 
 

@@ -120,11 +120,16 @@ def _pairs(values: dict[str, Any]) -> str:
 
 
 def filled(page: str, results: Path) -> str:
-    """The page with each `<!-- NAME.json -->` … `<!-- end -->` holding what that file in `results` says."""
+    """The page with each `<!-- NAME.json -->` … `<!-- end -->` holding what that file in `results` says.
+
+    A picture of the same name stands before the tables; a file that is not there is not measured yet.
+    """
 
     def block(found: re.Match[str]) -> str:
         path = results / found[1]
         content = markdown(json.loads(path.read_text())) if path.exists() else "Not measured yet.\n"
-        return f"<!-- {found[1]} -->\n{content}<!-- end -->"
+        drawn = path.with_suffix(".svg")
+        picture = f"![{path.stem}](../benchmarks/results/{drawn.name})\n\n" if drawn.exists() else ""
+        return f"<!-- {found[1]} -->\n{picture}{content}<!-- end -->"
 
     return re.sub(r"<!-- (\S+\.json) -->.*?<!-- end -->", block, page, flags=re.DOTALL)

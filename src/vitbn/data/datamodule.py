@@ -91,6 +91,13 @@ class ImageData(pl.LightningDataModule):
     def steps_per_epoch(self) -> int:
         return -(-len(self.splits[0]) // self.batch_size)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Goes into every checkpoint: what its outputs mean, and how Lightning counted its steps."""
+        return {"classes": list(self.classes), "chunk": self.batches_together}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.chunk = state_dict["chunk"]  # or Lightning's count would not fit what is left of the epoch
+
     def setup(self, stage: str) -> None:
         """Read the files, so that a bad one is named before training starts."""
         _ = self.splits
@@ -98,16 +105,14 @@ class ImageData(pl.LightningDataModule):
     def train_dataloader(self) -> TrainBatches:
         return TrainBatches(
             self.splits[0], batch_size=self.batch_size, seed=self.seed, draw=AUGMENTATIONS[self.augment],
-            device=self._device, chunk=self.state_dict()["chunk"], pixels=self.pixels,
+            device=self._device, chunk=self.batches_together, pixels=self.pixels,
         )  # fmt: skip
 
-    def state_dict(self) -> dict[str, int]:
-        """How many batches are handed out together: Lightning counts these chunks, so a resumed run keeps them."""
+    @property
+    def batches_together(self) -> int:
+        """How many batches are one step of Lightning's loop."""
         fitting = batches_at_once(self.splits[0], self.batch_size, self.pixels.side, self._device)
-        return {"chunk": self.chunk or min(CHUNK.get(self._device.type, 1), fitting)}
-
-    def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        self.chunk = state_dict["chunk"]
+        return self.chunk or min(CHUNK.get(self._device.type, 1), fitting)
 
     def val_dataloader(self) -> FixedBatches:
         return self._fixed(self.splits[1], self.validation_draws())

@@ -1,4 +1,4 @@
-"""MNIST, Fashion-MNIST and 5,000 digits that need no network: small images, read into memory."""
+"""MNIST, Fashion-MNIST, EMNIST and 5,000 digits that need no network: small images, read into memory."""
 
 import gzip
 import os
@@ -31,12 +31,23 @@ IDX_FILES = tuple(MNIST_MD5)
 
 def mnist(root: Path) -> Source:
     """MNIST (LeCun et al., 1998) from <root>/MNIST/raw, downloaded unless it is there."""
-    return _idx_source("MNIST", root, DIGITS, MNIST_MD5)
+    return _idx_source("MNIST", root, DIGITS, md5=MNIST_MD5)
 
 
 def fashion_mnist(root: Path) -> Source:
     """Fashion-MNIST (Xiao et al., 2017) from <root>/FashionMNIST/raw, downloaded unless it is there."""
-    return _idx_source("FashionMNIST", root, CLOTHES, {})
+    return _idx_source("FashionMNIST", root, CLOTHES)
+
+
+def emnist(root: Path) -> Source:
+    """EMNIST's 280,000 digits (Cohen et al., 2017) from <root>/EMNIST/raw, downloaded unless they are there.
+
+    The files hold every image mirrored at its diagonal; here they stand upright, as MNIST's.
+    """
+    found = _idx_source("EMNIST", root, DIGITS, files_of=("emnist-digits-train", "emnist-digits-test"), split="digits")
+    assert found.test is not None
+    train, test = (Split(part.images.mT.contiguous(), part.labels) for part in (found.train, found.test))
+    return Source(train, test, found.classes)
 
 
 def mnist5k(root: Path) -> Source:
@@ -53,15 +64,24 @@ def mnist5k(root: Path) -> Source:
     return Source(train, test, DIGITS)
 
 
-def _idx_source(name: str, root: Path, classes: tuple[str, ...], md5: dict[str, str]) -> Source:
+def _idx_source(
+    name: str,
+    root: Path,
+    classes: tuple[str, ...],
+    *,
+    md5: dict[str, str] | None = None,
+    files_of: tuple[str, str] = ("train", "t10k"),
+    **download: str,
+) -> Source:
+    """`files_of`: how the names of the training and the test files begin. `download`: torchvision's options."""
     raw = root / name / "raw"
-    if missing := [file for file in IDX_FILES if not (raw / file).exists()]:
-        _download(name, root, raw, missing)
-    parts = []
-    for prefix in ("train", "t10k"):
-        image_file, label_file = f"{prefix}-images-idx3-ubyte", f"{prefix}-labels-idx1-ubyte"
-        images = idx.read(raw / image_file, 3, md5.get(image_file))
-        labels = idx.read(raw / label_file, 1, md5.get(label_file)).long()
+    names = [(f"{begin}-images-idx3-ubyte", f"{begin}-labels-idx1-ubyte") for begin in files_of]
+    if missing := [file for pair in names for file in pair if not _present(raw / file).exists()]:
+        _download(name, root, raw, missing, download)
+    parts, known = [], md5 or {}
+    for image_file, label_file in names:
+        images = idx.read(_present(raw / image_file), 3, known.get(image_file))
+        labels = idx.read(_present(raw / label_file), 1, known.get(label_file)).long()
         if images.shape[1:] != (28, 28) or len(images) != len(labels) or not len(images):
             found = f"{tuple(images.shape)} images for {len(labels)} labels"
             raise InputError(f"{raw / image_file}: {found}; expected equally many 28x28 images")
@@ -71,7 +91,13 @@ def _idx_source(name: str, root: Path, classes: tuple[str, ...], md5: dict[str, 
     return Source(train=parts[0], test=parts[1], classes=classes)
 
 
-def _download(name: str, root: Path, raw: Path, missing: list[str]) -> None:
+def _present(path: Path) -> Path:
+    """The file, or its packed form where only that is there."""
+    packed = path.with_name(f"{path.name}.gz")
+    return packed if packed.exists() and not path.exists() else path
+
+
+def _download(name: str, root: Path, raw: Path, missing: list[str], options: dict[str, str]) -> None:
     """Fetch with torchvision into a temporary folder; only complete files are moved into place."""
     import torchvision
 
@@ -80,7 +106,7 @@ def _download(name: str, root: Path, raw: Path, missing: list[str]) -> None:
     try:
         raw.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".download-", dir=raw) as temporary:
-            getattr(torchvision.datasets, name)(temporary, train=True, download=True)
+            getattr(torchvision.datasets, name)(temporary, train=True, download=True, **options)
             for file in missing:
                 os.replace(Path(temporary) / name / "raw" / file, raw / file)
     except (OSError, RuntimeError) as error:

@@ -1,7 +1,9 @@
 """MNIST's idx files, checked before use (format: a magic number, the sizes, then bytes)."""
 
+import gzip
 import hashlib
 import math
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +14,17 @@ from vitbn.errors import InputError
 
 
 def read(path: Path, dims: int, md5: str | None = None) -> Tensor:
-    """A file of unsigned bytes with `dims` dimensions as a uint8 tensor; InputError names a bad file."""
+    """A file of unsigned bytes with `dims` dimensions as a uint8 tensor; InputError names a bad file.
+
+    A name ending in .gz is unpacked; `md5` is that of the content.
+    """
     remedy = "delete it to have it downloaded again, or put a good copy in its place"
     try:
         content = path.read_bytes()
+        if path.suffix == ".gz" and content:
+            content = gzip.decompress(content)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise InputError(f"{path}: not a whole gzip file ({error}); {remedy}") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     if not content:

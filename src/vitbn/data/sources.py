@@ -11,6 +11,7 @@ SOURCES: dict[str, Callable[..., Source]] = {
     "mnist": digits.mnist,
     "fashion_mnist": digits.fashion_mnist,
     "mnist5k": digits.mnist5k,
+    "emnist": digits.emnist,
     "folder": pictures.folder,
     "imagenette": pictures.imagenette,
 }

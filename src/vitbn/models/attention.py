@@ -62,6 +62,7 @@ class Attention(nn.Module):
         self.to_out = nn.Linear(heads * dim_head, dim) if project else nn.Identity()
         self.out_dropout = Dropout(dropout) if project else nn.Identity()
         self._cached: tuple[tuple, Products] | None = None
+        self._frozen: Products | None = None
 
     def forward(self, u: Tensor, queries: int | None = None) -> Tensor:
         route = self.merged if self.takes_merged(u, queries) else self.standard
@@ -107,7 +108,7 @@ class Attention(nn.Module):
             mask = self.weights_dropout.mask(torch.Size((images, self.heads, rows, u.shape[1])), weights)
             weights = weights * mask.transpose(1, 2).reshape(weights.shape)
         out = torch.bmm(weights, u).view(images, rows, self.heads * self.dim) @ w_vo
-        if b_vo is not None:  # a value bias is weighted by the row sums: 1 unless dropout thinned them
+        if b_vo is not None:  # a value bias is weighted by the row sums, which dropout has thinned
             out = out + weights.sum(-1).view(images, rows, self.heads) @ b_vo
         return out if b_out is None else out + b_out
 
@@ -117,6 +118,8 @@ class Attention(nn.Module):
 
     def _products(self) -> Products:
         """Weight products, recomputed every training step so that gradients reach their factors."""
+        if self._frozen is not None:
+            return self._frozen
         if self.training or torch.is_grad_enabled() or torch.compiler.is_compiling():
             return self._multiply()
         state = tuple((p.data_ptr(), p._version) for p in self.parameters())
@@ -124,19 +127,30 @@ class Attention(nn.Module):
             self._cached = (state, self._multiply())
         return self._cached[1]
 
+    @torch.no_grad()
+    def freeze(self, u: Tensor, queries: int | None = None) -> None:
+        """For good, the route that this input takes in evaluation; merged, constant products replace their factors."""
+        self.route = "merged" if self.takes_merged(u, queries) else "standard"
+        if self.route == "merged":
+            self._frozen = self._multiply()
+            del self.to_qkv, self.to_out
+
     def _multiply(self) -> Products:
         shape = (3, self.heads, self.dim_head)
         w_q, w_k, w_v = self.to_qkv.weight.unflatten(0, shape)  # H K D each
         w_qk = torch.bmm(w_k.transpose(1, 2), w_q) * self.scale  # H D D: rows index the key side
         if isinstance(self.to_out, nn.Linear):
             w_o = self.to_out.weight.view(self.dim, self.heads, self.dim_head).permute(1, 2, 0)  # H K D
-            w_vo, b_out = torch.bmm(w_v.transpose(1, 2), w_o), self.to_out.bias
+            w_vo = torch.bmm(w_v.transpose(1, 2), w_o)
         else:
-            w_o, w_vo, b_out = None, w_v.transpose(1, 2), None
+            w_o, w_vo = None, w_v.transpose(1, 2)
         b_qk: Tensor | None = None
         b_vo: Tensor | None = None
+        b_out: Tensor | None = getattr(self.to_out, "bias", None)
         if self.to_qkv.bias is not None:  # a key bias shifts whole rows and cancels in the softmax
             b_q, _, b_v = self.to_qkv.bias.view(shape)
             b_qk = (torch.einsum("hk,hkd->hd", b_q, w_k) * self.scale).flatten()
             b_vo = b_v if w_o is None else torch.einsum("hk,hkd->hd", b_v, w_o)
+            if not self.weights_dropout.active:  # rows that sum to 1 pass a value bias on as it is
+                b_out, b_vo = b_vo.sum(0) if b_out is None else b_out + b_vo.sum(0), None
         return w_qk.flatten(0, 1), b_qk, w_vo.flatten(0, 1), b_vo, b_out

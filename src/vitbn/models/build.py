@@ -9,11 +9,12 @@ from vitbn.errors import InputError
 from vitbn.models.init import initialize
 
 OptimizerFactory = Callable[..., optim.Optimizer]
+NOT_OPTIONS = ("name", "published", "pretrained")  # keys of a model that its constructor does not take
 
 
 def build(config: dict[str, Any], *, seed: int) -> nn.Module:
     """The network `_target_` names, with the other keys as its options and initial weights keyed by `seed`."""
-    options = {key: value for key, value in config.items() if key not in ("name", "published")}
+    options = {key: value for key, value in config.items() if key not in NOT_OPTIONS}
     net = _make(f"model={config['name']}", options)
     initialize(net, seed)
     return net

@@ -36,6 +36,7 @@ class ScalarBatchNorm(nn.Module):
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
         super().__init__()
         self.num_features, self.eps, self.momentum = num_features, eps, momentum
+        self.track_running_stats = True  # false leaves the buffers alone in training mode, as in torch's own
         self.weight = nn.Parameter(torch.ones(num_features))
         self.bias = nn.Parameter(torch.zeros(num_features))
         self.register_buffer("running_mean", torch.zeros(1))
@@ -51,12 +52,13 @@ class ScalarBatchNorm(nn.Module):
         self.num_batches_tracked.zero_()
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.training:
+        tracked = self.training and self.track_running_stats
+        if tracked:
             self.num_batches_tracked.add_(1)
+        used = tracked or not self.training
+        mean, var = (self.running_mean, self.running_var) if used else (None, None)
         flat = x.reshape(-1, 1)  # one channel: torch's own kernel keeps its numerics and its running update
-        normed = F.batch_norm(
-            flat, self.running_mean, self.running_var, None, None, self.training, self.momentum, self.eps
-        )
+        normed = F.batch_norm(flat, mean, var, None, None, self.training, self.momentum, self.eps)
         return normed.view(x.shape) * self.weight + self.bias
 
 
@@ -72,9 +74,12 @@ KINDS: dict[Kind, Callable[..., nn.Module]] = {
 }
 
 
+BATCH_NORMS = (TokenBatchNorm, ScalarBatchNorm)  # affine maps with constant coefficients in evaluation
+
+
 def per_token(norm: nn.Module) -> bool:
     """Whether a token's result depends on that token alone: batch statistics mix tokens, running ones do not."""
-    return not (norm.training and isinstance(norm, (TokenBatchNorm, ScalarBatchNorm)))
+    return not (norm.training and isinstance(norm, BATCH_NORMS))
 
 
 def make_norm(kind: str, num_features: int, eps: float = 1e-5) -> nn.Module:

@@ -75,7 +75,7 @@ class Embedding(nn.Module):
         patches = images.unflatten(3, (self.grid, self.patch)).unflatten(2, (self.grid, self.patch))
         patches = patches.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)  # B N (p1 p2 c)
         x = self.out_norm(self.project(self.in_norm(patches)))
-        return self.dropout(self.positions(torch.cat([self.cls.expand(len(x), -1, -1), x], dim=1)))
+        return self.dropout(self.positions(torch.cat([self.cls.expand(x.shape[0], -1, -1), x], dim=1)))
 
 
 class VisionTransformer(nn.Module):
@@ -112,7 +112,8 @@ class VisionTransformer(nn.Module):
             raise ValueError(f"patch_size {patch_size} does not divide image_size {image_size}")
         if pool not in set(Pool):
             raise ValueError(f"unknown pool {pool!r}; choose from {', '.join(Pool)}")
-        kinds = complete(type(self).placement if placement is None else placement)
+        kinds = complete(self.placement if placement is None else placement)
+        self.placement = {str(slot): str(kind) for slot, kind in kinds.items()}
         self.pool, self.dropout = pool, dropout
 
         def norm(slot: Slot, width: int = dim) -> nn.Module:

@@ -1,0 +1,1 @@
+"""What trained and imported networks are used for; knows models, not how they were trained."""

@@ -1,0 +1,172 @@
+"""A network as one file for use elsewhere: what it answers and how images become its input are recorded inside.
+
+safetensors  the weights; vitbn.inference.network.load_network reads it back
+onnx         for ONNX Runtime and others
+torch        a torch.export program, which runs without this package
+
+The graphs of onnx and torch take images (B, C, S, S) in [0, 1], subtract the mean and divide by the standard
+deviation themselves, and return logits; B is dynamic.
+"""
+
+import copy
+import importlib.util
+import io
+import json
+import logging
+import warnings
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vitbn.data.splits import Split
+from vitbn.errors import InputError
+from vitbn.inference.arriving import batch_of, inputs
+from vitbn.inference.fold import Run, largest_difference
+from vitbn.inference.network import Network
+from vitbn.inference.weights import Weights, pack
+from vitbn.models.attention import Attention
+from vitbn.training.study import OMITTED
+
+
+@dataclass(frozen=True)
+class Format:
+    """How a network becomes bytes, and how these are run again to check them."""
+
+    suffix: str
+    write: Callable[[Network], bytes]
+    run: Callable[[Network, bytes], Run]  # of images in [0, 1]
+    needs: tuple[str, ...] = ()
+
+
+class Standardised(nn.Module):
+    """The network behind (image - mean) / std."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.net = frozen(network)
+        self.plain = set(network.mean) == {0.0} and set(network.std) == {1.0}
+        self.register_buffer("mean", torch.tensor(network.mean)[:, None, None])
+        self.register_buffer("std", torch.tensor(network.std)[:, None, None])
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.net(images if self.plain else (images - self.mean) / self.std)
+
+
+def shareable(config: dict[str, Any]) -> dict[str, Any]:
+    """A run's configuration without what says nothing about the network, such as the paths of this machine."""
+    kept = {key: value for key, value in config.items() if key not in OMITTED}
+    if "data" in kept:
+        kept["data"] = {key: value for key, value in config["data"].items() if key not in ("root", "cache")}
+    return kept | {"model": {key: value for key, value in config["model"].items() if key != "pretrained"}}
+
+
+def _weights(network: Network) -> Weights:
+    options = {key: value for key, value in network.config["model"].items() if key not in ("name", "_target_")}
+    return Weights(
+        network.net.state_dict(), options, network.labels, network.mean, network.std, network.source, network.config
+    )
+
+
+def facts(network: Network) -> dict[str, Any]:
+    """What a user of a graph must know."""
+    return {
+        "labels": network.labels,
+        "input": f"float32 (batch, {network.channels}, {network.image_size}, {network.image_size}), pixels in [0, 1]",
+        "preprocessing": {"mean": network.mean, "std": network.std, "done": "inside"},
+        "output": "logits (batch, labels)",
+        "config": network.config,
+    }
+
+
+@torch.no_grad()
+def frozen(network: Network) -> nn.Module:
+    """A copy whose attention has chosen its route and holds constant products: a graph has no use for factors."""
+    net = copy.deepcopy(network.net)
+    hooks = [
+        module.register_forward_pre_hook(lambda attention, args: attention.freeze(*args))
+        for module in net.modules()
+        if isinstance(module, Attention)
+    ]
+    net(_example(network)[:1])
+    for hook in hooks:
+        hook.remove()
+    return net
+
+
+def _example(network: Network) -> Tensor:
+    return torch.zeros(2, network.channels, network.image_size, network.image_size)  # 2: a size of 1 would be fixed
+
+
+def _write_safetensors(network: Network) -> bytes:
+    return pack(_weights(network))
+
+
+def _run_safetensors(network: Network, content: bytes) -> Run:
+    from safetensors.torch import load
+
+    net = copy.deepcopy(network.net)
+    net.load_state_dict(load(content))
+    return lambda images: net(network.standardise(images))
+
+
+def _program(network: Network) -> torch.export.ExportedProgram:
+    batch = ({0: torch.export.Dim("batch")},)
+    return torch.export.export(Standardised(network).eval(), (_example(network),), dynamic_shapes=batch)
+
+
+def _write_torch(network: Network) -> bytes:
+    content = io.BytesIO()
+    torch.export.save(_program(network), content, extra_files={"vitbn.json": json.dumps(facts(network))})
+    return content.getvalue()
+
+
+def _run_torch(network: Network, content: bytes) -> Run:
+    return torch.export.load(io.BytesIO(content)).module()
+
+
+def _write_onnx(network: Network) -> bytes:
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        program: Any = torch.onnx.export(
+            _program(network), dynamo=True, input_names=["images"], output_names=["logits"], verbose=False
+        )
+    parts = {name: fact if isinstance(fact, str) else json.dumps(fact) for name, fact in facts(network).items()}
+    program.model.metadata_props.update(parts)
+    return program.model_proto.SerializeToString()
+
+
+def _run_onnx(network: Network, content: bytes) -> Run:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    return lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
+
+
+FORMATS = {
+    "safetensors": Format(".safetensors", _write_safetensors, _run_safetensors),
+    "onnx": Format(".onnx", _write_onnx, _run_onnx, ("onnx", "onnxscript", "onnxruntime")),
+    "torch": Format(".pt2", _write_torch, _run_torch),
+}
+
+
+def format_named(name: str) -> Format:
+    """ValueError lists the formats; InputError names a package that is missing."""
+    if name not in FORMATS:
+        raise ValueError(f"unknown format {name!r}; choose from {', '.join(FORMATS)}")
+    if missing := [package for package in FORMATS[name].needs if importlib.util.find_spec(package) is None]:
+        raise InputError(f"--format {name}: needs {', '.join(missing)}; pip install 'vitbn[export]'")
+    return FORMATS[name]
+
+
+def written_difference(network: Network, content: bytes, form: Format, split: Split) -> float:
+    """Largest logit difference between the file and the network over the images."""
+    images = inputs(network, split, batch_of(split), standardised=False)
+    return largest_difference(form.run(network, content), lambda part: network.net(network.standardise(part)), images)

@@ -1,0 +1,30 @@
+"""Image files as one tensor for a network."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from vitbn.data.decode import decode
+from vitbn.errors import InputError
+
+
+def image_files(places: Iterable[Path]) -> list[Path]:
+    """The files, and every image below the folders in the order of their names; InputError for what has none."""
+    formats, found = set(Image.registered_extensions()), []
+    for place in places:
+        if not place.exists():
+            raise InputError(f"{place}: does not exist")
+        inside = sorted(f for f in place.rglob("*") if f.suffix.lower() in formats) if place.is_dir() else [place]
+        if not inside:
+            raise InputError(f"{place}: a folder without images")
+        found += inside
+    return found
+
+
+def read(files: Sequence[Path], *, channels: int, size: int) -> Tensor:
+    """uint8 (N, channels, size, size); InputError names a file that is no image."""
+    return torch.from_numpy(np.stack([decode(file, channels=channels, size=size) for file in files]))

@@ -1,0 +1,60 @@
+"""`vitbn transplant`: from a network with LayerNorms to pictures of the damage and weights to fine-tune from."""
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vitbn.errors import InputError
+from vitbn.inference import damage
+from vitbn.inference.examples import examples
+from vitbn.inference.network import Network, load_network
+from vitbn.inference.pretrained import ADAPTED, to_type, vit_options
+from vitbn.inference.transplant import Site, Transplant, sites
+from vitbn.inference.weights import Weights, write
+from vitbn.models.vit import VisionTransformer
+from vitbn.placements import Slot
+
+FILE = "transplanted.safetensors"
+
+
+def command(place: str, *, data: dict[str, Any] | Path | None, count: int, slots: Sequence[str], out: Path) -> int:
+    """Transplant, write everything into `out`, and say what fine-tunes from it."""
+    network = load_network(place)
+    options = vit_options(network)
+    chosen = _chosen(network, slots)
+    images = examples(network, data, count)
+    network.net.to("cuda" if torch.cuda.is_available() else "cpu")
+    work = Transplant(network, chosen, images.calibrate, images.measure, images.truth)
+    seen = f"{len(images.calibrate)} images calibrate, {len(images.measure)} measure"
+    print(f"{network.source}: {len(chosen)} norms; {seen}")
+    alone = work.alone()
+    order = work.in_greedy_order(lambda step: print(f"  {step.site}: {step.damage.kl:.4f} nats", flush=True))
+    damage.write(out, work.original, alone, order)
+    damage.print_tables(work.original, alone, order)
+    replaced = {str(site.slot): "batch" for site in chosen}
+    options["placement"] = {**options["placement"], **replaced}
+    state = {name: tensor.cpu() for name, tensor in network.net.state_dict().items()}
+    write(Weights(state, options, network.labels, network.mean, network.std, out / FILE))
+    typed = [words for key, words in to_type(options).items() if key not in ADAPTED]
+    config = data if isinstance(data, dict) else network.config
+    typed += [f"data={config['data']['name']}"] if "data" in config else []
+    print(f"{out}: {FILE}, damage.csv, order.csv, transplant-damage and transplant-order as PNG and SVG")
+    print(f"fine-tune: python train.py {' '.join(typed)} model.pretrained={shlex.quote(str(out / FILE))}")
+    return 0
+
+
+def _chosen(network: Network, slots: Sequence[str]) -> list[Site]:
+    """The places of the LayerNorms, in some slots or in all."""
+    assert isinstance(network.net, VisionTransformer)
+    if unknown := [slot for slot in slots if slot not in set(Slot)]:
+        raise InputError(f"--slots {unknown[0]}: unknown; choose from {', '.join(Slot)}")
+    found = sites(network.net)
+    there = [str(slot) for slot in Slot if any(site.slot == slot for site in found)]
+    if not found:
+        raise InputError(f"{network.source}: has no LayerNorm to replace")
+    if empty := [slot for slot in slots if slot not in there]:
+        raise InputError(f"--slots {empty[0]}: no LayerNorm there; choose from {', '.join(there)}")
+    return [site for site in found if not slots or site.slot in slots]

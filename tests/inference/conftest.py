@@ -1,0 +1,39 @@
+import pytest
+import torch
+
+from tests.training.conftest import make_run
+from vitbn.data.digits import CLOTHES
+from vitbn.models.build import build
+from vitbn.models.norm import ScalarBatchNorm, TokenBatchNorm
+from vitbn.training.checkpoint import DurableCheckpointIO
+
+__all__ = ["make_run", "scramble"]
+
+
+def scramble(net, seed=0):
+    """Random affine maps and running statistics for every norm, as after a training."""
+    generator = torch.Generator().manual_seed(seed)
+    for module in net.modules():
+        if isinstance(module, (torch.nn.LayerNorm, TokenBatchNorm, ScalarBatchNorm)):
+            module.weight.data = torch.empty_like(module.weight).uniform_(-2, 2, generator=generator)
+            module.bias.data.normal_(generator=generator)
+        if isinstance(module, (TokenBatchNorm, ScalarBatchNorm)):
+            module.running_mean.normal_(generator=generator)
+            module.running_var.uniform_(0.1, 3, generator=generator)
+    return net
+
+
+@pytest.fixture
+def make_saved(make_run):
+    """The folder of a run as if it had been trained: random statistics and affine maps, labels of clothes."""
+
+    def make(*overrides):
+        run = make_run(*overrides)
+        run.begin()
+        net = scramble(build(run.config["model"], seed=0))
+        state = {f"net.{name}": value for name, value in net.state_dict().items()}
+        content = {"state_dict": state, "ImageData": {"classes": list(CLOTHES)}}
+        DurableCheckpointIO().save_checkpoint(content, run.checkpoints / "last.ckpt")
+        return run.folder
+
+    return make

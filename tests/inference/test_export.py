@@ -1,0 +1,182 @@
+import json
+from dataclasses import replace
+
+import onnx
+import onnxruntime
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from vitbn.cli import main
+from vitbn.data.digits import CLOTHES
+from vitbn.data.sources import load
+from vitbn.errors import InputError
+from vitbn.inference import export
+from vitbn.inference.network import load_network
+from vitbn.models.attention import Attention
+from vitbn.models.norm import TokenBatchNorm
+
+
+@pytest.fixture(autouse=True)
+def here(monkeypatch):
+    monkeypatch.delenv("VITBN_DATA", raising=False)
+
+
+def exported(folder, form, *words):
+    """The written file."""
+    suffix = export.FORMATS[form].suffix
+    assert main(["export", "--ckpt", str(folder), "--format", form, *map(str, words)]) == 0
+    return folder / "export" / f"{folder.name}{suffix}"
+
+
+def assert_close(logits, network, images, tolerance):
+    with torch.no_grad():
+        torch.testing.assert_close(logits, network.net(network.standardise(images)), rtol=0, atol=tolerance)
+
+
+IMAGES = torch.rand(5, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+NORMALISED = ("data.mean=0.3", "data.std=0.2")
+
+
+def test_onnx_runtime_equals_pytorch_for_any_batch(make_saved):
+    folder = make_saved("model=vitbn", *NORMALISED)
+    file, network = exported(folder, "onnx"), load_network(folder)
+    session = onnxruntime.InferenceSession(file)
+    for size in (1, 2, 5):
+        (logits,) = session.run(["logits"], {"images": IMAGES[:size].numpy()})
+        assert_close(torch.from_numpy(logits), network, IMAGES[:size], 1e-5)
+    inside = {entry.key: entry.value for entry in onnx.load(file).metadata_props}
+    assert json.loads(inside["labels"]) == list(CLOTHES) and json.loads(inside["preprocessing"])["mean"] == [0.3]
+    assert json.loads(inside["config"])["model"]["placement"]["attn_in"] == "none"
+    assert str(folder.parent) not in json.dumps(inside)
+    assert not list(file.parent.glob("*.data"))
+
+
+def test_a_torch_program_runs_by_itself_for_any_batch(make_saved):
+    folder = make_saved("model=vitbn", *NORMALISED)
+    file, network = exported(folder, "torch"), load_network(folder)
+    facts = {"vitbn.json": ""}
+    program = torch.export.load(file, extra_files=facts).module()
+    for size in (1, 2, 5):
+        assert_close(program(IMAGES[:size]), network, IMAGES[:size], 1e-5)
+    assert json.loads(facts["vitbn.json"])["labels"] == list(CLOTHES)
+
+
+@pytest.mark.parametrize("model", ["vitbn", "vitbnffn", "vit"])
+def test_safetensors_come_back_as_a_network(make_saved, clothes, model):
+    folder = make_saved(f"model={model}", *NORMALISED)
+    original = load_network(folder)
+    network = load_network(exported(folder, "safetensors"))
+    assert (network.labels, network.mean, network.std) == (original.labels, original.mean, original.std)
+    assert (network.image_size, network.channels) == (28, 1) and not network.net.training
+    assert not any(isinstance(module, TokenBatchNorm) for module in network.net.modules())
+    with torch.no_grad():
+        assert_close(network.net(network.standardise(IMAGES)), original, IMAGES, 1e-5)
+    again = load_network(exported(network.source.parent, "safetensors", "--ckpt", network.source, "--root", clothes))
+    assert all(torch.equal(a, b) for a, b in zip(network.net.parameters(), again.net.parameters(), strict=True))
+
+
+def test_without_folding_the_weights_are_the_runs(make_saved):
+    folder = make_saved("model=vitbn")
+    original, network = load_network(folder), load_network(exported(folder, "safetensors", "--no-fold"))
+    state = original.net.state_dict()
+    assert {**network.config["model"], "pretrained": None} == original.config["model"]
+    assert network.config["lr"] == 0.003 and "root" not in network.config["data"] and "runs" not in network.config
+    assert all(torch.equal(state[name], value) for name, value in network.net.state_dict().items())
+
+
+def test_the_card_says_what_it_is_and_how_good(make_saved, clothes):
+    folder = make_saved("model=vitbnffn")
+    file = exported(folder, "safetensors")
+    text = file.with_name(f"{file.name}.md").read_text()
+    network, test = load_network(folder), load("fashion_mnist", clothes).test
+    with torch.no_grad():
+        accuracy = (network.net(network.normalise(test.images)).argmax(1) == test.labels).float().mean().item()
+    for words in (f"| accuracy | {accuracy:.2%} |", "n = 100", "T-shirt/top, trouser", "lr=0.003, seed=0", "torch 2",
+                  "| ffn_hidden | batch | 1 | `fc1` | scales its outputs |",
+                  "| final | layer | 1 | stays | its mean and variance depend on every input |"):  # fmt: skip
+        assert words in text
+    assert "Nothing was folded" in (exported_card(folder, "--no-fold"))
+
+
+def exported_card(folder, *words):
+    file = exported(folder, "safetensors", *words)
+    return file.with_name(f"{file.name}.md").read_text()
+
+
+# in the last block one token asks, for which the merged route pays sooner
+@pytest.mark.parametrize(("dim_head", "routes"), [(16, ["merged", "merged"]), (2, ["standard", "merged"])])
+def test_a_frozen_network_is_the_same_function_without_what_it_does_not_need(make_saved, dim_head, routes):
+    network = load_network(make_saved("model=vit", f"model.dim_head={dim_head}", "depth=2"))
+    net = export.frozen(network)
+    attentions = [module for module in net.modules() if isinstance(module, Attention)]
+    assert [module.route for module in attentions] == routes
+    assert [hasattr(module, "to_qkv") for module in attentions] == [route == "standard" for route in routes]
+    with torch.no_grad():
+        torch.testing.assert_close(net(IMAGES), network.net(IMAGES), rtol=0, atol=1e-5)
+
+
+def test_a_file_is_compared_with_the_network_over_all_images(make_saved, clothes):
+    network, split = load_network(make_saved("model=vit", *NORMALISED)), load("fashion_mnist", clothes).train
+    split = split[torch.arange(1_200) % 300]
+    form = export.FORMATS["safetensors"]
+    assert export.written_difference(network, form.write(network), form, split) == 0
+    parts = []
+
+    def run(part):
+        parts.append(part)
+        return network.net(network.standardise(part)) + (len(parts) == 2)
+
+    assert export.written_difference(network, b"", replace(form, run=lambda *_: run), split) == 1
+    assert [part.max() <= 1 for part in parts] == [True, True]
+
+
+def test_bad_input_is_one_line(make_saved, tmp_path, monkeypatch, capsys):
+    folder = make_saved("model=vitbn")
+
+    def refused(*words):
+        assert main(["export", *map(str, words)]) == 2
+        line = capsys.readouterr().err
+        assert line.count("\n") == 1
+        return line
+
+    assert "does not exist" in refused("--ckpt", tmp_path / "nowhere", "--format", "torch")
+    wrong = refused("--ckpt", folder, "--format", "onnx", "--out", tmp_path / "a.pt2")
+    assert "a.pt2: a file of --format onnx ends in .onnx" in wrong
+    monkeypatch.setattr(export.importlib.util, "find_spec", lambda name: None if name == "onnxscript" else True)
+    missing = refused("--ckpt", folder, "--format", "onnx")
+    assert "--format onnx: needs onnxscript; pip install 'vitbn[export]'" in missing
+    last = folder / "checkpoints" / "last.ckpt"
+    last.write_bytes(last.read_bytes()[:-100])
+    assert "no whole checkpoint" in refused("--ckpt", folder, "--format", "torch")
+    with pytest.raises(SystemExit):
+        main(["export", "--ckpt", "x", "--format", "tf"])
+    assert "choose from" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="unknown format 'tf'; choose from safetensors, onnx, torch"):
+        export.format_named("tf")
+
+
+def test_bad_safetensors_are_one_line(make_saved, tmp_path):
+    good = exported(make_saved("model=vitbn"), "safetensors")
+    with safe_open(good, "pt") as content:
+        metadata = content.metadata()
+    state, file = load_file(good), tmp_path / "x.safetensors"
+
+    def refused(words):
+        with pytest.raises(InputError, match=words) as error:
+            load_network(file)
+        assert "\n" not in str(error.value)
+
+    file.write_bytes(good.read_bytes()[:-50])
+    refused("x.safetensors: damaged, or no safetensors file")
+    file.write_bytes(b"")
+    refused("x.safetensors: damaged, or no safetensors file")
+    save_file(state, file, {"vitbn": '{"labels": []}'})
+    refused("x.safetensors: what it says about itself cannot be read; export it anew")
+    save_file({name: value for name, value in state.items() if name != "head.bias"}, file, metadata)
+    refused("not the weights of a whole network; missing: head.bias")
+    said = json.loads(metadata["vitbn"])
+    said["config"]["model"]["_target_"] = "os.system"
+    save_file(state, file, {"vitbn": json.dumps(said)})
+    refused("refused, os.system is not a network")

@@ -1,0 +1,141 @@
+import copy
+import itertools
+
+import pytest
+import torch
+from torch import nn
+
+from tests.conftest import TINY
+from tests.inference.conftest import scramble
+from vitbn.errors import InputError
+from vitbn.inference import fold as folding
+from vitbn.inference.fold import fold, fold_proven, largest_difference
+from vitbn.models.norm import ScalarBatchNorm, TokenBatchNorm
+from vitbn.models.vit import VisionTransformer
+from vitbn.placements import PLACEMENTS, Slot, complete
+
+IMAGES = torch.rand(7, 1, 28, 28, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+# which Linear takes up the norm of each slot
+INTO = {
+    "embed_in": "embedding.project", "embed_out": "embedding.project", "attn_in": "attention.to_qkv",
+    "qk": "attention.to_qkv", "attn_out": "attention.to_out", "ffn_in": "ffn.fc1", "ffn_hidden": "ffn.fc1",
+    "ffn_act": "ffn.fc2", "ffn_out": "ffn.fc2", "final": "head",
+}  # fmt: skip
+
+
+def network(placement, **options):
+    torch.manual_seed(0)
+    net = VisionTransformer(**{**TINY, **options}, placement=placement).double()
+    return scramble(net).eval()
+
+
+def assert_same_function(net, folded):
+    with torch.no_grad():
+        torch.testing.assert_close(net(IMAGES), folded(IMAGES), rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("slot", list(Slot))
+@pytest.mark.parametrize("kind", ["batch", "batch_scalar"])
+@pytest.mark.parametrize(("pool", "bias"), itertools.product(("cls", "mean"), (False, True)))
+def test_every_batch_norm_in_every_slot_folds_exactly(slot, kind, pool, bias):
+    net = network({**PLACEMENTS["vit"], slot: kind}, pool=pool, qkv_bias=bias)
+    result = fold(net)
+    assert_same_function(net, result.net)
+    folded = [step for step in result.plan if step.into]
+    copies = 1 if slot in ("embed_in", "embed_out", "final") else 2 * TINY["depth"] if slot == "qk" else TINY["depth"]
+    assert [step.place.slot for step in folded] == [slot] * copies
+    assert all(step.kind == kind and step.into.endswith(INTO[slot]) for step in folded)
+    assert result.placement == {**complete(PLACEMENTS["vit"]), slot: "none"}
+    assert result.qkv_bias == (bias or slot in ("attn_in", "qk"))
+    assert not any(isinstance(m, (TokenBatchNorm, ScalarBatchNorm)) for m in result.net.modules())
+
+
+@pytest.mark.parametrize("kind", ["batch", "batch_scalar"])
+@pytest.mark.parametrize("route", ["standard", "merged"])
+def test_all_slots_at_once(kind, route):
+    net = network(dict.fromkeys(Slot, kind))
+    result = fold(net)
+    for block in result.net.blocks:
+        block.attention.route = route
+    assert_same_function(net, result.net)
+    assert all(step.into for step in result.plan) and set(result.placement.values()) == {"none"}
+
+
+def test_one_head_without_projection_takes_attn_out_into_the_values():
+    net = network({"attn_in": "batch", "attn_out": "batch"}, heads=1, dim_head=TINY["dim"])
+    result = fold(net)
+    assert_same_function(net, result.net)
+    assert {step.into for step in result.plan if step.place.slot == "attn_out"} == {
+        "blocks.0.attention.to_qkv", "blocks.1.attention.to_qkv",
+    }  # fmt: skip
+
+
+def test_a_folded_network_is_what_the_constructor_makes_of_its_options():
+    result = fold(network(PLACEMENTS["vitbn"]))
+    again = VisionTransformer(**TINY, placement=result.placement, qkv_bias=result.qkv_bias).double().eval()
+    again.load_state_dict(result.net.state_dict())
+    with torch.no_grad():
+        assert torch.equal(again(IMAGES), result.net(IMAGES))
+
+
+def test_layer_norms_stay_and_the_plan_says_why():
+    net = network(PLACEMENTS["vit"])
+    result = fold(net)
+    assert len(result.plan) == 3 + 2 * TINY["depth"]
+    assert all(step.into is None and step.how == folding.LAYER_STAYS for step in result.plan)
+    before, after = net.state_dict(), result.net.state_dict()
+    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_the_plan_of_vitbnffn_lists_every_norm_in_the_order_of_the_data():
+    plan = fold(network(PLACEMENTS["vitbnffn"])).plan
+    assert [(step.place.norm, step.into) for step in plan] == [
+        ("embedding.in_norm", None), ("embedding.out_norm", None),
+        ("blocks.0.attn_in", None), ("blocks.0.ffn.hidden_norm", "blocks.0.ffn.fc1"),
+        ("blocks.1.attn_in", None), ("blocks.1.ffn.hidden_norm", "blocks.1.ffn.fc1"),
+        ("final_norm", None),
+    ]  # fmt: skip
+
+
+def test_the_plan_says_where_a_bias_is_made():
+    how = {step.place.slot: step.how for step in fold(network(PLACEMENTS["vitbn"])).plan}
+    assert how["attn_in"] == "scales its inputs and makes its bias" and how["ffn_hidden"] == "scales its outputs"
+
+
+def test_folding_leaves_the_network_alone_and_a_second_time_changes_nothing():
+    net = network(PLACEMENTS["vitbn"])
+    before = copy.deepcopy(net.state_dict())
+    once = fold(net)
+    assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
+    twice = fold(once.net)
+    assert twice.plan == () and twice.placement == once.placement
+    first, second = once.net.state_dict(), twice.net.state_dict()
+    assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_float32_networks_stay_float32_and_are_folded_in_float64():
+    net = network(PLACEMENTS["vitbn"])
+    expected = fold(copy.deepcopy(net).float().double()).net.head.weight.float()
+    result = fold(net.float())
+    assert torch.equal(result.net.head.weight, expected) and result.net.head.weight.dtype == torch.float32
+
+
+def test_the_proof_is_the_largest_difference_over_all_images():
+    net = network(PLACEMENTS["vitbn"])
+    folded = fold(net).net
+    nn.init.zeros_(folded.head.weight)
+    images = torch.rand(2_500, 1, 28, 28, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    images[-1] *= 100
+    with torch.no_grad():
+        expected = (net(images) - folded(images)).abs().max().item()
+    assert largest_difference(net, folded, images.split(1000)) == pytest.approx(expected, abs=1e-12)
+    assert fold_proven(net, IMAGES.split(3))[1] < 1e-10
+
+
+@pytest.mark.parametrize("harm", [lambda var: var.fill_(1e-30), lambda var: var.fill_(float("nan"))])
+def test_a_folding_that_is_not_exact_is_refused(harm):
+    net = network(PLACEMENTS["vitbn"]).float()
+    net.embedding.in_norm.eps = 0.0
+    harm(net.embedding.in_norm.running_var)
+    with pytest.raises(InputError, match=r"folding changes a logit by .*more than 0.0001; use --no-fold"):
+        fold_proven(net, [IMAGES.float()])

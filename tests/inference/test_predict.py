@@ -1,0 +1,116 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms.v2 import functional as tv
+
+from tests.inference import foreign
+from vitbn.cli import main
+from vitbn.data.decode import MAX_PIXELS
+from vitbn.inference.network import load_network
+from vitbn.inference.predict import predict_files
+
+LABELS = {"id2label": {"0": "cat", "1": "dog", "2": "owl"}, "num_attention_heads": 2}
+PIXELS = {"image_mean": [0.4, 0.5, 0.6], "image_std": [0.2, 0.3, 0.4]}
+
+
+@pytest.fixture
+def weights(tmp_path) -> Path:
+    """A folder in the hub's layout."""
+    folder = tmp_path / "net"
+    foreign.saved(folder, foreign.huggingface().state_dict(), LABELS)
+    (folder / "preprocessor_config.json").write_text(json.dumps(PIXELS))
+    return folder
+
+
+@pytest.fixture
+def pictures(tmp_path) -> Path:
+    """Seventy small colour images in two folders, and one text file."""
+    generator = np.random.default_rng(0)
+    for number in range(70):
+        file = tmp_path / "pictures" / str(number % 2) / f"{number:02}.{('png', 'bmp')[number % 3 == 0]}"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(generator.integers(0, 256, (28, 28, 3), dtype=np.uint8)).save(file)
+    (tmp_path / "pictures" / "notes.txt").write_text("not an image")
+    return tmp_path / "pictures"
+
+
+def run_cli(capsys, *args):
+    capsys.readouterr()
+    status = main([str(arg) for arg in args])
+    return status, *capsys.readouterr()
+
+
+def expected(weights, files):
+    """Straight through the source library's network."""
+    from transformers import ViTForImageClassification
+
+    theirs = ViTForImageClassification.from_pretrained(weights, config=foreign.huggingface().config).float().eval()
+    images = torch.stack([tv.to_dtype(tv.pil_to_tensor(Image.open(f).convert("RGB")), scale=True) for f in files])
+    images = tv.normalize(images, PIXELS["image_mean"], PIXELS["image_std"])
+    return foreign.logits(theirs, images).softmax(-1)
+
+
+def test_json_has_the_probabilities_of_the_source_library(weights, pictures, capsys):
+    status, out, _ = run_cli(capsys, "predict", "--ckpt", weights, pictures, "--json", "--top", 3)
+    found = json.loads(out)
+    files = sorted(p for p in pictures.rglob("*") if p.suffix in (".png", ".bmp"))
+    assert status == 0 and [entry["image"] for entry in found] == list(map(str, files)) and len(files) == 70
+    for entry, probabilities in zip(found, expected(weights, files), strict=True):
+        values, order = probabilities.sort(descending=True)
+        assert [each["label"] for each in entry["top"]] == [("cat", "dog", "owl")[i] for i in order]
+        assert [each["probability"] for each in entry["top"]] == pytest.approx(values.tolist(), abs=1e-5)
+
+
+def test_the_table_names_files_and_at_most_all_labels(weights, pictures, capsys, monkeypatch):
+    monkeypatch.chdir(pictures)
+    status, out, _ = run_cli(capsys, "predict", "--ckpt", weights / "model.safetensors", "1/01.png")
+    header, row = [line for line in out.splitlines() if "image" in line or "01.png" in line]
+    (probabilities,) = expected(weights, [pictures / "1" / "01.png"])
+    values, order = probabilities.sort(descending=True)
+    assert status == 0 and header.split() == ["┃", "image", "┃", "1", "┃", "2", "┃", "3", "┃"]
+    cells = [f"{('cat', 'dog', 'owl')[i]} {value:.1%}" for i, value in zip(order, values, strict=True)]
+    assert [cell.strip() for cell in row.split("│")[1:-1]] == ["1/01.png", *cells]
+
+
+def test_a_run_of_ours_sees_grey_images_as_in_training(make_run, pictures, capsys):
+    from train import train
+    from vitbn.data.sources import load
+    from vitbn.training.outcome import attempt
+
+    run = make_run("epochs=1", "data.mean=0.3", "data.std=0.2")
+    attempt(run, train)
+    split = load("fashion_mnist", Path(run.config["data"]["root"])).test
+    files = []
+    for number in range(3):
+        files.append(pictures / f"{number}.png")
+        Image.fromarray(split.images[number, 0].numpy()).save(files[-1])
+    network = load_network(run.folder)
+    with torch.no_grad():
+        logits = network.net((split.images[:3] / 255 - 0.3) / 0.2)
+    for prediction, probabilities in zip(predict_files(network, files, 10), logits.softmax(-1), strict=True):
+        assert dict(prediction) == pytest.approx(
+            dict(zip(network.labels, probabilities.tolist(), strict=True)), abs=1e-6
+        )
+    status, out, _ = run_cli(capsys, "predict", "--ckpt", run.checkpoints / "best.ckpt", *files, "--json")
+    assert status == 0 and [len(entry["top"]) for entry in json.loads(out)] == [5, 5, 5]
+
+
+def test_bad_input_is_one_line_on_stderr(weights, pictures, tmp_path, capsys, monkeypatch):
+    def refused(words, *args):
+        status, out, err = run_cli(capsys, "predict", *args)
+        assert status == 2 and out == "" and err.startswith("error: ") and err.count("\n") == 1 and words in err
+
+    image = pictures / "1" / "01.png"
+    refused("nowhere: does not exist", "--ckpt", tmp_path / "nowhere", image)
+    refused("gone.png: does not exist", "--ckpt", weights, pictures / "gone.png")
+    refused("notes.txt: cannot be read as an image", "--ckpt", weights, image, pictures / "notes.txt")
+    (tmp_path / "empty").mkdir()
+    refused("empty: a folder without images", "--ckpt", weights, tmp_path / "empty")
+    refused("--top 0: must be at least 1", "--ckpt", weights, image, "--top", 0)
+    monkeypatch.setattr("vitbn.data.decode.MAX_PIXELS", 28 * 28 - 1)
+    refused("01.png: too large", "--ckpt", weights, image)
+    assert MAX_PIXELS > 10**7
