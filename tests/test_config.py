@@ -14,6 +14,7 @@ from vitbn.analysis.arms import matches
 from vitbn.analysis.claims import load_claims
 from vitbn.analysis.results import Run, flatten
 from vitbn.analysis.verdict import missing
+from vitbn.data.folder import scan
 from vitbn.errors import InputError
 from vitbn.placements import PLACEMENTS, complete
 from vitbn.training.study import run_id
@@ -81,6 +82,13 @@ def test_a_run_is_named_by_what_can_change_its_result():
     assert len({name, *(run_id(composed(o)) for o in OTHER)}) == 1 + len(OTHER)
 
 
+def test_runs_on_disk_keep_their_names():
+    """Their folders are found by these names: a change here orphans what people have trained."""
+    assert run_id(composed()) == "vit-d6-lr0.003-s0-7e06a4ec"
+    assert run_id(composed("model=vitbn", "depth=3", "lr=0.005")) == "vitbn-d3-lr0.005-s0-53244e45"
+    assert run_id(composed("schedule=constant", "test_train_mode=false")) == run_id(composed())
+
+
 def test_a_key_that_comes_later_switched_off_leaves_the_name_alone():
     config = composed()
     config["new"], config["data"]["newer"] = None, False
@@ -107,6 +115,10 @@ def test_a_key_that_comes_later_switched_off_leaves_the_name_alone():
             "model.patch_size=5",
             "model.patch_size=5: does not divide the image size 28; choose from 1, 2, 4, 7, 14, 28",
         ),
+        ("data.augment=cut", "data.augment=cut: choose from true, false, crop"),
+        ("data.std=[0.5,0.5,0.5]", r"data.std=\[0.5, 0.5, 0.5\]: type one number, or 1 for data.channels=1"),
+        ("data.std=[0]", r"data.std=\[0\]: must be a number above 0, or one per channel"),
+        ("data.mean=nan", "data.mean=nan: must be a number"),
         ("data.holdout=-5", "data.holdout=-5: must be"),
     ],
 )
@@ -192,6 +204,56 @@ def test_experiments_have_the_published_settings(name):
     cfg = composed(f"experiment={name}")
     assert EXPERIMENTS[name].items() <= cfg.items() and cfg["data"]["name"] == "mnist"
     assert composed(f"experiment={name}", "epochs=1", "data=mnist5k")["data"]["name"] == "mnist5k"
+
+
+IMAGENETTE = [("alexnet", 227, 0.5), ("vgg16", 224, 0.5), ("resnet34", 224, None), ("vit_b16", 224, 0.5)]
+
+
+@pytest.mark.parametrize(("model", "side", "dropout"), IMAGENETTE)
+def test_the_comparison_on_imagenette_has_the_published_recipe(model, side, dropout):
+    cfg = composed("experiment=imagenette_vit" if model == "vit_b16" else "experiment=imagenette", f"model={model}")
+    recipe = {"lr": 1e-4, "epochs": 200, "batch_size": 256, "study": "imagenette", "test_train_mode": True}
+    assert recipe.items() <= cfg.items() and cfg["schedule"] == {"name": None}
+    optimizer = {"_target_": "torch.optim.AdamW", "_partial_": True, "lr": 1e-4, "weight_decay": 0.01, "fused": True}
+    assert cfg["optimizer"] == optimizer
+    data = {"name": "imagenette", "augment": "crop", "image_size": side, "num_classes": 10,
+            "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}  # fmt: skip
+    assert data.items() <= cfg["data"].items()
+    assert cfg["model"]["image_size"] == side and cfg["model"].get("dropout") == dropout
+
+
+FOLDER = ("data=folder", "model=resnet34")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("data.augment=true",), "data.cache_size=256: data.augment=true needs images of the network's size, 224"),
+        (("data.channels=1",), "data.mean=.* type one number, or 1 for data.channels=1"),
+        (("data.channels=2",), "data.channels=2: choose from 1, 3"),
+        (("data.on_bad_image=ignore",), "data.on_bad_image=ignore: choose from error, skip"),
+        (("data.holdout=3",), "data.holdout=3: .* images of its own to validate on"),
+        (("data.cache_size=0",), "data.cache_size=0: must be a whole number, at least 1"),
+        (("schedule=cosine", "schedule.warmup=2"), r"schedule.warmup=2: must lie in \[0, 1\]"),
+        (("optimizer=adamw", "optimizer.weight_decay=-1"), "optimizer.weight_decay=-1: must be a number, at least 0"),
+        (("data=imagenette", "data.size=200"), "data.size=200: choose from 160, 320, full"),
+    ],
+)
+def test_mistakes_with_image_files_are_named(photos, overrides, message):
+    with pytest.raises(InputError, match=message):
+        composed(*FOLDER, f"data.root={photos}", *overrides)
+
+
+def test_a_folder_says_how_many_classes_the_network_has(photos):
+    cfg = composed(*FOLDER, f"data.root={photos}")
+    assert cfg["data"]["num_classes"] == cfg["model"]["num_classes"] == 2 and cfg["val_batch_size"] == 256
+    assert cfg["data"]["content"] == scan(str(photos)).content
+
+
+def test_vit_b16_has_its_own_depth_and_any_placement(photos):
+    assert composed("model=vit_b16", "data=imagenette")["depth"] == 12
+    cfg = composed("model=vit_b16", "data=imagenette", "depth=2", "norm=vitbn")
+    assert cfg["model"]["depth"] == 2 and cfg["model"]["placement"]["embed_in"] == "batch"
 
 
 def test_the_notebook_is_reproduced_to_the_letter():

@@ -14,7 +14,7 @@ from vitbn.analysis.confusion import most_confused
 from vitbn.analysis.pace import critical_section, crossover_section, threshold_section
 from vitbn.analysis.plots import pictures
 from vitbn.analysis.results import read_study
-from vitbn.analysis.sections import confound_section, headline, unstable_section, what_was_run
+from vitbn.analysis.sections import confound_section, headline, measured_on, unstable_section, what_was_run
 from vitbn.errors import InputError
 
 
@@ -258,3 +258,13 @@ def test_reading_and_judging_import_nothing_heavy():
     }
     command = [sys.executable, "-c", code.format(heavy)]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_what_is_measured_on_what_is_said():
+    article = measured_on({"data.name": "mnist", "data.augment": True})
+    assert "val/* is measured on the official test images under one fixed augmentation draw" in article
+    assert "draw" not in measured_on({"data.name": "mnist", "data.augment": "crop"})
+    folder = measured_on({"data.name": "pets", "data.source": "folder", "data.augment": "crop"})
+    assert folder.startswith("val/* is measured on the validation images of pets (its test images where it has no")
+    held = measured_on({"data.name": "pets", "data.source": "folder", "data.holdout": 5})
+    assert "5 training images that were held out; test/* is measured on the test images of pets (its val" in held

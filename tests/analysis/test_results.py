@@ -100,6 +100,15 @@ def test_different_data_in_one_report_is_refused(run, study, data):
         read_studies([study])
 
 
+def test_an_image_folder_is_what_it_holds_wherever_it_lies(run, study):
+    run(seed=0, data={"name": "pets", "root": "here", "content": "1"})
+    run(seed=1, data={"name": "pets", "root": "there", "content": "1"})
+    read_studies([study])
+    run(seed=2, data={"name": "pets", "root": "here", "content": "2"})
+    with pytest.raises(InputError, match="different data"):
+        read_studies([study])
+
+
 def test_two_image_folders_are_different_data(run, study):
     run(seed=0, data={"name": "folder", "root": "cats"})
     run(seed=1, data={"name": "folder", "root": "dogs"})

@@ -1,3 +1,4 @@
+import fcntl
 import json
 import multiprocessing
 import os
@@ -119,6 +120,18 @@ def test_two_processes_make_one_cache(photos, tmp_path):
         worker.join()
     assert sums[0] == sums[1] == mapped(photos, tmp_path / "other")[0].sum()
     assert sorted(counts) == [0, 24], "the second waits and finds what the first has made"
+
+
+def test_a_folder_in_other_hands_is_waited_for(photos, tmp_path, monkeypatch):
+    def busy(descriptor, how):
+        if how & fcntl.LOCK_NB:
+            raise BlockingIOError  # to whoever does not wait
+
+    monkeypatch.setattr(fcntl, "lockf", busy)
+    assert len(mapped(photos, tmp_path / "c")[0]) == 24
+    monkeypatch.setattr(fcntl, "lockf", lambda *args: (_ for _ in ()).throw(OSError("no locks here")))
+    with pytest.raises(InputError, match=f"{tmp_path / 'c'}: cannot be locked; .*data.cache=DIR"):
+        mapped(photos, tmp_path / "c")
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ FINAL_METRICS = ("test/acc", "test/loss")
 METRICS = EPOCH_METRICS + FINAL_METRICS
 FINISHED = ("done", "failed", "diverged")
 STATUSES = (*FINISHED, "running", "unreadable")
-PACKAGED_DATA = ("mnist", "fashion_mnist", "mnist5k")  # elsewhere the folder says which images they are
+PACKAGED_DATA = ("mnist", "fashion_mnist", "mnist5k")  # elsewhere content or place says which they are
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml: 0.6 ms a file instead of 6
 
@@ -120,7 +120,8 @@ def check_one_dataset(runs: Iterable[Run]) -> None:
         if run.status == "unreadable":
             continue
         name = run.config.get("data.name")
-        keys = ["data.name", "data.augment", "data.holdout"] + ["data.root"] * (name not in PACKAGED_DATA)
+        told = name in PACKAGED_DATA or run.config.get("data.content")
+        keys = ["data.name", "data.augment", "data.holdout", "data.content"] + ["data.root"] * (not told)
         groups.setdefault(tuple((key, run.config.get(key)) for key in keys), []).append(run.run_id)
     if len(groups) > 1:
         spelt = {keys: " ".join(f"{key}={value}" for key, value in keys) for keys in groups}

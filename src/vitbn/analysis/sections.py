@@ -49,7 +49,7 @@ def what_was_run(runs: list[Run], arms: list[Arm], warnings: list[str]) -> Secti
     readable = [run for run in runs if run.status != "unreadable"]
     first, results = readable[0].config, [run.result for run in readable if run.result]
     versions = {pair for result in results for pair in (result.get("versions") or {}).items()}
-    augmented = "on" if first.get("data.augment") else "off"
+    augmented = {True: "on", "crop": "random crops and flips"}.get(first.get("data.augment"), "off")
     facts = [
         ["runs", ", ".join(f"{counts[status]} {status}" for status in STATUSES if counts[status])],
         ["data", f"{first.get('data.name')}, augmentation {augmented}"],
@@ -77,10 +77,15 @@ def measured_on(config: dict[str, Any]) -> str:
     """What val/* and test/* are measured on."""
     name = config.get("data.name")
     images = "the official test images" if name in ("mnist", "fashion_mnist") else f"the test images of {name}"
+    if config.get("data.source"):
+        images = f"the test images of {name} (its validation images where it has no others)"
     clean = f"test/* is measured on {images} as they are"
     if held := config.get("data.holdout"):
         return f"val/* is measured on {held} training images that were held out; {clean}."
-    draw = " under one fixed augmentation draw, the same for every run" if config.get("data.augment") else ""
+    draw = " under one fixed augmentation draw, the same for every run" if config.get("data.augment") is True else ""
+    if config.get("data.source"):
+        own = f"the validation images of {name} (its test images where it has no others)"
+        return f"val/* is measured on {own}{draw}; {clean}. Both are those of the last epoch."
     return (
         f"val/* is measured on {images}{draw}, so it must not be used to choose hyper-parameters (hold out "
         f"training images with data.holdout for that); {clean}. Both are those of the last epoch."

@@ -43,7 +43,9 @@ def mapped(
         "files": digest((file.path, file.size, file.mtime) for file in files),
     }  # fmt: skip
     try:
-        with owned(folder, wait=True):
+        with owned(folder, wait=True) as mine:
+            if not mine:
+                raise InputError(f"{folder}: cannot be locked; name a folder that can, data.cache=DIR")
             bad = _read_index(folder, made_of)
             if bad is None:
                 bad = _decode_all(files, root, folder, made_of, skip)
