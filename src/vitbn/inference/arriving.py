@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vitbn.data.batches import FixedBatches, Pixels
 from vitbn.data.datamodule import ImageData
-from vitbn.data.sources import SOURCES, load
+from vitbn.data.sources import NAMED, load
 from vitbn.data.splits import Split
 from vitbn.errors import InputError
 from vitbn.inference.images import image_files, read
@@ -37,11 +37,11 @@ def arriving(network: Network, data: str | None, root: Path | None) -> Arriving:
     """
     own = network.config.get("data", {})
     if data is None and not own:
-        raise InputError(f"{network.source}: imported weights; give --data: {', '.join(SOURCES)} or a folder of images")
+        raise InputError(f"{network.source}: imported weights; give --data: {', '.join(NAMED)} or a folder of images")
     place = root or os.environ.get("VITBN_DATA") or own.get("root") or "data"
     if data is None:
         found = _of_run(network, str(root or own.get("root") or place))
-    elif data in SOURCES:
+    elif data in NAMED:
         found = _of_source(network, data, Path(place))
     else:
         found = _of_folder(network, Path(data))
@@ -57,19 +57,16 @@ def _of_run(network: Network, root: str) -> Arriving:
 
 def _of_source(network: Network, name: str, root: Path) -> Arriving:
     source = load(name, root)
-    test = source.val if source.test is None else source.test
-    if test is None:
-        raise InputError(f"--data {name}: has no test images")
     if source.classes != network.labels:
         theirs, ours = (", ".join(each) for each in (source.classes, network.labels))
         raise InputError(f"--data {name}: its classes are {theirs}; the network answers {ours}")
-    return Arriving(name, source.train, test)
+    return Arriving(name, source.train, source.test)
 
 
 def _of_folder(network: Network, folder: Path) -> Arriving:
     """All images of the folder; there are no others to take statistics of."""
     if not folder.is_dir():
-        raise InputError(f"--data {folder}: neither a folder nor one of {', '.join(SOURCES)}")
+        raise InputError(f"--data {folder}: neither a folder nor one of {', '.join(NAMED)}")
     files = image_files([folder])
     if unknown := sorted({file.parent.name for file in files} - set(network.labels)):
         answers = ", ".join(network.labels)
