@@ -46,8 +46,9 @@ def test_both_routes_have_equal_outputs_and_gradients(shape, bias, dropout, trai
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("bias", [False, True])
-def test_the_first_tokens_may_ask_alone(shape, bias):
-    standard, merged = both_routes(*shape, bias, 0.3, True, queries=2)
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_the_first_tokens_may_ask_alone(shape, bias, dropout):
+    standard, merged = both_routes(*shape, bias, dropout, True, queries=2)
     for a, b in zip(standard, merged, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-10)
     every = both_routes(*shape, bias, 0.0, True)[0][0]

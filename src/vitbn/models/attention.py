@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitbn.models.dropout import Dropout
+from vitbn.models.merged import MergedAttention, attend
 from vitbn.models.norm import make_norm
 
 # W_qk (H D, D), its bias (H D,) or None, W_vo (H D, D), its bias (H, D) or None, output bias (D,) or None
@@ -99,18 +100,27 @@ class Attention(nn.Module):
 
     def merged(self, u: Tensor, queries: int | None = None) -> Tensor:
         """The same function through the weight products, before the output dropout."""
-        asking = u[:, :queries]
-        images, rows, _ = asking.shape
+        rows = u[:, :queries].shape[1]
         w_qk, b_qk, w_vo, b_vo, b_out = self._products()
-        y = F.linear(asking, w_qk, b_qk).view(images, rows * self.heads, self.dim)
-        weights = torch.bmm(y, u.transpose(1, 2)).softmax(-1)  # B (Q H) T, no copy: keys are shared by the heads
         if self.weights_dropout.active:
-            mask = self.weights_dropout.mask(torch.Size((images, self.heads, rows, u.shape[1])), weights)
-            weights = weights * mask.transpose(1, 2).reshape(weights.shape)
-        out = torch.bmm(weights, u).view(images, rows, self.heads * self.dim) @ w_vo
-        if b_vo is not None:  # a value bias is weighted by the row sums, which dropout has thinned
-            out = out + weights.sum(-1).view(images, rows, self.heads) @ b_vo
+            out = self._thinned(u, rows, w_qk, b_qk, w_vo, b_vo)
+        elif torch.is_grad_enabled() and not torch.is_autocast_enabled(u.device.type):  # its backward has one dtype
+            out = MergedAttention.apply(u, w_qk, b_qk, w_vo, rows)
+        else:
+            out = attend(u, w_qk, b_qk, w_vo, rows)[0]
         return out if b_out is None else out + b_out
+
+    def _thinned(
+        self, u: Tensor, rows: int, w_qk: Tensor, b_qk: Tensor | None, w_vo: Tensor, b_vo: Tensor | None
+    ) -> Tensor:
+        """With dropout on the weights, of which a value bias sees the row sums."""
+        images, tokens, dim = u.shape
+        y = F.linear(u[:, :rows], w_qk, b_qk).view(images, -1, dim)
+        mask = self.weights_dropout.mask(torch.Size((images, self.heads, rows, tokens)), u)
+        weights = torch.bmm(y, u.transpose(1, 2)).softmax(-1)
+        weights = weights * mask.transpose(1, 2).reshape(weights.shape)
+        out = torch.bmm(weights, u).view(images, rows, -1) @ w_vo
+        return out if b_vo is None else out + weights.sum(-1).view(images, rows, self.heads) @ b_vo
 
     def train(self, mode: bool = True) -> "Attention":
         self._cached = None
