@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 from vitbn import config
 from vitbn.lock import owned
 from vitbn.training.outcome import Signals, attempt
+from vitbn.training.spared import BY_TORCHMETRICS, spared
 from vitbn.training.study import FINISHED, Run
 
 log = logging.getLogger("vitbn")
@@ -41,8 +42,10 @@ def main(cfg: DictConfig) -> float | None:
 
 def train(run: Run, signals: Signals) -> dict[str, Any]:
     """data -> network -> callbacks -> logger -> trainer -> fit -> test -> what result.json says."""
-    import pytorch_lightning as pl
     import torch
+
+    with spared(*BY_TORCHMETRICS):
+        import pytorch_lightning as pl
 
     from vitbn.data.datamodule import ImageData
     from vitbn.errors import InputError
