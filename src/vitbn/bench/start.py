@@ -57,8 +57,9 @@ def _launch(command: list[str], status: int, number: int, watch: Stopwatch) -> T
         with watch:
             done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     if done.returncode != status:
-        last = (done.stderr or done.stdout).strip().splitlines()[-1:]
-        raise InputError(f"{' '.join(command[1:])}: exit status {done.returncode} instead of {status}: {last}")
+        typed = " ".join(word for word in command if word not in (sys.executable, "-c", UP_TO_FIRST_STEP))
+        last = (done.stderr or done.stdout).strip().rpartition("\n")[-1]
+        raise InputError(f"{typed}: exit status {done.returncode} instead of {status}: {last}")
     return Turn(figures={"CPU s": _cpu_seconds() - before})
 
 
