@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitbn.models.dropout import Dropout
-from vitbn.models.merged import MergedAttention, attend
+from vitbn.models.merged import MergedAttention, attend, mixed_precision
 from vitbn.models.norm import make_norm
 
 # W_qk (H D, D), its bias (H D,) or None, W_vo (H D, D), its bias (H, D) or None, output bias (D,) or None
@@ -104,7 +104,7 @@ class Attention(nn.Module):
         w_qk, b_qk, w_vo, b_vo, b_out = self._products()
         if self.weights_dropout.active:
             out = self._thinned(u, rows, w_qk, b_qk, w_vo, b_vo)
-        elif torch.is_grad_enabled() and not torch.is_autocast_enabled(u.device.type):  # its backward has one dtype
+        elif torch.is_grad_enabled() and not mixed_precision(u.device.type):
             out = MergedAttention.apply(u, w_qk, b_qk, w_vo, rows)
         else:
             out = attend(u, w_qk, b_qk, w_vo, rows)[0]

@@ -25,6 +25,11 @@ def attend(u: Tensor, w_qk: Tensor, b_qk: Tensor | None, w_vo: Tensor, queries: 
     return mixed.view(images, queries, -1) @ w_vo, y, weights, mixed
 
 
+def mixed_precision(device: str) -> bool:
+    """Whether autocast chooses dtypes now, which it does in a forward pass and not in MergedAttention's backward."""
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+
+
 class MergedAttention(torch.autograd.Function):
     """`attend`'s first result, without its intermediate products in autograd's graph."""
 
