@@ -29,6 +29,16 @@ def test_seed_depth_and_rate_do_not_part_arms(run, study):
     assert arm.name == "ViT" and len(arm.at(2, 0.003)) == 1 and arm.at(2, 0.005) == []
 
 
+def test_a_key_that_older_runs_do_not_have_parts_nothing_while_it_is_null_or_false(run, study):
+    run(seed=0)
+    run(seed=1, recalibrate_bn=False, matmul=None)
+    (arm,) = group(read_study(study))
+    assert arm.name == "ViT" and len(arm.runs) == 2
+    run(seed=2, recalibrate_bn=True)
+    names = {arm.name: len(arm.runs) for arm in group(read_study(study))}
+    assert names == {"ViT recalibrate_bn=False": 2, "ViT recalibrate_bn=True": 1}
+
+
 def test_a_changed_norm_parts_arms(run, study):
     run(model="vitbn")
     run(model="vitbn", norm={"ffn_in": "batch", "ffn_hidden": "none"})

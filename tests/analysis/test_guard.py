@@ -77,6 +77,14 @@ def test_a_diverged_run_without_fingerprint_and_versions_is_no_confound(run):
     assert confounds(read_run(run()), second) == []
 
 
+def test_a_key_that_an_older_run_does_not_have_is_no_confound_while_it_is_null_or_false(run):
+    older, newer = read_run(run()), read_run(run(model="vitbnffn", matmul=None, recalibrate_bn=False))
+    assert confounds(older, newer) == []
+    assert confounds(older, read_run(run(model="vitbnffn", recalibrate_bn=True))) == [
+        "configuration recalibrate_bn: absent / True"
+    ]
+
+
 def test_tally_counts_pairs(run):
     pairs = [(read_run(run(seed=s)), read_run(run(model="vitbnffn", seed=s, batch_size=50 + 50 * s))) for s in (0, 1)]
     assert tally(pairs) == {"configuration batch_size: 100 / 50": 1}

@@ -7,7 +7,7 @@ from typing import Any
 
 from vitbn.analysis.results import Run
 from vitbn.placements import PLACEMENTS, Slot, complete
-from vitbn.training.study import OMITTED
+from vitbn.training.study import OMITTED, says_something
 
 AXES = ("depth", "lr", "seed")
 # These cannot change a result (or repeat a key that is compared already), so they neither part nor confound.
@@ -44,7 +44,10 @@ def within(key: str, prefixes: Iterable[str]) -> bool:
 
 
 def compared(run: Run) -> dict[str, Any]:
-    """The configuration without what cannot change a result and without `model.x`, `optimizer.x` that repeat `x`."""
+    """The configuration without what cannot change a result and without `model.x`, `optimizer.x` that repeat `x`.
+
+    A key that is null or false counts as absent, as it does in a run's identity: older runs do not have it.
+    """
     config = run.config
 
     def repeats(key: str, value: Any) -> bool:
@@ -54,7 +57,8 @@ def compared(run: Run) -> dict[str, Any]:
     return {
         key: value
         for key, value in config.items()
-        if not within(key, IGNORED)
+        if says_something(value)
+        and not within(key, IGNORED)
         and not repeats(key, value)
         and not (key.startswith("norm.") and f"model.placement.{key[5:]}" in config)
     }
@@ -71,10 +75,11 @@ def group(runs: Iterable[Run]) -> list[Arm]:
             by_model.setdefault(str(run.config.get("model.name")), []).append((run, compared(run)))
     varying = {model: _varying(config for _, config in members) for model, members in by_model.items()}
     settings = sorted({key for keys in varying.values() for key in keys if not within(key, PLACEMENT)})
+    flags = {key for members in by_model.values() for _, config in members for key in config if config[key] is True}
     arms: dict[tuple[str, str], Arm] = {}
     for model, members in by_model.items():
         for run, config in members:
-            placement, setting = _placement(model, run.config), " ".join(_named(config, settings))
+            placement, setting = _placement(model, run.config), " ".join(_named(config, settings, flags))
             arms.setdefault((placement, setting), Arm(placement, setting)).runs.append(run)
     order = {name: index for index, name in enumerate(NAMES.values())}
 
@@ -106,8 +111,8 @@ def _varying(configs: Iterable[dict[str, Any]]) -> list[str]:
     return sorted(key for key in keys if len({str(config.get(key)) for config in configs}) > 1)
 
 
-def _named(config: dict[str, Any], keys: Iterable[str]) -> list[str]:
-    return [f"{key.rsplit('.', 1)[-1]}={config[key]}" for key in keys if config.get(key) is not None]
+def _named(config: dict[str, Any], keys: Iterable[str], flags: set[str]) -> list[str]:
+    return [f"{key.rsplit('.', 1)[-1]}={config.get(key, False)}" for key in keys if key in config or key in flags]
 
 
 def cells(arms: Iterable[Arm]) -> list[tuple[Any, Any]]:

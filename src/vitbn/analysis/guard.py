@@ -48,7 +48,7 @@ def studied_keys(first: dict[str, Any], second: dict[str, Any]) -> tuple[str, ..
 def _configuration(first: Run, second: Run, studied: tuple[str, ...]) -> list[str]:
     one, two = compared(first), compared(second)
     return [
-        f"configuration {key}: {one.get(key, _ABSENT)} / {two.get(key, _ABSENT)}"
+        f"configuration {key}: {first.config.get(key, _ABSENT)} / {second.config.get(key, _ABSENT)}"
         for key in sorted(one.keys() | two.keys())
         if not within(key, studied) and one.get(key, _ABSENT) != two.get(key, _ABSENT)
     ]

@@ -41,9 +41,14 @@ def config_hash(config: dict[str, Any]) -> str:
             for key, value in tree.items()
             if f"{prefix}{key}" not in OMITTED
         }
-        return {key: value for key, value in left.items() if value is not None and value is not False and value != {}}
+        return {key: value for key, value in left.items() if says_something(value) and value != {}}
 
     return hashlib.sha256(json.dumps(kept(config), sort_keys=True).encode()).hexdigest()[:8]
+
+
+def says_something(value: Any) -> bool:
+    """Whether a key of this value differs from an absent one: null and false do not."""
+    return value is not None and value is not False
 
 
 def run_id(config: dict[str, Any]) -> str:
