@@ -226,10 +226,8 @@ def _export(args: argparse.Namespace) -> int:
 def _add_serve(commands: Commands) -> None:
     parser = commands.add_parser("serve", help="a page that recognises the digit you draw")
     parser.add_argument("--ckpt", metavar="PATH", nargs="+", action="extend", default=[],
-                        help=f"one network, or two to stand side by side (default: the packaged one): {CKPT}")  # fmt: skip
-    parser.add_argument(
-        "--port", type=_port, metavar="N", default=8000, help="0 takes any that is free (default: 8000)"
-    )
+                        help=f"{CKPT}; two stand side by side (default: the packaged network)")  # fmt: skip
+    parser.add_argument("--port", metavar="N", type=_port, default=8000, help="0 takes any free one (default: 8000)")
     parser.set_defaults(call=_serve)
 
 

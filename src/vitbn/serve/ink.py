@@ -16,7 +16,7 @@ from scipy.ndimage import distance_transform_edt
 from vitbn.data.decode import read_picture
 from vitbn.errors import InputError
 
-Shades = NDArray[np.float32]  # (H, W) in [0, 1]
+Shades = NDArray[np.floating]  # (H, W) in [0, 1], 32 bits
 
 MAX_PIXELS = 2**24  # 4096 x 4096, decoded in 64 MiB
 SIDE, BOX, CENTRE = 28, 20, 14
@@ -45,8 +45,8 @@ def as_mnist(body: bytes) -> NDArray[np.uint8]:
 def _on_ground(picture: Image.Image) -> Shades:
     """Grey levels; what is transparent becomes black under light ink and white under dark."""
     light, alpha = (np.asarray(band, dtype=np.float32) / 255 for band in picture.split())
-    ground = np.float32((light * alpha).sum() < alpha.sum() / 2)
-    return light * alpha + ground * (1 - alpha)
+    ground = light[alpha > 0.5].mean() < 0.5 if (alpha > 0.5).any() else True
+    return light * alpha + (1 - alpha) if ground else light * alpha
 
 
 def _ink(grey: Shades) -> Shades:
