@@ -63,7 +63,7 @@ DRAWINGS = (
 )  # fmt: skip
 
 
-def curve(points: Stroke, steps: int = 6) -> Stroke:
+def curve(points: Stroke, steps: int = 3) -> Stroke:
     """The Catmull-Rom spline through the points (Catmull and Rom, 1974), `steps` to each."""
     padded = [points[0], *points, points[-1]]
     drawn = []

@@ -17,8 +17,7 @@ export class Pad {
     this.width = 0; // of the pen
     canvas.addEventListener("pointerdown", (event) => this.#begin(event));
     canvas.addEventListener("pointermove", (event) => this.#extend(event));
-    canvas.addEventListener("pointerup", () => this.#end());
-    canvas.addEventListener("pointercancel", () => this.#end());
+    canvas.addEventListener("lostpointercapture", () => this.#end()); // lifted, cancelled or gone
     this.#draw();
   }
 

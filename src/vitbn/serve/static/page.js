@@ -44,7 +44,7 @@ function say(words, isError = false) {
   status.classList.toggle("unseen", !isError);
 }
 
-const percent = (value) => `${(100 * value).toFixed(1)} %`;
+const percent = (value) => `${(100 * value).toFixed(1)}%`;
 
 function show({ models, seen }) {
   const picture = drawSeen(seen);
@@ -71,7 +71,7 @@ function showModel(card, model, picture) {
     const peak = Math.max(...attention[kind].flat());
     drawAttention(canvas, attention[kind], peak, picture, colour);
     canvas.ariaLabel = `Attention, ${name}: the most attended patch gets ${percent(peak)}`;
-    canvas.nextElementSibling.textContent = `${name}, up to ${percent(peak)}`;
+    canvas.nextElementSibling.textContent = `${name}, peak\u00a0${percent(peak)}`;
   }
 }
 
