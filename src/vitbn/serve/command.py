@@ -3,6 +3,7 @@
 import json
 import logging
 import socket
+import warnings
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -72,6 +73,7 @@ def run(listener: socket.socket, places: Sequence[str]) -> None:
 
     torch.set_num_threads(1)
     Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2  # Pillow refuses twice as much, in pictures within pictures too
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # of damage: the answer says what matters
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # a queue is no fault
     readers = load_readers(places)
     server = create_server(

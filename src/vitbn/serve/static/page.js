@@ -158,7 +158,7 @@ document.addEventListener("drop", (event) => {
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape") pad.clear();
   else if (event.key === "z" && (event.ctrlKey || event.metaKey)) pad.undo();
-  else if (event.key === "Enter" && !event.target.closest("button")) recognise();
+  else if (event.key === "Enter" && !event.target.closest("button, #file")) recognise();
   else return;
   event.preventDefault();
 });
