@@ -69,6 +69,15 @@ class Page:
         )
         return self.driver.execute_script(script)
 
+    def lowest_ink(self) -> float:
+        """How far down the sheet has ink, 0 to 1."""
+        script = """
+        const {width, height} = document.querySelector('#pad');
+        const {data} = document.querySelector('#pad').getContext('2d').getImageData(0, 0, width, height);
+        return data.findLastIndex((level) => level < 99) / 4 / width / height;
+        """
+        return self.driver.execute_script(script)
+
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
@@ -215,6 +224,7 @@ def test_nothing_sticks_out(address, page, width):
             "const {clientWidth, scrollWidth} = document.documentElement; return [clientWidth, scrollWidth]"
         )
         assert whole == seen <= width
+        assert page.lowest_ink() == pytest.approx(0.2 + 0.6 + 21 / 560, abs=0.02)  # a finger draws, it does not scroll
     finally:
         page.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 

@@ -13,7 +13,7 @@ MAX_BODY = 1_000_000  # bytes
 TOO_LARGE = f"the body is too large; at most {MAX_BODY:,} bytes are read"
 
 HEADERS = {
-    # Nothing from elsewhere, nothing inline; the icon of a tab is the only thing that may be data
+    # Nothing from elsewhere, nothing inline
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
