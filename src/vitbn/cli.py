@@ -17,7 +17,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     adders = (
         _add_status, _add_report, _add_claims, _add_summary, _add_predict, _add_transplant, _add_evaluate,
-        _add_recalibrate, _add_export, _add_bench,
+        _add_recalibrate, _add_export, _add_serve, _add_bench,
     )  # fmt: skip
     for add in adders:
         add(commands)
@@ -221,6 +221,26 @@ def _export(args: argparse.Namespace) -> int:
     for path in export(args.ckpt, form=args.format, data=args.data, root=args.root, out=args.out, fold=fold):
         print(path)
     return 0
+
+
+def _add_serve(commands: Commands) -> None:
+    parser = commands.add_parser("serve", help="a page that recognises the digit you draw")
+    parser.add_argument("--ckpt", metavar="PATH", nargs="+", action="extend", default=[],
+                        help=f"{CKPT}; two stand side by side (default: the packaged network)")  # fmt: skip
+    parser.add_argument("--port", metavar="N", type=_port, default=8000, help="0 takes any free one (default: 8000)")
+    parser.set_defaults(call=_serve)
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text}: a whole number from 0 to 65535")
+    return int(text)
+
+
+def _serve(args: argparse.Namespace) -> int:
+    from vitbn.serve.command import serve
+
+    return serve(args.ckpt, args.port)
 
 
 if __name__ == "__main__":

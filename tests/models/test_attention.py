@@ -122,3 +122,30 @@ def test_evaluation_computes_products_once_and_notices_new_weights():
         torch.testing.assert_close(loaded, attention(u))
     assert not torch.allclose(first, changed) and not torch.allclose(changed, loaded)
     assert attention.train()._cached is None
+
+
+@pytest.mark.parametrize("queries", [None, 2])
+def test_weights_are_those_of_torchs_multihead_attention_on_every_route(queries):
+    torch.manual_seed(0)
+    ours = Attention(dim=16, heads=4, dim_head=4, qkv_bias=True).double().eval()
+    theirs = torch.nn.MultiheadAttention(16, 4, batch_first=True, dtype=torch.float64)
+    theirs.in_proj_weight.data, theirs.in_proj_bias.data = ours.to_qkv.weight.data, ours.to_qkv.bias.data
+    u = torch.randn(2, 5, 16, dtype=torch.float64)
+    expected = theirs(u, u, u, average_attn_weights=False)[1][:, :, :queries]
+    for route in ("standard", "merged"):
+        ours.route = route
+        torch.testing.assert_close(ours.weights(u, queries), expected, rtol=0, atol=1e-12)
+        ours.freeze(u, queries)
+        torch.testing.assert_close(ours.weights(u, queries), expected, rtol=0, atol=1e-12)
+    assert not hasattr(ours, "to_qkv")
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_weights_mix_the_values_into_the_output(shape):
+    dim, heads, dim_head = shape
+    torch.manual_seed(0)
+    attention = Attention(dim=dim, heads=heads, dim_head=dim_head, qk_norm="layer").double().eval()
+    u = torch.randn(2, 5, dim, dtype=torch.float64)
+    v = attention.to_qkv(u).chunk(3, -1)[2].unflatten(-1, (heads, dim_head)).transpose(1, 2)
+    mixed = attention.to_out((attention.weights(u) @ v).transpose(1, 2).flatten(2))
+    torch.testing.assert_close(mixed, attention(u), rtol=0, atol=1e-12)

@@ -2,45 +2,58 @@
 
 import warnings
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vitbn.errors import InputError
 
 MAX_PIXELS = 89_478_485  # Pillow's own bound, beyond which it warns: 256 MiB of colour
 MODES = {1: "L", 3: "RGB"}
 
-# decode refuses what Pillow would only warn of
+# read_picture refuses what Pillow would only warn of
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 def decode(path: Path | str, *, channels: int, size: int | None = None) -> NDArray[np.uint8]:
     """The image as (C, H, W), grey for 1 channel and RGB for 3; InputError names a file that cannot be read.
 
-    With `size`, the central square, resized (bilinear, antialiased) to `size` x `size`. EXIF orientation is applied;
-    16-bit grey is scaled to 8 bits; of an animation or a file of several pages the first picture is read; CMYK and
-    palettes become RGB and transparency is dropped, as in torchvision's loader.
+    With `size`, the central square, resized (bilinear, antialiased) to `size` x `size`. CMYK and palettes become RGB
+    and transparency is dropped, as in torchvision's loader.
     """
     if channels not in MODES:
         raise ValueError(f"channels={channels}: choose from {', '.join(map(str, MODES))}")
-    try:
-        with Image.open(path) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels")
-            picture = _eight_bits(ImageOps.exif_transpose(image), image.format).convert(MODES[channels])
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except Image.DecompressionBombError as error:
-        raise InputError(f"{path}: too large ({error}); at most {MAX_PIXELS:,} pixels are read") from None
-    except Exception as error:  # Pillow's plugins raise whatever a damaged header leads them to
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{path}: cannot be read as an image ({reason})") from None
+    picture = read_picture(path, name=str(path), mode=MODES[channels])
     if size is not None and picture.size != (size, size):
         picture = ImageOps.fit(picture, (size, size), Image.Resampling.BILINEAR)
     pixels = np.asarray(picture)
     return pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def read_picture(file: Path | str | BinaryIO, *, name: str, mode: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """The picture in Pillow's `mode`; InputError opens with `name` if it cannot be read.
+
+    Its pixels are counted before they are decoded. EXIF orientation is applied; 16-bit grey is scaled to 8 bits; of
+    an animation or a file of several pages the first picture is read.
+    """
+    try:
+        with Image.open(file) as image:
+            if image.width * image.height > max_pixels:
+                raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels")
+            if image.format == "EPS":
+                raise ValueError("PostScript is a program, which would be run")
+            return _eight_bits(ImageOps.exif_transpose(image), image.format).convert(mode)
+    except FileNotFoundError:
+        raise InputError(f"{name}: no such file") from None
+    except Image.DecompressionBombError as error:
+        raise InputError(f"{name}: too large ({error}); at most {max_pixels:,} pixels are read") from None
+    except UnidentifiedImageError:
+        raise InputError(f"{name}: cannot be read as an image (of no known format)") from None
+    except Exception as error:  # Pillow's plugins raise whatever a damaged header leads them to
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{name}: cannot be read as an image ({reason})") from None
 
 
 def _eight_bits(image: Image.Image, file_format: str | None) -> Image.Image:

@@ -80,14 +80,30 @@ class Attention(nn.Module):
 
     def standard(self, u: Tensor, queries: int | None = None) -> Tensor:
         """The usual formulation, before the output dropout."""
-        q, k, v = (x.unflatten(-1, (self.heads, self.dim_head)).transpose(1, 2) for x in self._qkv(u, queries))
-        q, k = self.q_norm(q), self.k_norm(k)
+        q, k, v = self._heads(u, queries)
         if self.weights_dropout.active:
-            weights = (q @ k.transpose(-1, -2) * self.scale).softmax(-1)
+            weights = self._softmax(q, k)
             mixed = (weights * self.weights_dropout.mask(weights.shape, weights)) @ v
         else:
             mixed = F.scaled_dot_product_attention(q, k, v, scale=self.scale)
         return self.to_out(mixed.transpose(1, 2).flatten(2))  # B T (H K)
+
+    def weights(self, u: Tensor, queries: int | None = None) -> Tensor:
+        """softmax(q k^T / sqrt K) of the function that `forward` computes, (B, H, Q, T); neither route keeps it."""
+        if self._frozen is None:
+            q, k, _ = self._heads(u, queries)
+            return self._softmax(q, k)
+        w_qk, b_qk, *_ = self._frozen
+        y = F.linear(u[:, :queries], w_qk, b_qk).unflatten(-1, (self.heads, self.dim)).transpose(1, 2)
+        return (y @ u[:, None].transpose(-1, -2)).softmax(-1)
+
+    def _softmax(self, q: Tensor, k: Tensor) -> Tensor:
+        return (q @ k.transpose(-1, -2) * self.scale).softmax(-1)
+
+    def _heads(self, u: Tensor, queries: int | None) -> tuple[Tensor, Tensor, Tensor]:
+        """q (B, H, Q, K), k and v (B, H, T, K), normed."""
+        q, k, v = (x.unflatten(-1, (self.heads, self.dim_head)).transpose(1, 2) for x in self._qkv(u, queries))
+        return self.q_norm(q), self.k_norm(k), v
 
     def _qkv(self, u: Tensor, queries: int | None) -> tuple[Tensor, ...]:
         """q (B, Q, H K) of the tokens that ask, k and v (B, T, H K) of all."""

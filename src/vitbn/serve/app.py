@@ -1,0 +1,62 @@
+"""The Flask application: a page, POST /predict and GET /healthz. Whatever is refused is refused as JSON."""
+
+from collections.abc import Sequence
+
+from flask import Flask, Response, jsonify, render_template, request
+from werkzeug.exceptions import HTTPException
+
+from vitbn.errors import InputError
+from vitbn.serve.ink import as_mnist
+from vitbn.serve.readers import Reader
+
+MAX_BODY = 1_000_000  # bytes
+TOO_LARGE = f"the body is too large; at most {MAX_BODY:,} bytes are read"
+
+HEADERS = {
+    # Nothing from elsewhere, nothing inline
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+
+
+def create_app(readers: Sequence[Reader]) -> Flask:
+    """The application for these networks, which are loaded once and only read."""
+    app = Flask(__name__)
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY  # Werkzeug looks at the announced length before it reads
+    app.json.sort_keys = False  # type: ignore[attr-defined]
+
+    @app.get("/")
+    def page() -> str:
+        return render_template("index.html", readers=readers, max_body=MAX_BODY)
+
+    @app.post("/predict")
+    def predict() -> Response:
+        digit = as_mnist(request.get_data(cache=False))  # raw, even if the content type calls it a form
+        return jsonify(models=[reader.read(digit) for reader in readers], seen=digit.tolist())
+
+    @app.get("/healthz")
+    def health() -> Response:
+        return jsonify(status="ok", models=[reader.name for reader in readers])
+
+    @app.errorhandler(InputError)
+    def refuse(error: InputError) -> tuple[Response, int]:
+        return jsonify(error=str(error)), 400
+
+    @app.errorhandler(HTTPException)
+    def explain(error: HTTPException) -> Response:
+        response = Response(error.get_response().response, error.code, error.get_headers())
+        response.data = jsonify(error=TOO_LARGE if error.code == 413 else error.description).data
+        response.content_type = "application/json"
+        return response
+
+    @app.after_request
+    def secure(response: Response) -> Response:
+        response.headers.update(HEADERS)
+        return response
+
+    return app

@@ -1,0 +1,43 @@
+"""`vitbn serve`: what can be wrong is said before anything heavy is imported, then one line with the address."""
+
+import socket
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+
+from vitbn.errors import InputError
+from vitbn.inference.origin import locate
+
+HOST = "127.0.0.1"
+
+
+def serve(places: Sequence[str], port: int) -> int:
+    """Serve one or two networks, by default the packaged one, until interrupted."""
+    if len(places) > 2:
+        raise InputError(f"--ckpt: {len(places)} networks; one, or two to stand side by side")
+    checked = [locate(place) for place in places] or [packaged()]
+    with bound(port) as listener:
+        from vitbn.serve.server import run
+
+        run(listener, [str(place) for place in checked])
+    return 0
+
+
+def packaged() -> Path:
+    """The trained network that comes with vitbn; InputError while there is none."""
+    file = Path(str(files("vitbn.serve") / "digits.safetensors"))
+    if not file.is_file():
+        raise InputError(f"{file.name}: this installation has no trained network; give one with --ckpt")
+    return file
+
+
+def bound(port: int) -> socket.socket:
+    """A socket that has the port to itself; 0 takes any that is free."""
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((HOST, port))
+    except OSError as error:
+        listener.close()
+        raise InputError(f"--port {port}: {error.strerror}; --port 0 takes any that is free") from None
+    return listener
