@@ -55,7 +55,7 @@ def train(run: Run, signals: Signals) -> dict[str, Any]:
     from vitbn.training.schedule import make_factor
 
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # set to INFO by its import
-    for noise in (".*LeafSpec.* is deprecated", "Checkpoint directory .* exists and is not empty"):
+    for noise in (".*LeafSpec.* is deprecated", "Checkpoint directory .* exists and is not empty", "Glyph .* missing"):
         warnings.filterwarnings("ignore", noise)
     cfg = run.config
     if cfg["trainer"]["accelerator"] == "gpu" and not torch.accelerator.is_available():

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vitbn.errors import InputError
 
@@ -28,19 +28,26 @@ def decode(path: Path | str, *, channels: int, size: int | None = None) -> NDArr
     try:
         with Image.open(path) as image:
             if image.width * image.height > MAX_PIXELS:
-                raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels")
+                raise Image.DecompressionBombError
             picture = _eight_bits(ImageOps.exif_transpose(image), image.format).convert(MODES[channels])
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except Image.DecompressionBombError as error:
-        raise InputError(f"{path}: too large ({error}); at most {MAX_PIXELS:,} pixels are read") from None
     except Exception as error:  # Pillow's plugins raise whatever a damaged header leads them to
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{path}: cannot be read as an image ({reason})") from None
+        raise InputError(f"{path}: {_complaint(error)}") from None
     if size is not None and picture.size != (size, size):
         picture = ImageOps.fit(picture, (size, size), Image.Resampling.BILINEAR)
     pixels = np.asarray(picture)
     return pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def _complaint(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "no such file"
+    if isinstance(error, Image.DecompressionBombError):  # Pillow's own words name another bound
+        return f"too large, more than {MAX_PIXELS:,} pixels"
+    if isinstance(error, UnidentifiedImageError):
+        reason = "no format that Pillow knows"
+    else:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+    return f"cannot be read as an image ({reason})"
 
 
 def _eight_bits(image: Image.Image, file_format: str | None) -> Image.Image:
