@@ -44,6 +44,7 @@ def train(run: Run, signals: Signals) -> dict[str, Any]:
     import pytorch_lightning as pl
     import torch
 
+    from vitbn import sealed
     from vitbn.data.datamodule import ImageData
     from vitbn.errors import InputError
     from vitbn.inference.pretrained import load_pretrained
@@ -89,7 +90,7 @@ def train(run: Run, signals: Signals) -> dict[str, Any]:
         callbacks.append(recording.Pictures(logger, data.classes))
     # last, so that a checkpoint holds what the callbacks before them have just counted
     callbacks += [
-        guards.StopOnSignal(signals, run.checkpoints / checkpoint.LAST),
+        guards.StopOnSignal(signals, run.checkpoints / sealed.LAST),
         *checkpoint.callbacks(run.checkpoints, cfg["checkpoint"]["every_minutes"]),
     ]
 
@@ -104,7 +105,7 @@ def train(run: Run, signals: Signals) -> dict[str, Any]:
         if cfg["compile"]:
             net.compile()
         with signals.deferred():
-            trainer.fit(classifier, data, ckpt_path=checkpoint.newest_whole(run.checkpoints))
+            trainer.fit(classifier, data, ckpt_path=sealed.newest_whole(run.checkpoints))
         metrics_file.write()
         trainer.test(classifier, data, verbose=False)
 

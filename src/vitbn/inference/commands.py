@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from vitbn import durable
+from vitbn import durable, sealed
 from vitbn.errors import InputError
 from vitbn.inference.arriving import arriving, batch_of, fresh_statistics, inputs
 from vitbn.inference.fold import LIMIT, Folding, Step, fold_proven
@@ -16,7 +16,6 @@ from vitbn.inference.scores import score
 from vitbn.inference.statistics import RUNNING, Panel, panel
 from vitbn.models.statistics import batch_norms
 from vitbn.models.vit import VisionTransformer
-from vitbn.training.checkpoint import BEST, LAST, PREVIOUS, DurableCheckpointIO
 
 
 def evaluate(
@@ -126,17 +125,16 @@ def recalibrate(ckpt: str, *, data: str | None = None, root: Path | None = None,
     if not batch_norms(network.net):
         raise InputError(f"{network.source}: has no BatchNorm, there is nothing to recalibrate")
     out = out or network.source.with_name("recalibrated.ckpt")
-    if out.parent.resolve() == network.source.parent.resolve() and out.name in (LAST, PREVIOUS, BEST):
+    if out.parent.resolve() == network.source.parent.resolve() and out.name in sealed.OF_TRAINING:
         raise InputError(f"--out {out}: training goes on from this file; choose another name")
     given = arriving(network, data, root)
     fresh, count = fresh_statistics(network, given.train)
-    io = DurableCheckpointIO()
-    checkpoint = io.load_checkpoint(network.source)
+    checkpoint = sealed.load(network.source)
     for norm, (mean, var) in fresh.items():
         for buffer, value in (("running_mean", mean), ("running_var", var)):
             kept = checkpoint["state_dict"][f"net.{norm}.{buffer}"]
             kept.copy_(value.reshape(kept.shape))
     checkpoint.get("callbacks", {}).pop("PreciseStatistics", None)
     checkpoint["recalibrated"] = {"data": given.name, "images": count}
-    io.save_checkpoint(checkpoint, out)
+    sealed.save(checkpoint, out)
     return out
