@@ -4,9 +4,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from vitbn.errors import InputError
+
+if TYPE_CHECKING:
+    from vitbn.inference.arriving import Data
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -132,9 +135,7 @@ def _predict(args: argparse.Namespace) -> int:
 
 def _add_transplant(commands: Commands) -> None:
     parser = commands.add_parser("transplant", help="replace a trained network's LayerNorms by calibrated BatchNorms")
-    parser.add_argument("--ckpt", metavar="PATH", required=True, help=CKPT)
-    parser.add_argument("--data", metavar="NAME|DIR", help="a data set or a folder of images (default: the run's own)")
-    parser.add_argument("--root", help="where that data set lies, if not where train.py looks for it")
+    _add_network(parser)
     parser.add_argument("--images", metavar="N", type=int, default=2000, help="at most so many calibrate, and measure")
     parser.add_argument("--slots", metavar="SLOT", nargs="+", default=[], help="only these (default: all LayerNorms)")
     parser.add_argument("--out", type=Path, default=Path("transplant"), help="folder to write (default: transplant)")
@@ -142,23 +143,30 @@ def _add_transplant(commands: Commands) -> None:
 
 
 def _transplant(args: argparse.Namespace) -> int:
-    from vitbn import config
-
-    data: dict[str, Any] | Path | None = None if args.data is None else Path(args.data)
-    if isinstance(data, Path) and not data.is_dir():
-        root = [] if args.root is None else [f"data.root={args.root}"]
-        with config.explained():
-            data = config.plain(config.read([f"data={args.data}", *root]))
+    data = _data(args)
     from vitbn.inference.operate import command
 
-    return command(args.ckpt, data=data, count=args.images, slots=args.slots, out=args.out)
+    return command(args.ckpt, data=data, root=args.root, count=args.images, slots=args.slots, out=args.out)
 
 
 def _add_network(parser: argparse.ArgumentParser) -> None:
     """Which trained network, and on which images."""
     parser.add_argument("--ckpt", metavar="PATH", required=True, help=CKPT)
-    parser.add_argument("--data", metavar="NAME", help="mnist, fashion_mnist, mnist5k, emnist (default: the run's own)")
-    parser.add_argument("--root", type=Path, metavar="PATH", help="where its files lie (default: $VITBN_DATA)")
+    parser.add_argument("--data", metavar="NAME|DIR", help="a data set or a folder of images (default: the run's own)")
+    parser.add_argument("--root", type=Path, metavar="PATH", help="where a data set lies (default: $VITBN_DATA)")
+
+
+def _data(args: argparse.Namespace) -> "Data":
+    """What --data names: a data set's configuration, a folder, or nothing."""
+    from vitbn import config
+
+    if args.data is None or Path(args.data).is_dir():
+        return args.data and Path(args.data)
+    if args.data not in (names := sorted(path.stem for path in (config.CONF / "data").glob("*.yaml"))):
+        raise InputError(f"--data {args.data}: neither a folder nor one of {', '.join(names)}")
+    root = [] if args.root is None else [f"data.root={args.root}"]
+    with config.explained():
+        return config.plain(config.read([f"data={args.data}", *root]))
 
 
 def _add_evaluate(commands: Commands) -> None:
@@ -184,9 +192,10 @@ def _sizes(text: str) -> list[int]:
 
 
 def _evaluate(args: argparse.Namespace) -> int:
+    data = _data(args)
     from vitbn.inference.commands import evaluate
 
-    evaluate(args.ckpt, data=args.data, root=args.root, statistics=args.statistics, batch_sizes=args.batch_sizes,
+    evaluate(args.ckpt, data=data, root=args.root, statistics=args.statistics, batch_sizes=args.batch_sizes,
              out=args.out, as_json=args.as_json)  # fmt: skip
     return 0
 
@@ -199,9 +208,10 @@ def _add_recalibrate(commands: Commands) -> None:
 
 
 def _recalibrate(args: argparse.Namespace) -> int:
+    data = _data(args)
     from vitbn.inference.commands import recalibrate
 
-    print(recalibrate(args.ckpt, data=args.data, root=args.root, out=args.out))
+    print(recalibrate(args.ckpt, data=data, root=args.root, out=args.out))
     return 0
 
 
@@ -215,10 +225,10 @@ def _add_export(commands: Commands) -> None:
 
 
 def _export(args: argparse.Namespace) -> int:
+    data, fold = _data(args), not args.no_fold
     from vitbn.inference.commands import export
 
-    fold = not args.no_fold
-    for path in export(args.ckpt, form=args.format, data=args.data, root=args.root, out=args.out, fold=fold):
+    for path in export(args.ckpt, form=args.format, data=data, root=args.root, out=args.out, fold=fold):
         print(path)
     return 0
 
