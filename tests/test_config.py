@@ -145,6 +145,9 @@ COMMANDS = [
     ("data=folder data.root=nowhere", "data.root=nowhere: no such folder"),
     ("-m data=folder data.root=nowhere,there", "data.root=nowhere: no such folder"),
     ("schedule=cos", "schedule=cos: unknown; choose from constant, cosine, step"),
+    ("model=mlp depth=3", "depth=3: model=mlp has no use for it; leave it out (vit, vit_b16, vitbn,"),
+    ("-m model=vit,dnn pool=mean", "pool=mean: model=dnn has no use for it; leave it out ("),
+    ("experiment=fig10 model=vit,mlp", "depth=2: model=mlp has no use for it; leave it out ("),
 ]
 
 
@@ -157,6 +160,14 @@ def test_a_mistyped_command_gets_one_line_before_torch_is_imported(tmp_path, com
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.startswith(f"error: {message}") and done.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_an_experiment_sets_for_all_networks_is_not_refused():
+    cfg = config.read(["experiment=placements", "model=mlp"])
+    config.check(cfg, ["experiment=placements", "model=mlp"])
+    assert cfg.depth == 4
+    with pytest.raises(InputError, match="depth=4: model=mlp has no use for it"):
+        config.check(cfg, ["experiment=placements", "model=mlp", "depth=4"])
 
 
 def test_networks_without_slots_refuse_norms():

@@ -1,6 +1,8 @@
 """The `vitbn` command; what a subcommand needs is imported when it is called."""
 
 import argparse
+import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +17,7 @@ Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status 2 and one line for bad input."""
+    """Exit status 2 and one line for bad input; 141, as other programs have, if nobody reads the output any more."""
     parser = argparse.ArgumentParser(prog="vitbn", description="What belongs to train.py: looking at studies.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     adders = (
@@ -26,10 +28,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         add(commands)
     args = parser.parse_args(argv)
     try:
-        return args.call(args)
+        status = args.call(args)
+        sys.stdout.flush()
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except (BrokenPipeError, SystemExit) as error:  # rich makes the latter of the former
+        if not any(isinstance(each, BrokenPipeError) for each in (error, error.__context__)):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left in the buffer has no reader
+        return 128 + signal.SIGPIPE
+    return status
 
 
 def _add_status(commands: Commands) -> None:
@@ -93,7 +102,7 @@ def _summary(args: argparse.Namespace) -> int:
         cfg = config.read(args.overrides)
         if "published" in cfg.model and not any(typed.startswith("data=") for typed in args.overrides):
             cfg = config.read([*args.overrides, "data=imagenette"])
-        config.check(cfg)
+        config.check(cfg, args.overrides)
         model = config.plain(cfg)["model"]
     from vitbn.training.summary import print_summary
 

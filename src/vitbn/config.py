@@ -162,9 +162,10 @@ RANGES: dict[str, Range] = {
 }
 
 
-def check(cfg: DictConfig) -> None:
-    """Raise InputError for the first value that cannot be trained."""
+def check(cfg: DictConfig, typed: Sequence[str] = ()) -> None:
+    """Raise InputError for the first value that cannot be trained, or was `typed` and means nothing to the network."""
     plain(cfg)  # every interpolation resolves and nothing is missing
+    _check_use(cfg, typed)
     for key, (fits, rule) in RANGES.items():
         value = OmegaConf.select(cfg, key)
         if value is not None and not fits(value):
@@ -180,6 +181,14 @@ def check(cfg: DictConfig) -> None:
     _check_data(cfg.data)
     if cfg.pos_emb == PosEmb.pe1d and OmegaConf.select(cfg, "model.dim", default=0) % 2:
         raise InputError(f"model.dim={cfg.model.dim}: pos_emb=pe1d needs an even number")
+
+
+def _check_use(cfg: DictConfig, typed: Sequence[str]) -> None:
+    """Such a key would only give a second name to the same training."""
+    for key in {word.partition("=")[0] for word in typed} & {"depth", "pool", "pos_emb"}:
+        if key not in cfg.model:
+            users = ", ".join(sorted({path.stem for path in (CONF / "model").glob("*.yaml")} - {*WITHOUT_SLOTS}))
+            raise InputError(f"{key}={cfg[key]}: model={cfg.model.name} has no use for it; leave it out ({users} have)")
 
 
 def _check_data(data: DictConfig) -> None:
