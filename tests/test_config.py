@@ -145,9 +145,12 @@ COMMANDS = [
     ("data=folder data.root=nowhere", "data.root=nowhere: no such folder"),
     ("-m data=folder data.root=nowhere,there", "data.root=nowhere: no such folder"),
     ("schedule=cos", "schedule=cos: unknown; choose from constant, cosine, step"),
-    ("model=mlp depth=3", "depth=3: model=mlp has no use for it; leave it out (vit, vit_b16, vitbn,"),
-    ("-m model=vit,dnn pool=mean", "pool=mean: model=dnn has no use for it; leave it out ("),
-    ("experiment=fig10 model=vit,mlp", "depth=2: model=mlp has no use for it; leave it out ("),
+    (
+        "model=mlp depth=3",
+        "depth=3: model=mlp has no use for it, only vit, vit_b16, vitbn, vitbn_scalar,",
+    ),
+    ("-m model=vit,dnn pool=mean", "pool=mean: model=dnn has no use for it, only vit,"),
+    ("experiment=fig10 model=vit,mlp", "depth=2: model=mlp has no use for it, only vit,"),
 ]
 
 

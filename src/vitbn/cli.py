@@ -1,6 +1,7 @@
 """The `vitbn` command; what a subcommand needs is imported when it is called."""
 
 import argparse
+import io
 import os
 import signal
 import sys
@@ -27,6 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for add in adders:
         add(commands)
     args = parser.parse_args(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name need not be text
     try:
         status = args.call(args)
         sys.stdout.flush()

@@ -188,7 +188,9 @@ def _check_use(cfg: DictConfig, typed: Sequence[str]) -> None:
     for key in {word.partition("=")[0] for word in typed} & {"depth", "pool", "pos_emb"}:
         if key not in cfg.model:
             users = ", ".join(sorted({path.stem for path in (CONF / "model").glob("*.yaml")} - {*WITHOUT_SLOTS}))
-            raise InputError(f"{key}={cfg[key]}: model={cfg.model.name} has no use for it; leave it out ({users} have)")
+            raise InputError(
+                f"{key}={cfg[key]}: model={cfg.model.name} has no use for it, only {users} have; leave it out"
+            )
 
 
 def _check_data(data: DictConfig) -> None:
