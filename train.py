@@ -61,11 +61,11 @@ def train(run: Run, signals: Signals) -> dict[str, Any]:
     cfg = run.config
     if cfg["trainer"]["accelerator"] == "gpu" and not torch.accelerator.is_available():
         raise InputError("trainer.accelerator=gpu: no GPU here; use trainer=cpu, or trainer=default for what is there")
-    data = ImageData.of(cfg)
-    data.setup("fit")
     net = build(cfg["model"], seed=cfg["seed"])
     if cfg["model"].get("pretrained"):
         load_pretrained(net, cfg)
+    data = ImageData.of(cfg)
+    data.setup("fit")
     prints = fingerprint(net, seed=cfg["seed"], train_images=len(data.splits[0]), validation=data.validation_draws())
     optimizer = make_optimizer(cfg["optimizer"])
     factor = make_factor(cfg["schedule"], epochs=cfg["epochs"], steps_per_epoch=data.steps_per_epoch)

@@ -144,6 +144,15 @@ COMMANDS = [
     ("data=folder", "data.root: has no default; type data.root=VALUE"),
     ("data=folder data.root=nowhere", "data.root=nowhere: no such folder"),
     ("-m data=folder data.root=nowhere,there", "data.root=nowhere: no such folder"),
+    (
+        "model=resnet34 model.pretrained=x",
+        "model.pretrained=x: unknown key; The keys of model=resnet34 are",
+    ),
+    (
+        "trainer.devces=2",
+        "trainer.devces=2: unknown key; did you mean trainer.devices? The keys are",
+    ),
+    ("data.rot=x", "data.rot=x: unknown key; did you mean data.root? The keys of data=mnist are data.root, data.image"),
     ("schedule=cos", "schedule=cos: unknown; choose from constant, cosine, step"),
     (
         "model=mlp depth=3",

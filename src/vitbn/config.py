@@ -260,8 +260,8 @@ def one_line(error: Exception) -> str:
     if not key:
         return text
     typed = next((arg for arg in sys.argv[1:] if arg.lstrip("+~").split("=")[0] == key), key)
-    if re.search(r"not in struct|not in 'Schema'|^Key .* incompatible with the enum", text):
-        return f"{typed}: unknown key{_alternatives(cfg_key=key)}"
+    if re.search(r"not in struct|^Key .* not in '|^Key .* incompatible with the enum", text):
+        return f"{typed}: unknown key{_alternatives(key, getattr(cause, 'parent_node', None))}"
     if expected := re.search(r"expected one of \[(.*)\]", text):
         return f"{typed}: choose from {expected[1]}"
     return f"{typed}: {text}"
@@ -273,13 +273,15 @@ def _contexts(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__context__
 
 
-def _alternatives(cfg_key: str) -> str:
+def _alternatives(cfg_key: str, siblings: Any) -> str:
     """The key that was probably meant, and all that can be typed in its place."""
     parent, _, name = cfg_key.rpartition(".")
-    known: dict[str, list[str]] = {"": [*Schema.__dataclass_fields__, "experiment"], "norm": list(Slot)}
-    if parent not in known:
+    if not siblings:
         return ""
+    known = [str(key) for key in siblings if not re.match("_|(name|hydra|published)$", str(key))]
+    known += [] if parent else ["experiment"]
     prefix = f"{parent}." if parent else ""
-    close = difflib.get_close_matches(name, known[parent], n=1)
+    owner = f" of {parent}={siblings['name']}" if parent and "name" in siblings else ""
+    close = difflib.get_close_matches(name, known, n=1)
     hint = f"; did you mean {prefix}{close[0]}?" if close else ";"
-    return f"{hint} The keys are {', '.join(prefix + key for key in known[parent])}"
+    return f"{hint} The keys{owner} are {', '.join(prefix + key for key in known)}"

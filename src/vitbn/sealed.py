@@ -9,6 +9,7 @@ import io
 import logging
 import os
 import pickle
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,8 @@ def load(path: str | Path, device: Any = "cpu") -> dict[str, Any]:
         with warnings.catch_warnings(action="ignore"):  # of what is refused anyway
             return torch.load(path, map_location=device, weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        reason = str(error).strip().splitlines()[0]
+        code = re.search(r"GLOBAL (\S+) (was not|whose)", str(error))  # torch goes on to say how to run it
+        reason = f"it wants {code[1]} to be called" if code else "damaged, or of another format"
         raise InputError(f"{path}: refused, not a checkpoint of weights and plain data ({reason})") from None
 
 
