@@ -8,7 +8,6 @@ import hashlib
 import io
 import logging
 import os
-import pickle
 import re
 import warnings
 from pathlib import Path
@@ -62,7 +61,9 @@ def load(path: str | Path, device: Any = "cpu") -> dict[str, Any]:
     try:
         with warnings.catch_warnings(action="ignore"):  # of what is refused anyway
             return torch.load(path, map_location=device, weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # torch's unpickler raises whatever arbitrary bytes lead it to
         code = re.search(r"GLOBAL (\S+) (was not|whose)", str(error))  # torch goes on to say how to run it
         reason = f"it wants {code[1]} to be called" if code else "damaged, or of another format"
         raise InputError(f"{path}: refused, not a checkpoint of weights and plain data ({reason})") from None
