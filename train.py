@@ -43,7 +43,8 @@ def train(run: Run, signals: Signals) -> dict[str, Any]:
     """Parts -> fit -> test -> what result.json says."""
     with spared(*BY_TORCHMETRICS):
         from vitbn.training.assembly import assemble
-    from vitbn.training import checkpoint, matmul
+    from vitbn import sealed
+    from vitbn.training import matmul
     from vitbn.training.fingerprint import environment
 
     cfg, parts = run.config, assemble(run, signals)
@@ -53,7 +54,7 @@ def train(run: Run, signals: Signals) -> dict[str, Any]:
         if cfg["compile"]:
             classifier.net.compile()
         with signals.deferred():
-            trainer.fit(classifier, data, ckpt_path=checkpoint.newest_whole(run.checkpoints))
+            trainer.fit(classifier, data, ckpt_path=sealed.newest_whole(run.checkpoints))
         parts.metrics_file.write()
         trainer.test(classifier, data, verbose=False)
 

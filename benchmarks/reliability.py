@@ -35,7 +35,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 import train as script  # noqa: E402
-from vitbn import config, durable  # noqa: E402
+from vitbn import config, durable, sealed  # noqa: E402
 from vitbn.lock import owned  # noqa: E402
 from vitbn.training import checkpoint  # noqa: E402
 from vitbn.training.outcome import attempt  # noqa: E402
@@ -119,7 +119,7 @@ def damage(folder: Path, n: int) -> str:
         flipped[offset] ^= 1 << (i % 8)
         for content in (bytes(flipped), good[:offset]):
             path.write_bytes(content)
-            detected += checkpoint.newest_whole(run.checkpoints) == path.with_name("previous.ckpt")
+            detected += sealed.newest_whole(run.checkpoints) == path.with_name("previous.ckpt")
     assert detected == 2 * n, f"{detected} of {2 * n} detected"
     return f"{n} bits flipped and {n} files cut: {detected} of {2 * n} detected, previous checkpoint used"
 
@@ -144,7 +144,7 @@ def disk(folder: Path, n: int) -> str:
             assert "disk full" in message, f"{name}: {message!r}"
             (mount / "ballast").unlink()
             if name not in ("config.yaml", "result.json", "summary.csv"):
-                assert checkpoint.newest_whole(run.checkpoints), f"{name}: no checkpoint left"
+                assert sealed.newest_whole(run.checkpoints), f"{name}: no checkpoint left"
             finish(run)
             assert outcome(run) == outcome(reference), name
             shutil.rmtree(run.study)
@@ -225,7 +225,7 @@ def endings(folder: Path, n: int) -> str:
     bad.checkpoints.mkdir(parents=True)
     archive = io.BytesIO()
     torch.save(Code(), archive)
-    (bad.checkpoints / "last.ckpt").write_bytes(checkpoint.seal(archive.getvalue()))
+    (bad.checkpoints / "last.ckpt").write_bytes(sealed.seal(archive.getvalue()))
     process = launch("-m", *fixed, f"lr={','.join(rates)}", f"runs={folder}", "study=endings")
     output = process.communicate()[0]
     statuses = [json.loads(path.read_text())["status"] for path in (folder / "endings").glob("*/result.json")]

@@ -144,7 +144,22 @@ COMMANDS = [
     ("data=folder", "data.root: has no default; type data.root=VALUE"),
     ("data=folder data.root=nowhere", "data.root=nowhere: no such folder"),
     ("-m data=folder data.root=nowhere,there", "data.root=nowhere: no such folder"),
+    (
+        "model=resnet34 model.pretrained=x",
+        "model.pretrained=x: unknown key; The keys of model=resnet34 are",
+    ),
+    (
+        "trainer.devces=2",
+        "trainer.devces=2: unknown key; did you mean trainer.devices? The keys are",
+    ),
+    ("data.rot=x", "data.rot=x: unknown key; did you mean data.root? The keys of data=mnist are data.root, data.image"),
     ("schedule=cos", "schedule=cos: unknown; choose from constant, cosine, step"),
+    (
+        "model=mlp depth=3",
+        "depth=3: model=mlp has no use for it, only vit, vit_b16, vitbn, vitbn_scalar,",
+    ),
+    ("-m model=vit,dnn pool=mean", "pool=mean: model=dnn has no use for it, only vit,"),
+    ("experiment=fig10 model=vit,mlp", "depth=2: model=mlp has no use for it, only vit,"),
 ]
 
 
@@ -157,6 +172,14 @@ def test_a_mistyped_command_gets_one_line_before_torch_is_imported(tmp_path, com
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.startswith(f"error: {message}") and done.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_an_experiment_sets_for_all_networks_is_not_refused():
+    cfg = config.read(["experiment=placements", "model=mlp"])
+    config.check(cfg, ["experiment=placements", "model=mlp"])
+    assert cfg.depth == 4
+    with pytest.raises(InputError, match="depth=4: model=mlp has no use for it"):
+        config.check(cfg, ["experiment=placements", "model=mlp", "depth=4"])
 
 
 def test_networks_without_slots_refuse_norms():

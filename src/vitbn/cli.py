@@ -1,18 +1,24 @@
 """The `vitbn` command; what a subcommand needs is imported when it is called."""
 
 import argparse
+import io
+import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from vitbn.errors import InputError
+
+if TYPE_CHECKING:
+    from vitbn.inference.arriving import Data
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status 2 and one line for bad input."""
+    """Exit status 2 and one line for bad input; 141, as other programs have, if nobody reads the output any more."""
     parser = argparse.ArgumentParser(prog="vitbn", description="What belongs to train.py: looking at studies.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     adders = (
@@ -22,11 +28,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     for add in adders:
         add(commands)
     args = parser.parse_args(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name need not be text
     try:
-        return args.call(args)
+        status = args.call(args)
+        sys.stdout.flush()
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except (BrokenPipeError, SystemExit) as error:  # rich makes the latter of the former
+        if not any(isinstance(each, BrokenPipeError) for each in (error, error.__context__)):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left in the buffer has no reader
+        return 128 + signal.SIGPIPE
+    return status
 
 
 def _add_status(commands: Commands) -> None:
@@ -90,7 +105,7 @@ def _summary(args: argparse.Namespace) -> int:
         cfg = config.read(args.overrides)
         if "published" in cfg.model and not any(typed.startswith("data=") for typed in args.overrides):
             cfg = config.read([*args.overrides, "data=imagenette"])
-        config.check(cfg)
+        config.check(cfg, args.overrides)
         model = config.plain(cfg)["model"]
     from vitbn.training.summary import print_summary
 
@@ -132,9 +147,7 @@ def _predict(args: argparse.Namespace) -> int:
 
 def _add_transplant(commands: Commands) -> None:
     parser = commands.add_parser("transplant", help="replace a trained network's LayerNorms by calibrated BatchNorms")
-    parser.add_argument("--ckpt", metavar="PATH", required=True, help=CKPT)
-    parser.add_argument("--data", metavar="NAME|DIR", help="a data set or a folder of images (default: the run's own)")
-    parser.add_argument("--root", help="where that data set lies, if not where train.py looks for it")
+    _add_network(parser)
     parser.add_argument("--images", metavar="N", type=int, default=2000, help="at most so many calibrate, and measure")
     parser.add_argument("--slots", metavar="SLOT", nargs="+", default=[], help="only these (default: all LayerNorms)")
     parser.add_argument("--out", type=Path, default=Path("transplant"), help="folder to write (default: transplant)")
@@ -142,23 +155,30 @@ def _add_transplant(commands: Commands) -> None:
 
 
 def _transplant(args: argparse.Namespace) -> int:
-    from vitbn import config
-
-    data: dict[str, Any] | Path | None = None if args.data is None else Path(args.data)
-    if isinstance(data, Path) and not data.is_dir():
-        root = [] if args.root is None else [f"data.root={args.root}"]
-        with config.explained():
-            data = config.plain(config.read([f"data={args.data}", *root]))
+    data = _data(args)
     from vitbn.inference.operate import command
 
-    return command(args.ckpt, data=data, count=args.images, slots=args.slots, out=args.out)
+    return command(args.ckpt, data=data, root=args.root, count=args.images, slots=args.slots, out=args.out)
 
 
 def _add_network(parser: argparse.ArgumentParser) -> None:
     """Which trained network, and on which images."""
     parser.add_argument("--ckpt", metavar="PATH", required=True, help=CKPT)
-    parser.add_argument("--data", metavar="NAME", help="mnist, fashion_mnist, mnist5k, emnist (default: the run's own)")
-    parser.add_argument("--root", type=Path, metavar="PATH", help="where its files lie (default: $VITBN_DATA)")
+    parser.add_argument("--data", metavar="NAME|DIR", help="a data set or a folder of images (default: the run's own)")
+    parser.add_argument("--root", type=Path, metavar="PATH", help="where a data set lies (default: $VITBN_DATA)")
+
+
+def _data(args: argparse.Namespace) -> "Data":
+    """What --data names: a data set's configuration, a folder, or nothing."""
+    from vitbn import config
+
+    if args.data is None or Path(args.data).is_dir():
+        return args.data and Path(args.data)
+    if args.data not in (names := sorted(path.stem for path in (config.CONF / "data").glob("*.yaml"))):
+        raise InputError(f"--data {args.data}: neither a folder nor one of {', '.join(names)}")
+    root = [] if args.root is None else [f"data.root={args.root}"]
+    with config.explained():
+        return config.plain(config.read([f"data={args.data}", *root]))
 
 
 def _add_evaluate(commands: Commands) -> None:
@@ -184,9 +204,10 @@ def _sizes(text: str) -> list[int]:
 
 
 def _evaluate(args: argparse.Namespace) -> int:
+    data = _data(args)
     from vitbn.inference.commands import evaluate
 
-    evaluate(args.ckpt, data=args.data, root=args.root, statistics=args.statistics, batch_sizes=args.batch_sizes,
+    evaluate(args.ckpt, data=data, root=args.root, statistics=args.statistics, batch_sizes=args.batch_sizes,
              out=args.out, as_json=args.as_json)  # fmt: skip
     return 0
 
@@ -199,9 +220,10 @@ def _add_recalibrate(commands: Commands) -> None:
 
 
 def _recalibrate(args: argparse.Namespace) -> int:
+    data = _data(args)
     from vitbn.inference.commands import recalibrate
 
-    print(recalibrate(args.ckpt, data=args.data, root=args.root, out=args.out))
+    print(recalibrate(args.ckpt, data=data, root=args.root, out=args.out))
     return 0
 
 
@@ -215,10 +237,10 @@ def _add_export(commands: Commands) -> None:
 
 
 def _export(args: argparse.Namespace) -> int:
+    data, fold = _data(args), not args.no_fold
     from vitbn.inference.commands import export
 
-    fold = not args.no_fold
-    for path in export(args.ckpt, form=args.format, data=args.data, root=args.root, out=args.out, fold=fold):
+    for path in export(args.ckpt, form=args.format, data=data, root=args.root, out=args.out, fold=fold):
         print(path)
     return 0
 

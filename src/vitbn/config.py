@@ -162,9 +162,10 @@ RANGES: dict[str, Range] = {
 }
 
 
-def check(cfg: DictConfig) -> None:
-    """Raise InputError for the first value that cannot be trained."""
+def check(cfg: DictConfig, typed: Sequence[str] = ()) -> None:
+    """Raise InputError for the first value that cannot be trained, or was `typed` and means nothing to the network."""
     plain(cfg)  # every interpolation resolves and nothing is missing
+    _check_use(cfg, typed)
     for key, (fits, rule) in RANGES.items():
         value = OmegaConf.select(cfg, key)
         if value is not None and not fits(value):
@@ -180,6 +181,16 @@ def check(cfg: DictConfig) -> None:
     _check_data(cfg.data)
     if cfg.pos_emb == PosEmb.pe1d and OmegaConf.select(cfg, "model.dim", default=0) % 2:
         raise InputError(f"model.dim={cfg.model.dim}: pos_emb=pe1d needs an even number")
+
+
+def _check_use(cfg: DictConfig, typed: Sequence[str]) -> None:
+    """Such a key would only give a second name to the same training."""
+    for key in {word.partition("=")[0] for word in typed} & {"depth", "pool", "pos_emb"}:
+        if key not in cfg.model:
+            users = ", ".join(sorted({path.stem for path in (CONF / "model").glob("*.yaml")} - {*WITHOUT_SLOTS}))
+            raise InputError(
+                f"{key}={cfg[key]}: model={cfg.model.name} has no use for it, only {users} have; leave it out"
+            )
 
 
 def _check_data(data: DictConfig) -> None:
@@ -249,8 +260,8 @@ def one_line(error: Exception) -> str:
     if not key:
         return text
     typed = next((arg for arg in sys.argv[1:] if arg.lstrip("+~").split("=")[0] == key), key)
-    if re.search(r"not in struct|not in 'Schema'|^Key .* incompatible with the enum", text):
-        return f"{typed}: unknown key{_alternatives(cfg_key=key)}"
+    if re.search(r"not in struct|^Key .* not in '|^Key .* incompatible with the enum", text):
+        return f"{typed}: unknown key{_alternatives(key, getattr(cause, 'parent_node', None))}"
     if expected := re.search(r"expected one of \[(.*)\]", text):
         return f"{typed}: choose from {expected[1]}"
     return f"{typed}: {text}"
@@ -262,13 +273,15 @@ def _contexts(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__context__
 
 
-def _alternatives(cfg_key: str) -> str:
+def _alternatives(cfg_key: str, siblings: Any) -> str:
     """The key that was probably meant, and all that can be typed in its place."""
     parent, _, name = cfg_key.rpartition(".")
-    known: dict[str, list[str]] = {"": [*Schema.__dataclass_fields__, "experiment"], "norm": list(Slot)}
-    if parent not in known:
+    if not siblings:
         return ""
+    known = [str(key) for key in siblings if not re.match("_|(name|hydra|published)$", str(key))]
+    known += [] if parent else ["experiment"]
     prefix = f"{parent}." if parent else ""
-    close = difflib.get_close_matches(name, known[parent], n=1)
+    owner = f" of {parent}={siblings['name']}" if parent and "name" in siblings else ""
+    close = difflib.get_close_matches(name, known, n=1)
     hint = f"; did you mean {prefix}{close[0]}?" if close else ";"
-    return f"{hint} The keys are {', '.join(prefix + key for key in known[parent])}"
+    return f"{hint} The keys{owner} are {', '.join(prefix + key for key in known)}"

@@ -6,11 +6,14 @@ The file stays: deleting a lock file lets two processes lock two different files
 """
 
 import fcntl
+import logging
 import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+log = logging.getLogger("vitbn")
 
 
 @contextmanager
@@ -18,7 +21,11 @@ def owned(folder: Path, *, wait: bool = False) -> Iterator[bool]:
     """Whether this process owns the folder now, or after its turn has come; it does until the block ends."""
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / ".lock", "a") as file:
-        yield _acquire(file.fileno(), wait)
+        mine = _acquire(file.fileno())
+        if wait and not mine:
+            log.info(f"{folder}: in the hands of another process, waiting for it")
+            mine = _acquire(file.fileno(), wait=True)
+        yield mine
 
 
 def is_owned(folder: Path) -> bool:
@@ -33,7 +40,7 @@ def is_owned(folder: Path) -> bool:
     return False
 
 
-def _acquire(descriptor: int, wait: bool) -> bool:
+def _acquire(descriptor: int, wait: bool = False) -> bool:
     for attempt in range(3):  # an onlooker's `is_owned` holds a shared lock for an instant
         try:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))

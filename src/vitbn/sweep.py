@@ -26,13 +26,13 @@ class StudyCallback(Callback):
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Refuse bad values before a folder is made."""
         with explained():
-            check(config)
+            check(config, config.hydra.overrides.task)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Refuse bad values in any job before the first one starts."""
         with explained():
             for job in jobs(config):
-                check(job)
+                check(job, job.hydra.overrides.task)
                 self.runs.append(study.Run(plain(job)))
             for folder in {run.study for run in self.runs}:
                 write_plan(folder, [run for run in self.runs if run.study == folder])

@@ -1,3 +1,4 @@
+import errno
 import fcntl
 import json
 import multiprocessing
@@ -122,13 +123,16 @@ def test_two_processes_make_one_cache(photos, tmp_path):
     assert sorted(counts) == [0, 24], "the second waits and finds what the first has made"
 
 
-def test_a_folder_in_other_hands_is_waited_for(photos, tmp_path, monkeypatch):
+def test_a_folder_in_other_hands_is_waited_for(photos, tmp_path, monkeypatch, caplog):
+    caplog.set_level("INFO", "vitbn")
+
     def busy(descriptor, how):
         if how & fcntl.LOCK_NB:
             raise BlockingIOError  # to whoever does not wait
 
     monkeypatch.setattr(fcntl, "lockf", busy)
     assert len(mapped(photos, tmp_path / "c")[0]) == 24
+    assert f"{tmp_path / 'c'}: in the hands of another process, waiting for it" in caplog.text
     monkeypatch.setattr(fcntl, "lockf", lambda *args: (_ for _ in ()).throw(OSError("no locks here")))
     with pytest.raises(InputError, match=f"{tmp_path / 'c'}: cannot be locked; .*data.cache=DIR"):
         mapped(photos, tmp_path / "c")
@@ -153,7 +157,7 @@ def test_a_damaged_image_is_skipped_and_reported(photos, tmp_path, damaged, capl
         images, bad = mapped(photos, tmp_path / "c", skip=True)
         files = scan(str(photos)).files
         assert [files[row].path for row in bad] == ["train/dog/dog3.png"] and len(images) == 24
-        assert "left out 1 images" in caplog.text and str(damaged) in caplog.text
+        assert "left out 1 image: " in caplog.text and str(damaged) in caplog.text
         caplog.clear()
     assert len(decoded) == 24
     with pytest.raises(InputError, match=f"{damaged}: cannot be read"):
@@ -164,7 +168,9 @@ def test_of_many_damaged_images_some_are_named(photos, tmp_path, caplog):
     for path in (photos / "train").rglob("*.png"):
         path.write_bytes(b"")
     _, bad = mapped(photos, tmp_path / "c", skip=True)
-    assert len(bad) == 16 and "left out 16 images" in caplog.text and "and 11 more" in caplog.text
+    assert len(bad) == 16 and "left out 16 images" in caplog.text and "and 11 more, all of them in" in caplog.text
+    index = json.loads((tmp_path / "c" / "index.json").read_text())
+    assert len(index["bad"]) == 16 and str(tmp_path / "c" / "index.json") in caplog.text
 
 
 def test_a_place_that_cannot_be_written_is_named(photos, tmp_path, monkeypatch):
@@ -174,6 +180,40 @@ def test_a_place_that_cannot_be_written_is_named(photos, tmp_path, monkeypatch):
     monkeypatch.setattr(cache, "owned", refuse)
     with pytest.raises(InputError, match=f"{tmp_path / 'c'}: cannot be written.*data.cache=DIR"):
         mapped(photos, tmp_path / "c")
+
+
+def test_a_file_in_place_of_the_cache_is_named(photos, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"file/c: cannot be written \(Not a directory\); .*data.cache=DIR"):
+        mapped(photos, tmp_path / "file" / "c")
+
+
+def test_a_disk_without_room_is_told_before_anything_is_decoded(photos, tmp_path, decoded, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=24 * 3 * 20 * 20 - 1))
+    with pytest.raises(InputError, match=f"{tmp_path / 'c'}: the decoded images take 0.00 GB .*data.cache_size"):
+        mapped(photos, tmp_path / "c")
+    assert not decoded
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=24 * 3 * 20 * 20))
+    mapped(photos, tmp_path / "c")
+
+
+def test_a_disk_that_fills_up_is_named(photos, tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")  # as the system says it: without a name
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="images.u8") as error:
+        mapped(photos, tmp_path / "c")
+    assert error.value.errno == errno.ENOSPC and not list((tmp_path / "c").glob(".images*"))
+
+
+def test_a_link_to_nothing_is_a_bad_image_not_a_bad_folder(photos, tmp_path, caplog):
+    (photos / "train" / "cat" / "lost.png").symlink_to("nowhere.png")
+    with pytest.raises(InputError, match="lost.png: no such file; .*data.on_bad_image=skip"):
+        mapped(photos, tmp_path / "c")
+    images, bad = mapped(photos, tmp_path / "c", skip=True)
+    assert len(images) == 25 and len(bad) == 1 and "lost.png: no such file" in caplog.text
 
 
 def test_the_index_says_what_the_array_is(photos, tmp_path):

@@ -101,10 +101,10 @@ DAMAGED = {
     "truncated.jpg": (encoded("jpeg")[:-500], "cannot be read as an image"),
     "truncated.png": (encoded("png")[:-500], "cannot be read as an image"),
     "flipped.png": (encoded("png")[:400] + b"\0" * 200 + encoded("png")[600:], "cannot be read as an image"),
-    "text.png": (b"not a picture", "cannot be read as an image"),
-    "empty.gif": (b"", "cannot be read as an image"),
-    "bomb.png": (png_claiming(100_000, 100_000), f"too large .*at most {MAX_PIXELS:,} pixels"),
-    "small-bomb.png": (png_claiming(10_000, 10_000), f"too large .*at most {MAX_PIXELS:,} pixels"),
+    "text.png": (b"not a picture", r"cannot be read as an image \(no format that Pillow knows\)"),
+    "empty.gif": (b"", r"cannot be read as an image \(no format that Pillow knows\)"),
+    "bomb.png": (png_claiming(100_000, 100_000), f"too large, more than {MAX_PIXELS:,} pixels"),
+    "small-bomb.png": (png_claiming(10_000, 10_000), f"too large, more than {MAX_PIXELS:,} pixels"),
 }
 
 
@@ -121,7 +121,7 @@ def test_a_bad_file_is_named_in_one_line(tmp_path, name):
 def test_other_mistakes_are_named(tmp_path):
     with pytest.raises(InputError, match="nowhere.png: no such file"):
         decode(tmp_path / "nowhere.png", channels=3)
-    with pytest.raises(InputError, match="cannot be read as an image"):
+    with pytest.raises(InputError, match=r"cannot be read as an image \(Is a directory\)$"):
         decode(tmp_path, channels=3)
     Image.fromarray(np.zeros((4, 4), np.float32)).save(tmp_path / "float.tif")
     with pytest.raises(InputError, match="float.tif: .*32 bits; save it with 8 or 16"):

@@ -86,7 +86,8 @@ def empty(root):
 
 MISTAKES = {
     "no folder": (shutil.rmtree, "no such folder"),
-    "a file": (lambda root: (shutil.rmtree(root), root.write_text("")), "no such folder"),
+    "a file": (lambda root: (shutil.rmtree(root), root.write_text("")), "a file, not a folder"),
+    "a ring": (lambda root: (root / "val" / "dog" / "ring").symlink_to("."), "Too many levels of symbolic links"),
     "empty class": (empty, "photos/val/dog holds no images"),
     "one class": (lambda root: shutil.rmtree(root / "train" / "dog"), r"only one class \(cat\) in .*train"),
     "no classes": (lambda root: [shutil.rmtree(root / part) for part in ("train", "val")], "no class folders in"),
@@ -113,3 +114,6 @@ def test_something_must_be_there_to_validate_on_and_only_one_thing(photos):
         alone.require_validation(0)
     with pytest.raises(InputError, match="data.holdout=3: .* images of its own to validate on; use 0"):
         whole.require_validation(3)
+    alone.require_validation(15)
+    with pytest.raises(InputError, match="data.holdout=16: must lie between 1 and 15"):
+        alone.require_validation(16)

@@ -185,7 +185,3 @@ def test_hold_out_is_a_fixed_stratified_partition():
     for count in (60, 99):
         with pytest.raises(InputError, match=f"data.holdout={count}: must lie between 1 and 59"):
             hold_out(split, count, "x")
-
-
-def test_sources_of_image_files_are_not_loaded_by_name_alone():
-    assert sources.NAMED == ("mnist", "fashion_mnist", "mnist5k", "emnist")

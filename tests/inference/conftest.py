@@ -2,10 +2,10 @@ import pytest
 import torch
 
 from tests.training.conftest import make_run
+from vitbn import sealed
 from vitbn.data.digits import CLOTHES
 from vitbn.models.build import build
 from vitbn.models.norm import ScalarBatchNorm, TokenBatchNorm
-from vitbn.training.checkpoint import DurableCheckpointIO
 
 __all__ = ["make_run", "scramble"]
 
@@ -33,7 +33,7 @@ def make_saved(make_run):
         net = scramble(build(run.config["model"], seed=0))
         state = {f"net.{name}": value for name, value in net.state_dict().items()}
         content = {"state_dict": state, "ImageData": {"classes": list(CLOTHES)}}
-        DurableCheckpointIO().save_checkpoint(content, run.checkpoints / "last.ckpt")
+        sealed.save(content, run.checkpoints / "last.ckpt")
         return run.folder
 
     return make

@@ -8,7 +8,7 @@ from vitbn.data.sources import load
 from vitbn.inference.arriving import fresh_statistics
 from vitbn.inference.network import load_network
 from vitbn.models.statistics import batch_norms
-from vitbn.training.checkpoint import is_whole
+from vitbn.sealed import is_whole
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ from vitbn.data.batches import Pixels
 from vitbn.data.digits import CLOTHES
 from vitbn.errors import InputError
 from vitbn.inference.network import load_network
-from vitbn.training.checkpoint import seal
+from vitbn.sealed import seal
 from vitbn.training.outcome import attempt
 
 

@@ -91,7 +91,8 @@ def test_a_run_of_ours_sees_grey_images_as_in_training(make_run, pictures, capsy
     network = load_network(run.folder)
     with torch.no_grad():
         logits = network.net((split.images[:3] / 255 - 0.3) / 0.2)
-    for prediction, probabilities in zip(predict_files(network, files, 10), logits.softmax(-1), strict=True):
+    found = predict_files(network, files, 10, complain=None)
+    for (_, prediction), probabilities in zip(found, logits.softmax(-1), strict=True):
         assert dict(prediction) == pytest.approx(
             dict(zip(network.labels, probabilities.tolist(), strict=True)), abs=1e-6
         )
@@ -107,10 +108,22 @@ def test_bad_input_is_one_line_on_stderr(weights, pictures, tmp_path, capsys, mo
     image = pictures / "1" / "01.png"
     refused("nowhere: does not exist", "--ckpt", tmp_path / "nowhere", image)
     refused("gone.png: does not exist", "--ckpt", weights, pictures / "gone.png")
-    refused("notes.txt: cannot be read as an image", "--ckpt", weights, image, pictures / "notes.txt")
+    refused("notes.txt: cannot be read as an image", "--ckpt", weights, pictures / "notes.txt")
     (tmp_path / "empty").mkdir()
     refused("empty: a folder without images", "--ckpt", weights, tmp_path / "empty")
     refused("--top 0: must be at least 1", "--ckpt", weights, image, "--top", 0)
     monkeypatch.setattr("vitbn.data.decode.MAX_PIXELS", 28 * 28 - 1)
     refused("01.png: too large", "--ckpt", weights, image)
     assert MAX_PIXELS > 10**7
+
+
+def test_what_cannot_be_read_is_named_and_the_others_are_predicted(weights, pictures, capsys):
+    damaged, strange = pictures / "0" / "00.bmp", pictures / "0" / "[red]\udcff.png"
+    damaged.write_bytes(b"BM")
+    (pictures / "0" / "02.png").rename(strange)
+    status, out, err = run_cli(capsys, "predict", "--ckpt", weights, pictures, "--json")
+    named = [entry["image"] for entry in json.loads(out)]
+    assert status == 2 and len(named) == 69 and str(damaged) not in named and str(strange) in named
+    assert err.startswith(f"error: {damaged}: cannot be read as an image") and err.count("\n") == 1
+    status, out, _ = run_cli(capsys, "predict", "--ckpt", weights, strange)
+    assert status == 0 and "[red]" in out.replace("\n", "")

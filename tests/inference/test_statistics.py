@@ -1,9 +1,11 @@
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
+from vitbn import config
 from vitbn.data.sources import load
 from vitbn.errors import InputError
 from vitbn.inference.arriving import arriving, fresh_statistics, inputs, shuffled
@@ -35,7 +37,7 @@ def buffers(network):
 
 def test_batches_are_full_and_every_image_is_answered_once(network, source):
     test = source.test
-    batches = inputs(network, test, 30)
+    batches = list(inputs(network, test, 30))
     assert [len(batch) for batch in batches] == [30] * 4
     assert torch.equal(torch.cat(batches)[:100], network.normalise(test.images))
     assert torch.equal(batches[3][10:], batches[0][:20])
@@ -102,27 +104,53 @@ def test_one_value_per_feature_has_no_statistics(network, source):
     assert found.by_batch_size[1] is None and found.by_batch_size[2].n == 100
 
 
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("nmist", "--data nmist: neither a folder nor one of mnist, fashion_mnist"),
-        ("mnist5k", "--data mnist5k: its classes are 0, 1, .*; the network answers T-shirt/top, trouser"),
-    ],
-)
-def test_data_that_does_not_fit_is_named(network, name, message):
-    with pytest.raises(InputError, match=message):
-        arriving(network, name, None)
+def configured(name):
+    return config.plain(config.read([f"data={name}"]))
+
+
+def test_labels_that_are_not_the_networks_are_named(network):
+    given = arriving(network, configured("mnist5k"))
+    assert len(given.train) == 4000 and given.classes == tuple("0123456789")
+    with pytest.raises(InputError, match="--data mnist5k: its classes are 0, 1, .*; the network answers T-shirt/top"):
+        given.labelled_for(network)
 
 
 def test_the_default_is_the_runs_own_data(network, source):
-    given = arriving(network, None, None)
+    given = arriving(network, None)
     assert given.name == "fashion_mnist" and torch.equal(given.train.images, source.train.images)
     assert torch.equal(given.test.images, shuffled(source.test, "evaluate").images)
+    assert given.labelled_for(network) is given
+
+
+def test_a_data_set_lies_where_it_is_said_to_or_where_the_runs_own_does(network, source, clothes, monkeypatch):
+    roots = []
+    monkeypatch.setattr("vitbn.data.datamodule.load", lambda name, root, **_: (roots.append(str(root)), source)[1])
+    other = configured("mnist")
+    for data, typed in ((None, None), (other, None), (None, Path("typed")), (other, Path("typed"))):
+        arriving(network, data, typed)
+    monkeypatch.setenv("VITBN_DATA", "environment")
+    for data, typed in ((None, None), (other, None), (other, Path("typed"))):
+        arriving(network, data, typed)
+    assert roots == [str(clothes), str(clothes), "typed", "typed", str(clothes), "environment", "typed"]
+    monkeypatch.delenv("VITBN_DATA")
+    own = {**network.config, "data": {**network.config["data"], "source": "folder", "root": "photos"}}
+    arriving(replace(network, config=own), other)
+    assert roots[-1] == "data", "where a run on a folder found its images nothing else lies"
+    del own["data"]["root"]  # as in an exported file
+    arriving(replace(network, config=own), None)
+    assert roots[-1] == "data"
+
+
+def test_some_images_of_either_sort(network, source):
+    given = arriving(network, None, count=40)
+    assert len(given.train) == len(given.test) == 40
+    whole = {image.numpy().tobytes() for image in source.train.images}
+    assert {image.numpy().tobytes() for image in given.train.images} < whole
 
 
 def test_imported_weights_have_no_data_of_their_own(network):
-    with pytest.raises(InputError, match="imported weights; give --data: mnist.*or a folder of images"):
-        arriving(replace(network, config={"model": network.config["model"]}), None, None)
+    with pytest.raises(InputError, match="imported weights; give --data: a data set's name or a folder of images"):
+        arriving(replace(network, config={"model": network.config["model"]}), None)
 
 
 def test_a_folder_of_folders_named_by_class(network, tmp_path):
@@ -130,16 +158,20 @@ def test_a_folder_of_folders_named_by_class(network, tmp_path):
     for label, grey in images.items():
         (tmp_path / "photos" / label).mkdir(parents=True)
         Image.new("L", (40, 40), grey).save(tmp_path / "photos" / label / "a.png")
-    given = arriving(network, str(tmp_path / "photos"), None)
+    given = arriving(network, tmp_path / "photos").labelled_for(network)
     assert given.name == "photos" and given.test.images.shape == (2, 1, 28, 28)
     shown = {network.labels[int(label)]: int(image.max()) for image, label in
              zip(given.test.images, given.test.labels, strict=True)}  # fmt: skip
     assert shown == images
     (tmp_path / "photos" / "bag").rename(tmp_path / "photos" / "beg")
-    with pytest.raises(InputError, match="folder beg is no class; the network answers T-shirt/top"):
-        arriving(network, str(tmp_path / "photos"), None)
+    given = arriving(network, tmp_path / "photos")
+    with pytest.raises(InputError, match="--data photos: its classes are beg, coat; the network answers T-shirt/top"):
+        given.labelled_for(network)
+    halves = arriving(network, tmp_path / "photos", count=9)
+    assert len(halves.train) == len(halves.test) == 1
+    assert {int(part.images.max()) for part in (halves.train, halves.test)} == {10, 200}
 
 
 def test_images_of_other_channels_are_named(network, tmp_path):
     with pytest.raises(InputError, match="images of 1 channels, the network sees 3"):
-        arriving(replace(network, channels=3), "fashion_mnist", None)
+        arriving(replace(network, channels=3), None)

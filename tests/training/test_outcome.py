@@ -1,16 +1,12 @@
 import errno
 import multiprocessing
-import os
-import pickle
 
 import pytest
 import torch
 
 import train as script
-from vitbn import durable
-from vitbn.errors import InputError
+from vitbn import durable, sealed
 from vitbn.lock import is_owned, owned
-from vitbn.training.checkpoint import DurableCheckpointIO, is_whole, newest_whole
 from vitbn.training.guards import Stuck, chance_level
 from vitbn.training.outcome import attempt
 from vitbn.training.status import Progress, progress, seconds_left, spoken, write_plan
@@ -91,35 +87,6 @@ def test_stuck_counts_epochs_in_a_row():
 # checkpoints
 
 
-@pytest.fixture
-def sealed(tmp_path):
-    io = DurableCheckpointIO()
-    for step in (1, 2):
-        io.save_checkpoint({"state_dict": {"w": torch.arange(50.0)}, "step": step}, tmp_path / "last.ckpt")
-    return tmp_path
-
-
-def test_a_checkpoint_loads_with_torch_alone_and_keeps_the_one_before(sealed):
-    assert torch.load(sealed / "last.ckpt", weights_only=True)["step"] == 2
-    assert torch.load(sealed / "previous.ckpt", weights_only=True)["step"] == 1
-    assert newest_whole(sealed) == sealed / "last.ckpt" and sorted(os.listdir(sealed)) == ["last.ckpt", "previous.ckpt"]
-
-
-def test_any_damage_is_detected_and_the_one_before_is_used(sealed, caplog):
-    good = (sealed / "last.ckpt").read_bytes()
-    offsets = [i * (len(good) - 1) // 99 for i in range(100)]
-    for offset in offsets:
-        flipped = bytearray(good)
-        flipped[offset] ^= 1 << (offset % 8)
-        for content in (bytes(flipped), good[:offset]):
-            (sealed / "last.ckpt").write_bytes(content)
-            assert not is_whole(sealed / "last.ckpt")
-    assert newest_whole(sealed) == sealed / "previous.ckpt"
-    assert f"{sealed / 'last.ckpt'}: damaged" in caplog.text
-    (sealed / "previous.ckpt").write_bytes(b"")
-    assert newest_whole(sealed) is None and newest_whole(sealed / "nowhere") is None
-
-
 def test_a_damaged_checkpoint_goes_back_one_and_ends_the_same(make_run):
     runs = [make_run("epochs=3", f"study={name}") for name in ("whole", "damaged")]
     for run in runs:
@@ -130,22 +97,6 @@ def test_a_damaged_checkpoint_goes_back_one_and_ends_the_same(make_run):
     attempt(runs[1], script.train)
     a, b = (torch.load(run.checkpoints / "last.ckpt", weights_only=True) for run in runs)
     assert all(torch.equal(a["state_dict"][name], b["state_dict"][name]) for name in a["state_dict"])
-
-
-class Code:
-    def __reduce__(self):
-        return os.system, ("echo this must not run",)
-
-
-def test_a_checkpoint_that_holds_code_is_refused(tmp_path, capfd):
-    path = tmp_path / "last.ckpt"
-    torch.save({"state_dict": Code()}, path)
-    with pytest.raises(InputError, match="last.ckpt: refused, not a checkpoint of weights and plain data"):
-        DurableCheckpointIO().load_checkpoint(path)
-    path.write_bytes(pickle.dumps(Code()))
-    with pytest.raises(InputError, match="refused"):
-        DurableCheckpointIO().load_checkpoint(path)
-    assert "must not run" not in capfd.readouterr().out
 
 
 # full disks
@@ -172,7 +123,7 @@ def test_a_full_disk_keeps_the_state_before_and_says_so(make_run, monkeypatch, c
     monkeypatch.undo()
     assert not list(run.folder.rglob(durable.TEMPORARY))
     if name in ("last.ckpt", "metrics.csv", "best.ckpt"):
-        assert (run.result() or {})["status"] == "failed" and newest_whole(run.checkpoints)
+        assert (run.result() or {})["status"] == "failed" and sealed.newest_whole(run.checkpoints)
     result = attempt(run, script.train)
     reference = attempt(make_run("epochs=3", "study=reference"), script.train)
     assert {**result, "seconds": 0} == {**reference, "seconds": 0}

@@ -8,8 +8,8 @@ import errno
 import json
 import logging
 import math
-import sys
-from collections.abc import Iterator, Sequence
+import shutil
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -22,11 +22,13 @@ from vitbn.data.decode import decode
 from vitbn.data.folder import File, digest
 from vitbn.errors import InputError
 from vitbn.lock import owned
+from vitbn.progress import shown
 
 log = logging.getLogger("vitbn")
 VERSION = 1  # of what `decode` makes of a file
 AT_ONCE = 512  # files handed to the threads at a time: bounds what waits to be written
 NAMED = 5  # bad files named in a message
+UNUSABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)  # of a place, whatever is written
 
 
 def mapped(
@@ -52,10 +54,11 @@ def mapped(
             # copy on write: torch asks for an array that could be written to; the file itself never is
             images = np.memmap(folder / "images.u8", np.uint8, mode="c", shape=shape)
     except OSError as error:
-        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+        if error.errno not in UNUSABLE:
             raise
-        raise InputError(f"{error.filename}: cannot be written; name a folder that can, data.cache=DIR") from None
-    _report(bad, skip)
+        remedy = "name a folder that can, data.cache=DIR"
+        raise InputError(f"{error.filename}: cannot be written ({error.strerror}); {remedy}") from None
+    _report(bad, skip, folder)
     return images, [row for row, file in enumerate(files) if file.path in bad]
 
 
@@ -73,6 +76,7 @@ def _decode_all(files: Sequence[File], root: Path, folder: Path, made_of: dict[s
     for left in folder.glob(durable.TEMPORARY):
         left.unlink()
     _, channels, size, _ = made_of["shape"]
+    _require_space(folder, math.prod(made_of["shape"]))
     bad: dict[str, str] = {}
 
     def one(file: File) -> NDArray[np.uint8]:
@@ -86,9 +90,10 @@ def _decode_all(files: Sequence[File], root: Path, folder: Path, made_of: dict[s
 
     def fill(out: BinaryIO) -> None:
         with ThreadPoolExecutor() as pool:  # Pillow decodes and resizes outside of Python's lock
-            for chunk in _with_progress(files, f"decoding {root}"):
-                for pixels in pool.map(one, chunk):
-                    out.write(pixels.tobytes())
+            chunks = (files[first : first + AT_ONCE] for first in range(0, len(files), AT_ONCE))
+            images = (pixels for chunk in chunks for pixels in pool.map(one, chunk))
+            for pixels in shown(images, f"decoding {root}", len(files)):
+                out.write(pixels.tobytes())
 
     log.info(f"{root}: decoding {len(files):,} images into {folder}")
     durable.write(folder / "images.u8", fill)
@@ -96,24 +101,18 @@ def _decode_all(files: Sequence[File], root: Path, folder: Path, made_of: dict[s
     return bad
 
 
-def _with_progress(files: Sequence[File], title: str) -> Iterator[Sequence[File]]:
-    """The files in chunks, under a bar where standard error is a terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
-        task = progress.add_task(title, total=len(files))
-        for first in range(0, len(files), AT_ONCE):
-            chunk = files[first : first + AT_ONCE]
-            yield chunk
-            progress.advance(task, len(chunk))
+def _require_space(folder: Path, needed: int) -> None:
+    if needed > (free := shutil.disk_usage(folder).free):
+        sizes = f"the decoded images take {needed / 1e9:.2f} GB and {free / 1e9:.2f} GB are free"
+        raise InputError(f"{folder}: {sizes}; make room, lower data.cache_size, or name another folder, data.cache=DIR")
 
 
-def _report(bad: dict[str, str], skip: bool) -> None:
+def _report(bad: dict[str, str], skip: bool, folder: Path) -> None:
     if not bad:
         return
-    named = "; ".join(sorted(bad.values())[:NAMED]) + (f" and {len(bad) - NAMED} more" if len(bad) > NAMED else "")
+    named = "; ".join(sorted(bad.values())[:NAMED])
+    if len(bad) > NAMED:
+        named += f" and {len(bad) - NAMED} more, all of them in {folder / 'index.json'}"
     if not skip:
         raise InputError(f"{named}; mend or remove them, or leave them out with data.on_bad_image=skip")
-    log.warning(f"left out {len(bad)} images: {named}")
+    log.warning(f"left out {len(bad)} image{'s' if len(bad) > 1 else ''}: {named}")

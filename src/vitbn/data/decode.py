@@ -41,19 +41,24 @@ def read_picture(file: Path | str | BinaryIO, *, name: str, mode: str, max_pixel
     try:
         with Image.open(file) as image:
             if image.width * image.height > max_pixels:
-                raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels")
+                raise Image.DecompressionBombError
             if image.format == "EPS":
                 raise ValueError("PostScript is a program, which would be run")
             return _eight_bits(ImageOps.exif_transpose(image), image.format).convert(mode)
-    except FileNotFoundError:
-        raise InputError(f"{name}: no such file") from None
-    except Image.DecompressionBombError as error:
-        raise InputError(f"{name}: too large ({error}); at most {max_pixels:,} pixels are read") from None
-    except UnidentifiedImageError:
-        raise InputError(f"{name}: cannot be read as an image (of no known format)") from None
     except Exception as error:  # Pillow's plugins raise whatever a damaged header leads them to
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{name}: cannot be read as an image ({reason})") from None
+        raise InputError(f"{name}: {_complaint(error, max_pixels)}") from None
+
+
+def _complaint(error: Exception, max_pixels: int) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "no such file"
+    if isinstance(error, Image.DecompressionBombError):  # Pillow's own words name another bound
+        return f"too large, more than {max_pixels:,} pixels"
+    if isinstance(error, UnidentifiedImageError):
+        reason = "no format that Pillow knows"
+    else:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+    return f"cannot be read as an image ({reason})"
 
 
 def _eight_bits(image: Image.Image, file_format: str | None) -> Image.Image:

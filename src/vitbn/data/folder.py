@@ -49,6 +49,8 @@ class Folder:
             raise InputError(f"data.holdout=0: {self.root} has neither val/ nor test/ to measure on; {remedy}")
         if "val" in own and holdout:
             raise InputError(f"data.holdout={holdout}: {self.root} has images of its own to validate on; use 0")
+        if holdout >= (count := len(self.parts["train"])):
+            raise InputError(f"data.holdout={holdout}: must lie between 1 and {count - 1}")
 
 
 def digest(rows: Iterator[tuple[str | int, ...]]) -> str:
@@ -68,7 +70,14 @@ def scan(root: str) -> Folder:
     """
     top = Path(root)
     if not top.is_dir():
-        raise InputError(f"data.root={root}: no such folder")
+        raise InputError(f"data.root={root}: {'a file, not a folder' if top.exists() else 'no such folder'}")
+    try:
+        return _scanned(root, top)
+    except OSError as error:
+        raise InputError(f"data.root={root}: {error.filename}: {error.strerror}") from None
+
+
+def _scanned(root: str, top: Path) -> Folder:
     found = {part: top / name for part, names in PARTS.items() for name in names if _subfolders(top / name)}
     folders = found if "train" in found else {"train": top}
     classes = _classes(root, folders)
@@ -92,27 +101,37 @@ def _classes(root: str, folders: dict[str, Path]) -> tuple[str, ...]:
 
 
 def _files(root: Path, folder: Path, classes: tuple[str, ...]) -> tuple[File, ...]:
-    suffixes = _suffixes()
     files = []
     for label, name in enumerate(classes):
-        entries = [e for e in _walk(folder / name) if os.path.splitext(e.name)[1].lower() in suffixes]
-        if not entries:
+        paths = list(images_below(folder / name))
+        if not paths:
             raise InputError(f"data.root={root}: {folder / name} holds no images")
-        for entry in entries:
-            stat = entry.stat()
-            files.append(File(os.path.relpath(entry.path, root), label, stat.st_size, stat.st_mtime_ns))
+        for path in paths:
+            size, mtime = _stat(path)
+            files.append(File(os.path.relpath(path, root), label, size, mtime))
     # by name before class: numbered files keep their order, whichever class they are of
     return tuple(sorted(files, key=lambda file: (os.path.basename(file.path), file.path)))
 
 
-def _walk(folder: Path | str) -> Iterator[os.DirEntry[str]]:
+def images_below(folder: Path | str) -> Iterator[str]:
+    """Paths of all files that an image format claims, in any order; hidden files and folders are passed over."""
     with os.scandir(folder) as entries:
         for entry in entries:
-            if not entry.name.startswith("."):
-                if entry.is_dir():
-                    yield from _walk(entry.path)
-                else:
-                    yield entry
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                yield from images_below(entry.path)
+            elif os.path.splitext(entry.name)[1].lower() in _suffixes():
+                yield entry.path
+
+
+def _stat(path: str) -> tuple[int, int]:
+    """Size and time; zeros for a link to nothing, which is a bad image and not a bad folder."""
+    try:
+        stat = os.stat(path)
+    except FileNotFoundError:
+        return 0, 0
+    return stat.st_size, stat.st_mtime_ns
 
 
 def _subfolders(folder: Path) -> list[str]:

@@ -15,8 +15,6 @@ SOURCES: dict[str, Callable[..., Source]] = {
     "folder": pictures.folder,
     "imagenette": pictures.imagenette,
 }
-# Those that a name alone is enough for; the others have to be told how to read image files
-NAMED = tuple(name for name, source in SOURCES.items() if source not in (pictures.folder, pictures.imagenette))
 
 
 def load(name: str, root: Path, **options: Any) -> Source:

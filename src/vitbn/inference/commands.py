@@ -7,22 +7,21 @@ from typing import Any
 
 from rich.console import Console
 
-from vitbn import durable
+from vitbn import durable, sealed
 from vitbn.errors import InputError
-from vitbn.inference.arriving import arriving, batch_of, fresh_statistics, inputs
+from vitbn.inference.arriving import Data, arriving, batch_of, fresh_statistics, inputs
 from vitbn.inference.fold import LIMIT, Folding, Step, fold_proven
 from vitbn.inference.network import Network, load_network
 from vitbn.inference.scores import score
 from vitbn.inference.statistics import RUNNING, Panel, panel
 from vitbn.models.statistics import batch_norms
 from vitbn.models.vit import VisionTransformer
-from vitbn.training.checkpoint import BEST, LAST, PREVIOUS, DurableCheckpointIO
 
 
 def evaluate(
     ckpt: str,
     *,
-    data: str | None = None,
+    data: Data = None,
     root: Path | None = None,
     statistics: str = RUNNING,
     batch_sizes: list[int],
@@ -34,7 +33,7 @@ def evaluate(
     has_norms = bool(batch_norms(network.net))
     if statistics != RUNNING and not has_norms:
         raise InputError(f"--statistics {statistics}: {network.source} has no BatchNorm; leave it out")
-    given = arriving(network, data, root)
+    given = arriving(network, data, root).labelled_for(network)
     found = panel(network, given.train, given.test, batch_sizes) if has_norms else None
     scores = found.compared[statistics] if found else score(network, given.test)
     if as_json:
@@ -76,7 +75,7 @@ def export(
     ckpt: str,
     *,
     form: str,
-    data: str | None = None,
+    data: Data = None,
     root: Path | None = None,
     out: Path | None = None,
     fold: bool = True,
@@ -91,7 +90,7 @@ def export(
     out = out or home / "export" / f"{home.resolve().name}{chosen.suffix}"
     if out.suffix != chosen.suffix:
         raise InputError(f"--out {out}: a file of --format {form} ends in {chosen.suffix}")
-    given = arriving(network, data, root)
+    given = arriving(network, data, root).labelled_for(network)
     network = replace(network, config=shareable(network.config))
     trained, plan, difference = network, tuple[Step, ...](), None
     if fold and isinstance(network.net, VisionTransformer):
@@ -120,23 +119,22 @@ def _home(checkpoint: Path) -> Path:
     return checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
 
 
-def recalibrate(ckpt: str, *, data: str | None = None, root: Path | None = None, out: Path | None = None) -> Path:
+def recalibrate(ckpt: str, *, data: Data = None, root: Path | None = None, out: Path | None = None) -> Path:
     """Write a copy of the checkpoint with fresh BatchNorm statistics; its path."""
     network = load_network(ckpt)
     if not batch_norms(network.net):
         raise InputError(f"{network.source}: has no BatchNorm, there is nothing to recalibrate")
     out = out or network.source.with_name("recalibrated.ckpt")
-    if out.parent.resolve() == network.source.parent.resolve() and out.name in (LAST, PREVIOUS, BEST):
+    if out.parent.resolve() == network.source.parent.resolve() and out.name in sealed.OF_TRAINING:
         raise InputError(f"--out {out}: training goes on from this file; choose another name")
     given = arriving(network, data, root)
     fresh, count = fresh_statistics(network, given.train)
-    io = DurableCheckpointIO()
-    checkpoint = io.load_checkpoint(network.source)
+    checkpoint = sealed.load(network.source)
     for norm, (mean, var) in fresh.items():
         for buffer, value in (("running_mean", mean), ("running_var", var)):
             kept = checkpoint["state_dict"][f"net.{norm}.{buffer}"]
             kept.copy_(value.reshape(kept.shape))
     checkpoint.get("callbacks", {}).pop("PreciseStatistics", None)
     checkpoint["recalibrated"] = {"data": given.name, "images": count}
-    io.save_checkpoint(checkpoint, out)
+    sealed.save(checkpoint, out)
     return out

@@ -5,20 +5,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from vitbn.data.decode import decode
+from vitbn.data.folder import images_below
 from vitbn.errors import InputError
 
 
 def image_files(places: Iterable[Path]) -> list[Path]:
     """The files, and every image below the folders in the order of their names; InputError for what has none."""
-    formats, found = set(Image.registered_extensions()), []
+    found = []
     for place in places:
         if not place.exists():
             raise InputError(f"{place}: does not exist")
-        inside = sorted(f for f in place.rglob("*") if f.suffix.lower() in formats) if place.is_dir() else [place]
+        inside = sorted(map(Path, images_below(place))) if place.is_dir() else [place]
         if not inside:
             raise InputError(f"{place}: a folder without images")
         found += inside

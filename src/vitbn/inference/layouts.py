@@ -94,7 +94,8 @@ def translate(theirs: State, file: Path) -> tuple[Layout, State, dict[str, Any]]
     layout = next((layout for layout in LAYOUTS if layout.cls_token in theirs), None)
     if layout is None:
         known = ", ".join(f"{layout.cls_token} ({layout.name})" for layout in LAYOUTS)
-        raise InputError(f"{file}: no Vision Transformer that is known; expected {known}, found {', '.join(theirs)}")
+        found = ", ".join(list(theirs)[:5]) or "nothing"
+        raise InputError(f"{file}: no Vision Transformer that is known; expected {known}, found {found}")
     names = {name: layout.ours(name) for name in theirs if not re.fullmatch(layout.unused, name)}
     if unknown := sorted(name for name, own in names.items() if own is None):
         raise InputError(f"{file}: has what our network has not, unknown: {', '.join(unknown)}")

@@ -9,13 +9,13 @@ import torch
 import yaml
 from torch import Tensor, nn
 
+from vitbn import sealed
 from vitbn.data.batches import Pixels
 from vitbn.errors import InputError
 from vitbn.inference.origin import locate
 from vitbn.inference.weights import CONFIG, Weights, read
 from vitbn.models.build import build
 from vitbn.models.statistics import put
-from vitbn.training.checkpoint import DurableCheckpointIO, is_whole, newest_whole
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def _folder(checkpoint: Path) -> Path:
 
 def newest(folder: Path) -> Path:
     """The newest whole checkpoint of a run: the weights whose figures result.json has."""
-    found = newest_whole(folder / "checkpoints")
+    found = sealed.newest_whole(folder / "checkpoints")
     if found is None:
         raise InputError(f"{folder}: no whole checkpoint in {folder / 'checkpoints'}; train it first")
     return found
@@ -75,8 +75,8 @@ def newest(folder: Path) -> Path:
 
 def _of_run(folder: Path, file: Path) -> Network:
     config = read_config(folder / "config.yaml")
-    checkpoint = DurableCheckpointIO().load_checkpoint(file)
-    if not is_whole(file):
+    checkpoint = sealed.load(file)
+    if not sealed.is_whole(file):
         raise InputError(f"{file}: damaged, its SHA-256 does not match; use another checkpoint of the run")
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise InputError(f"{file}: not a checkpoint of a run")

@@ -3,13 +3,12 @@
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from vitbn.errors import InputError
 from vitbn.inference import damage
-from vitbn.inference.examples import examples
+from vitbn.inference.arriving import Data, arriving
 from vitbn.inference.network import Network, load_network
 from vitbn.inference.pretrained import ADAPTED, to_type, vit_options
 from vitbn.inference.transplant import Site, Transplant, sites
@@ -20,15 +19,18 @@ from vitbn.placements import Slot
 FILE = "transplanted.safetensors"
 
 
-def command(place: str, *, data: dict[str, Any] | Path | None, count: int, slots: Sequence[str], out: Path) -> int:
+def command(place: str, *, data: Data, root: Path | None, count: int, slots: Sequence[str], out: Path) -> int:
     """Transplant, write everything into `out`, and say what fine-tunes from it."""
+    if count < 2:
+        raise InputError(f"--images {count}: must be at least 2")
     network = load_network(place)
     options = vit_options(network)
     chosen = _chosen(network, slots)
-    images = examples(network, data, count)
+    images = arriving(network, data, root, count=count)
     network.net.to("cuda" if torch.cuda.is_available() else "cpu")
-    work = Transplant(network, chosen, images.calibrate, images.measure, images.truth)
-    seen = f"{len(images.calibrate)} images calibrate, {len(images.measure)} measure"
+    truth = images.test.labels if images.classes == network.labels else None
+    work = Transplant(network, chosen, images.train.images, images.test.images, truth)
+    seen = f"{len(images.train)} images calibrate, {len(images.test)} measure"
     print(f"{network.source}: {len(chosen)} norms; {seen}")
     alone = work.alone()
     order = work.in_greedy_order(lambda step: print(f"  {step.site}: {step.damage.kl:.4f} nats", flush=True))

@@ -1,15 +1,21 @@
 """What a network sees in image files."""
 
 import json
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from vitbn.data.decode import decode
 from vitbn.errors import InputError
-from vitbn.inference.images import image_files, read
+from vitbn.inference.images import image_files
 from vitbn.inference.network import Network, load_network
+from vitbn.progress import shown
 
 BATCH = 64
 Prediction = list[tuple[str, float]]  # labels with their probabilities, the most probable first
@@ -26,38 +32,53 @@ def predict(network: Network, images: Tensor, top: int) -> list[Prediction]:
     ]
 
 
-def predict_files(network: Network, files: Sequence[Path], top: int) -> Iterator[Prediction]:
-    """The same for image files, a batch in memory at a time."""
-    for first in range(0, len(files), BATCH):
-        some = files[first : first + BATCH]
-        yield from predict(network, read(some, channels=network.channels, size=network.image_size), top)
+def predict_files(
+    network: Network, files: Iterable[Path], top: int, complain: Callable[[InputError], object]
+) -> Iterator[tuple[Path, Prediction]]:
+    """The same for image files, a batch in memory at a time; `complain` hears of every file that cannot be read."""
+
+    def readable() -> Iterator[tuple[Path, NDArray[np.uint8]]]:
+        for file in files:
+            try:
+                yield file, decode(file, channels=network.channels, size=network.image_size)
+            except InputError as error:
+                complain(error)
+
+    images = readable()
+    while batch := list(islice(images, BATCH)):
+        names, pixels = zip(*batch, strict=True)
+        yield from zip(names, predict(network, torch.from_numpy(np.stack(pixels)), top), strict=True)
 
 
 def command(place: str, images: Sequence[Path], *, top: int, as_json: bool) -> int:
-    """`vitbn predict`: a table, or a list with one entry per image."""
+    """`vitbn predict`: a table, or a list with one entry per image; status 2 if one cannot be read."""
     if top < 1:
         raise InputError(f"--top {top}: must be at least 1")
     files = image_files(images)
     network = load_network(place)
-    predictions = list(predict_files(network, files, top))
+    errors: list[InputError] = []
+    found = list(predict_files(network, shown(files, "predicting", len(files)), top, errors.append))
+    for error in errors:
+        print(f"error: {error}", file=sys.stderr)
     if as_json:
         print(json.dumps([
             {"image": str(file), "top": [{"label": label, "probability": p} for label, p in prediction]}
-            for file, prediction in zip(files, predictions, strict=True)
+            for file, prediction in found
         ], indent=2))  # fmt: skip
-    else:
-        _print_table(network, files, predictions)
-    return 0
+    elif found:
+        _print_table(network, found)
+    return 2 if errors else 0
 
 
-def _print_table(network: Network, files: Sequence[Path], predictions: Sequence[Prediction]) -> None:
+def _print_table(network: Network, found: Sequence[tuple[Path, Prediction]]) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=f"{network.source}", title_justify="left")
+    table = Table(title=escape(str(network.source)), title_justify="left")
     table.add_column("image", overflow="fold")
-    for rank in range(1, len(predictions[0]) + 1):
+    for rank in range(1, len(found[0][1]) + 1):
         table.add_column(f"{rank}", no_wrap=True)
-    for file, prediction in zip(files, predictions, strict=True):
-        table.add_row(str(file), *(f"{label} {probability:.1%}" for label, probability in prediction))
+    for file, prediction in found:
+        table.add_row(*map(escape, (str(file), *(f"{label} {probability:.1%}" for label, probability in prediction))))
     Console().print(table)

@@ -1,5 +1,6 @@
 """Whether running statistics fit what arrives: three sources of BatchNorm statistics side by side."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,7 +76,7 @@ def _score_in_batches(network: Network, split: Split, size: int) -> Scores | Non
 
 
 @torch.inference_mode()
-def layers(network: Network, batches: list[Tensor]) -> tuple[Layer, ...]:
+def layers(network: Network, batches: Iterable[Tensor]) -> tuple[Layer, ...]:
     """The distances of every BatchNorm, while each normalises by the batch at hand."""
     norms = batch_norms(network.net)
     pooled = {name: Moments() for name in norms}

@@ -8,10 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
-from vitbn import durable
+from vitbn import durable, sealed
 from vitbn.errors import InputError
 from vitbn.inference.layouts import TORCHVISION, Layout, translate
-from vitbn.training.checkpoint import DurableCheckpointIO
 
 log = logging.getLogger("vitbn")
 OURS = "vitbn"  # the key under which our files say what they are
@@ -96,7 +95,7 @@ def _tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
                 return {name: opened.get_tensor(name) for name in opened.keys()}, opened.metadata() or {}  # noqa: SIM118
         except SafetensorError as error:
             raise InputError(f"{file}: damaged, or no safetensors file ({error})") from None
-    content = DurableCheckpointIO().load_checkpoint(file)
+    content = sealed.load(file)
     for wrapping in ("state_dict", "model"):  # around the weights, as timm's and DeiT's training scripts save them
         content = content.get(wrapping, content) if isinstance(content, dict) else content
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):

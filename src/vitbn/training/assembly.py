@@ -10,6 +10,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
+from vitbn import sealed
 from vitbn.data.datamodule import ImageData
 from vitbn.errors import InputError
 from vitbn.inference.pretrained import load_pretrained
@@ -41,11 +42,11 @@ def assemble(run: Run, signals: Signals) -> Parts:
     cfg = run.config
     if cfg["trainer"]["accelerator"] == "gpu" and not torch.accelerator.is_available():
         raise InputError("trainer.accelerator=gpu: no GPU here; use trainer=cpu, or trainer=default for what is there")
-    data = ImageData.of(cfg)
-    data.setup("fit")
     net = build(cfg["model"], seed=cfg["seed"])
     if cfg["model"].get("pretrained"):
         load_pretrained(net, cfg)
+    data = ImageData.of(cfg)
+    data.setup("fit")
     prints = fingerprint(net, seed=cfg["seed"], train_images=len(data.splits[0]), validation=data.validation_draws())
     classifier = Classifier(
         net,
@@ -63,7 +64,7 @@ def assemble(run: Run, signals: Signals) -> Parts:
         callbacks.append(recording.Pictures(logger, data.classes))
     # last, so that a checkpoint holds what the callbacks before them have just counted
     callbacks += [
-        guards.StopOnSignal(signals, run.checkpoints / checkpoint.LAST),
+        guards.StopOnSignal(signals, run.checkpoints / sealed.LAST),
         *checkpoint.callbacks(run.checkpoints, cfg["checkpoint"]["every_minutes"]),
     ]
     trainer = pl.Trainer(
@@ -77,7 +78,7 @@ def assemble(run: Run, signals: Signals) -> Parts:
 
 def _quieten() -> None:
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # set to INFO by its import
-    for noise in (".*LeafSpec.* is deprecated", "Checkpoint directory .* exists and is not empty"):
+    for noise in (".*LeafSpec.* is deprecated", "Checkpoint directory .* exists and is not empty", "Glyph .* missing"):
         warnings.filterwarnings("ignore", noise)
 
 

@@ -1,91 +1,32 @@
-"""Checkpoints that are whole or not there, that say when they are damaged, and that load without running code.
+"""When Lightning writes checkpoints, and how: as `vitbn.sealed` does."""
 
-A file is torch's zip archive, then MARK, then the archive's SHA-256: torch ignores what follows the archive, and
-the checksum cannot get lost or be of another version, because one rename puts both in place.
-"""
-
-import hashlib
-import io
-import logging
-import os
-import pickle
 import time
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from lightning_fabric.plugins.io.checkpoint_io import CheckpointIO
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 
-from vitbn import durable
-from vitbn.errors import InputError
-
-log = logging.getLogger("vitbn")
-MARK = b"vitbn-sha256:"
-LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
-
-
-def seal(archive: bytes) -> bytes:
-    """The archive with its checksum."""
-    return archive + MARK + hashlib.sha256(archive).digest()
-
-
-def is_whole(path: Path) -> bool:
-    """Whether the file is what was written."""
-    content = path.read_bytes()
-    archive, mark = content[: -len(MARK) - 32], content[-len(MARK) - 32 : -32]
-    return mark == MARK and hashlib.sha256(archive).digest() == content[-32:]
-
-
-def newest_whole(folder: Path) -> Path | None:
-    """last.ckpt, or the one before if it is damaged, or None; what is damaged is said."""
-    for path in (folder / LAST, folder / PREVIOUS):
-        if path.exists():
-            if is_whole(path):
-                return path
-            log.warning(f"{path}: damaged (its SHA-256 does not match), going back to the checkpoint before")
-    return None
+from vitbn import sealed
 
 
 class DurableCheckpointIO(CheckpointIO):
-    """Same-folder temporary file, fsync, rename, checksum; the last.ckpt before is kept as previous.ckpt."""
+    """Sealed files for Lightning."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """The whole checkpoint, or the file as it was."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        archive = io.BytesIO()
-        torch.save(checkpoint, archive)
-        if path.name == LAST:
-            self._keep(path, path.with_name(PREVIOUS))
-        durable.write(path, lambda file: file.write(seal(archive.getvalue())))
+        sealed.save(checkpoint, Path(path))
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = True
     ) -> dict[str, Any]:
-        """Under torch's safe loading; InputError for a file that holds code or is no checkpoint."""
-        try:
-            return torch.load(path, map_location=map_location, weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise InputError(f"{path}: refused, not a checkpoint of weights and plain data ({reason})") from None
+        """InputError for a file that holds code or is no checkpoint."""
+        return sealed.load(path, map_location)
 
     def remove_checkpoint(self, path: str | Path) -> None:
         """Delete the file if it is there."""
         Path(path).unlink(missing_ok=True)
-
-    @staticmethod
-    def _keep(path: Path, previous: Path) -> None:
-        """A second name for the file that is about to be replaced; a copy where the file system has no links."""
-        if not path.exists() or (previous.exists() and path.samefile(previous)):
-            return  # renaming one name of a file to another name of it does nothing and leaves both
-        link = previous.with_name(f".{previous.name}.{os.getpid()}.tmp")
-        try:
-            os.link(path, link)
-            os.replace(link, previous)
-        except (PermissionError, NotImplementedError):
-            durable.write(previous, lambda file: file.write(path.read_bytes()))
 
 
 def callbacks(folder: Path, every_minutes: float) -> list[Callback]:
@@ -94,7 +35,7 @@ def callbacks(folder: Path, every_minutes: float) -> list[Callback]:
     return [
         ModelCheckpoint(**common, filename="best", monitor="val/acc", mode="max"),
         ModelCheckpoint(**common, filename="last"),
-        Timed(folder / LAST, 60 * every_minutes),
+        Timed(folder / sealed.LAST, 60 * every_minutes),
     ]
 
 
