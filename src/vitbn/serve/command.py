@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 
@@ -16,7 +17,7 @@ def serve(places: Sequence[str], port: int) -> int:
     if len(places) > 2:
         raise InputError(f"--ckpt: {len(places)} networks; one, or two to stand side by side")
     checked = [locate(place) for place in places] or [packaged()]
-    with bound(port) as listener:
+    with bound(port) as listener, suppress(KeyboardInterrupt):  # waitress sees only those that come while it answers
         from vitbn.serve.server import run
 
         run(listener, [str(place) for place in checked])

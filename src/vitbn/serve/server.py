@@ -39,11 +39,11 @@ class Channel(HTTPChannel):
 
 def run(listener: socket.socket, places: Sequence[str]) -> None:
     """Load the networks, print the address, answer until interrupted."""
+    readers = load_readers(places)
     torch.set_num_threads(1)
     Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2  # Pillow refuses twice as much, in pictures within pictures too
     warnings.filterwarnings("ignore", module=r"PIL\.")  # of damage: the answer says what matters
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # a queue is no fault
-    readers = load_readers(places)
     server = create_server(
         create_app(readers), sockets=[listener], threads=THREADS, max_request_body_size=MAX_BODY + 1, ident=None
     )
