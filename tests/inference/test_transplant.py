@@ -244,7 +244,7 @@ def test_the_heat_map_has_slots_in_rows_and_blocks_in_columns():
         (Site(Slot.embed_out, None, ()), 0.5, 0.25), (Site(Slot.attn_in, 1, ()), 0.0, 0.75),
         (Site(Slot.final, None, ()), 2.0, 0.8125),
     )}  # fmt: skip
-    for accuracy, words in ((0.75, ("-50.0", "+0.0", "+6.2")), (None, ("50.0",) * 3)):
+    for accuracy, words in ((0.75, ("−50.0", "+0.0", "+6.2")), (None, ("50.0",) * 3)):
         (ax, _) = heat_map(Damage(0, 0, accuracy), damages).figure.axes
         assert [label.get_text() for label in ax.get_yticklabels()] == ["embed_out", "attn_in", "final"]
         assert [label.get_text() for label in ax.get_xticklabels()] == ["before", "1", "2", "after"]
