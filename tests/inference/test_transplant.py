@@ -3,6 +3,7 @@
 import copy
 import csv
 import itertools
+import shlex
 import xml.etree.ElementTree as ET
 
 import pytest
@@ -12,6 +13,7 @@ from torch.nn import functional as F
 
 from tests.conftest import TINY
 from tests.inference.foreign import SIZE
+from vitbn import config
 from vitbn.cli import main
 from vitbn.inference import operate
 from vitbn.inference.damage import heat_map
@@ -226,7 +228,10 @@ def test_the_command_writes_pictures_tables_and_a_network(file, folder, tmp_path
     made = load_network(out / operate.FILE)
     kinds = complete(made.config["model"]["placement"])
     assert kinds == complete(PLACEMENTS["vit_b16_batch"]) and made.labels == ("cat", "dog", "owl")
-    assert {"depth=2", "model.heads=2", "model.qkv_bias=true", "norm=vit_b16_batch"} <= set(shown.split())
+    typed = shlex.split(shown.partition("train.py ")[2])
+    assert {"depth=2", "model.heads=2", "model.qkv_bias=true", "norm=vit_b16_batch"} <= set(typed)
+    asked = config.read([*typed, f"data.root={folder}", "data.num_classes=3"])["data"]  # all of it can be typed
+    assert (asked.name, asked.image_size, asked.channels, list(asked.mean)) == ("folder", 28, 3, [0.5] * 3)
 
 
 def test_only_some_slots_are_a_placement_too(file, folder, tmp_path, capsys):
@@ -244,7 +249,7 @@ def test_the_heat_map_has_slots_in_rows_and_blocks_in_columns():
         (Site(Slot.embed_out, None, ()), 0.5, 0.25), (Site(Slot.attn_in, 1, ()), 0.0, 0.75),
         (Site(Slot.final, None, ()), 2.0, 0.8125),
     )}  # fmt: skip
-    for accuracy, words in ((0.75, ("-50.0", "+0.0", "+6.2")), (None, ("50.0",) * 3)):
+    for accuracy, words in ((0.75, ("−50.0", "+0.0", "+6.2")), (None, ("50.0",) * 3)):
         (ax, _) = heat_map(Damage(0, 0, accuracy), damages).figure.axes
         assert [label.get_text() for label in ax.get_yticklabels()] == ["embed_out", "attn_in", "final"]
         assert [label.get_text() for label in ax.get_xticklabels()] == ["before", "1", "2", "after"]

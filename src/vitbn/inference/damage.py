@@ -40,32 +40,40 @@ def _write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def heat_map(original: Damage, alone: Mapping[Site, Damage]) -> Picture:
-    """Rows slots, columns layers: the damage if only that norm is replaced."""
+    """Rows slots, columns layers: the damage if only that norm is replaced; grey where no norm stands."""
     import numpy as np
-    from matplotlib.colors import LogNorm
+    from matplotlib import colormaps
+    from matplotlib.colors import ListedColormap, LogNorm
 
     slots = [slot for slot in Slot if any(site.slot == slot for site in alone)]
     depth = max((site.layer + 1 for site in alone if site.layer is not None), default=0)
     table = np.full((len(slots), depth + 2), np.nan)
     for site, damage in alone.items():
         table[slots.index(site.slot), _column(site, depth)] = max(damage.kl, NO_LESS)
-    figure, (ax,) = grid(1, 1, width=max(6.4, 1.1 * (depth + 2) + 3), height=0.5 * len(slots) + 1.3)
+    figure, (ax,) = grid(1, 1, width=max(6.4, 0.8 * (depth + 2) + 3), height=0.5 * len(slots) + 1.3)
     scale = LogNorm(NO_LESS if np.nanmax(table) <= NO_LESS else np.nanmin(table), max(np.nanmax(table), 2 * NO_LESS))
-    image = ax.imshow(np.ma.masked_invalid(table), cmap="Blues", norm=scale, aspect="auto")
-    ax.set(xlabel="encoder block", xticks=range(depth + 2), yticks=range(len(slots)))
+    blues = ListedColormap(colormaps["Blues"](np.linspace(0.12, 1, 256)))  # the palest is no white
+    image = ax.imshow(np.ma.masked_invalid(table), cmap=blues, norm=scale, aspect="auto")
+    ax.set(xlabel="encoder block", xticks=range(depth + 2), yticks=range(len(slots)), facecolor="#eeeeee")
     ax.set_xticklabels(["before", *range(1, depth + 1), "after"])
     ax.set_yticklabels(slots)
     ax.grid(False)
+    ax.set_xticks(np.arange(depth + 1) + 0.5, minor=True)
+    ax.set_yticks(np.arange(len(slots) - 1) + 0.5, minor=True)
+    ax.grid(which="minor", color="white", linewidth=2)
+    ax.tick_params(which="both", length=0)
+    ax.set_axisbelow(False)
     for site, damage in alone.items():
         row, column = slots.index(site.slot), _column(site, depth)
-        dark = scale(table[row, column]) > 0.6
+        dark = scale(table[row, column]) > 0.5
         ax.text(column, row, _words(original, damage), ha="center", va="center", color="white" if dark else "black")
-    figure.colorbar(image, ax=ax, label="divergence (nats)", shrink=0.9)
+    figure.colorbar(image, ax=ax, label="divergence (nats)", shrink=0.9, format="%g")
     numbers = "change of accuracy in points" if original.accuracy is not None else "changed predictions (%)"
     title = "Damage of replacing one LayerNorm by BatchNorm"
     caption = f"Colour: divergence from the original's predictions; number: {numbers}. Calibrated, not trained."
     words = ", ".join(f"{site} {_words(original, damage)}" for site, damage in alone.items())
-    ax.set_title(f"{title}\nnumber: {numbers}")
+    ax.set_title(f"Number: {numbers}", fontsize="medium", fontweight="normal")
+    figure.suptitle(title, x=0.01, ha="left", fontsize=10.5, fontweight="bold")
     return Picture("transplant-damage", title, caption, f"Heat map over slots and layers. {words}.", figure)
 
 
@@ -78,7 +86,7 @@ def _column(site: Site, depth: int) -> int:
 def _words(original: Damage, damage: Damage) -> str:
     if damage.accuracy is None or original.accuracy is None:
         return f"{100 * damage.changed:.1f}"
-    return f"{100 * (damage.accuracy - original.accuracy):+.1f}"
+    return f"{100 * (damage.accuracy - original.accuracy):+.1f}".replace("-", "−")
 
 
 def greedy_order(original: Damage, order: Sequence[Step]) -> Picture:
@@ -89,7 +97,8 @@ def greedy_order(original: Damage, order: Sequence[Step]) -> Picture:
     shares = [100 * (d.accuracy if d.accuracy is not None else 1 - d.changed) for d in damages]
     above.plot(shares, **look(0))
     above.set_ylabel("accuracy (%)" if known else "unchanged (%)")
-    below.plot([d.kl for d in damages], **look(1))
+    below.plot([d.kl if d.kl > 0 else math.nan for d in damages], **look(1))  # before the first, there is none
+    below.set_yscale("log")
     below.set(ylabel="divergence (nats)", xlabel="replaced, in this order", xticks=range(len(damages)))
     below.set_xticklabels(["none", *(str(step.site) for step in order)], rotation=45, ha="right")
     title = "Replacing one norm after the other, the least damaging next"

@@ -41,11 +41,22 @@ def command(place: str, *, data: Data, root: Path | None, count: int, slots: Seq
     state = {name: tensor.cpu() for name, tensor in network.net.state_dict().items()}
     write(Weights(state, options, network.labels, network.mean, network.std, out / FILE))
     typed = [words for key, words in to_type(options).items() if key not in ADAPTED]
-    config = data if isinstance(data, dict) else network.config
-    typed += [f"data={config['data']['name']}"] if "data" in config else []
+    typed += map(shlex.quote, _to_type_for_data(network, data))
     print(f"{out}: {FILE}, damage.csv, order.csv, transplant-damage and transplant-order as PNG and SVG")
     print(f"fine-tune: python train.py {' '.join(typed)} model.pretrained={shlex.quote(str(out / FILE))}")
     return 0
+
+
+def _to_type_for_data(network: Network, data: Data) -> list[str]:
+    """What asks train.py for these images as the network has seen them."""
+    said = {"source": "folder", "root": data} if isinstance(data, Path) else (data or network.config)["data"]
+    source = said.get("source")
+    typed = [f"data={source or said['name']}"]
+    typed += [f"data.root={said['root']}"] if source == "folder" else []
+    typed += [f"data.image_size={network.image_size}", f"data.channels={network.channels}"] if source else []
+    for key, values in (("mean", network.mean), ("std", network.std)):
+        typed.append(f"data.{key}={list(values) if len(values) > 1 else values[0]}".replace(" ", ""))
+    return typed
 
 
 def _chosen(network: Network, slots: Sequence[str]) -> list[Site]:

@@ -14,6 +14,7 @@ from vitbn.inference.network import Network
 from vitbn.models.norm import TokenBatchNorm
 from vitbn.models.vit import VisionTransformer
 from vitbn.placements import Slot
+from vitbn.progress import shown
 
 BATCH = 250
 _OUTSIDE = {Slot.embed_in: "embedding.in_norm", Slot.embed_out: "embedding.out_norm", Slot.final: "final_norm"}
@@ -153,7 +154,7 @@ class Transplant:
     def _each(self, some: list[Site]) -> dict[Site, Damage]:
         """The damage if, of some sites, only that one is replaced now."""
         norms, damages = self._calibrated(some), {}
-        for site in some:
+        for site in shown(some, "trying norms", len(some)):
             present = {path: self.net.get_submodule(path) for path in site.paths}
             self._put({path: norms[path] for path in site.paths})
             damages[site] = self.damage()
