@@ -35,8 +35,8 @@ def decode(path: Path | str, *, channels: int, size: int | None = None) -> NDArr
 def read_picture(file: Path | str | BinaryIO, *, name: str, mode: str, max_pixels: int | None = None) -> Image.Image:
     """The picture in Pillow's `mode`; InputError opens with `name` if it cannot be read.
 
-    Its pixels, at most MAX_PIXELS by default, are counted before they are decoded. EXIF orientation is applied; 16-bit grey is scaled to 8 bits; of
-    an animation or a file of several pages the first picture is read.
+    Its pixels, at most MAX_PIXELS by default, are counted before they are decoded. EXIF orientation is applied;
+    16-bit grey is scaled to 8 bits; of an animation or a file of several pages the first picture is read.
     """
     max_pixels = MAX_PIXELS if max_pixels is None else max_pixels
     try:
