@@ -34,12 +34,12 @@ from hydra import compose, initialize_config_dir
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-import train as script  # noqa: E402
 from vitbn import config, durable, sealed  # noqa: E402
 from vitbn.lock import owned  # noqa: E402
 from vitbn.training import checkpoint  # noqa: E402
 from vitbn.training.outcome import attempt  # noqa: E402
 from vitbn.training.study import Run  # noqa: E402
+from vitbn.training.train import train  # noqa: E402
 
 SMALL = ["data=mnist5k", "trainer=cpu", "depth=1", "epochs=2", "batch_size=200", "checkpoint.every_minutes=1e-9"]
 PACE = ["checkpoint.every_minutes=10"]  # as a study has it
@@ -59,7 +59,7 @@ def job(run: Run) -> None:
     os.dup2(silence, 2)
     with owned(run.folder) as mine:
         if mine:
-            attempt(run, script.train)
+            attempt(run, train)
 
 
 def start(run: Run) -> Any:
@@ -266,7 +266,7 @@ def cost(folder: Path, n: int) -> str:
     try:
         runs = [make_run(folder, "depth=6", "epochs=1", "batch_size=100", f"study=cost{i}", *PACE) for i in range(n)]
         for run in runs:
-            attempt(run, script.train)
+            attempt(run, train)
     finally:
         for (owner, name), original in zip(watched, originals, strict=True):
             setattr(owner, name, original)

@@ -48,11 +48,13 @@ class Matmul(StrEnum):
 
 @dataclass
 class TrainerConfig:
-    """Passed to Lightning's Trainer."""
+    """Where and how to train."""
 
     accelerator: Accelerator = Accelerator.auto
     devices: int = 1
     precision: str = "32-true"
+    strategy: str = "auto"
+    sync_batchnorm: Any = "auto"
 
 
 @dataclass
@@ -144,6 +146,11 @@ RANGES: dict[str, Range] = {
     "schedule.floor": _share,
     "checkpoint.every_minutes": _positive,
     "trainer.devices": _counting,
+    "trainer.strategy": (
+        lambda v: v in ("auto", "ddp"),
+        "choose ddp: vitbn starts its processes itself, also in a sweep, which other launchers would begin again",
+    ),
+    "trainer.sync_batchnorm": _one_of("auto", True, False),
     "trainer.precision": _one_of("32-true", "16-mixed", "bf16-mixed", "bf16-true", "64-true"),
     "study": (
         lambda v: bool(re.fullmatch(r"[\w.+-]+", v)) and v.strip("."),
@@ -178,6 +185,8 @@ def check(cfg: DictConfig, typed: Sequence[str] = ()) -> None:
         side = cfg.data.image_size
         divisors = ", ".join(str(d) for d in range(1, side + 1) if side % d == 0)
         raise InputError(f"model.patch_size={patch}: does not divide the image size {side}; choose from {divisors}")
+    if cfg.trainer.devices > cfg.batch_size:
+        raise InputError(f"trainer.devices={cfg.trainer.devices}: more than batch_size={cfg.batch_size} images")
     _check_data(cfg.data)
     if cfg.pos_emb == PosEmb.pe1d and OmegaConf.select(cfg, "model.dim", default=0) % 2:
         raise InputError(f"model.dim={cfg.model.dim}: pos_emb=pe1d needs an even number")

@@ -30,20 +30,20 @@ def flat(chunks):
 
 def test_an_epoch_is_every_image_once_in_the_keyed_order(split):
     batches = flat(loader(split))
-    assert [len(labels) for _, labels in batches] == [20] * 12 + [10] and len(loader(split)) == 13
-    assert torch.equal(torch.cat([labels for _, labels in batches]), keyed.order(0, 0, 250))
+    assert [len(labels) for _, labels, _ in batches] == [20] * 12 + [10] and len(loader(split)) == 13
+    assert torch.equal(torch.cat([labels for _, labels, _ in batches]), keyed.order(0, 0, 250))
 
 
 def test_images_are_augmented_by_their_own_draw_whatever_the_batch(split):
     draws = draw(250, 28, keyed.generator(0, "augment", 0))
     expected = augment(split.images, draws)
     for batch_size in (20, 7):
-        for images, labels in flat(loader(split, batch_size=batch_size)):
+        for images, labels, _ in flat(loader(split, batch_size=batch_size)):
             torch.testing.assert_close(images, expected[labels], rtol=0, atol=1e-6)
 
 
 def test_without_augmentation_images_are_only_scaled(split):
-    for images, labels in flat(loader(split, draw=None)):
+    for images, labels, _ in flat(loader(split, draw=None)):
         assert torch.equal(images, to_float(split.images[labels]))
 
 
@@ -52,7 +52,7 @@ def test_pixels_are_standardised_last(split):
     scaled = FixedBatches(split, batch_size=250, draws=None, device=CPU, pixels=Pixels(0.5, 0.25))
     torch.testing.assert_close(next(iter(scaled))[0], (next(iter(plain))[0] - 0.5) / 0.25)
     batches = TrainBatches(split, batch_size=20, seed=0, draw=draw, device=CPU, pixels=Pixels(0.5, 0.25))
-    for (images, _), (expected, _) in zip(flat(batches), flat(loader(split)), strict=True):
+    for (images, *_), (expected, *_) in zip(flat(batches), flat(loader(split)), strict=True):
         torch.testing.assert_close(images, (expected - 0.5) / 0.25)
 
 
@@ -60,7 +60,7 @@ def test_epochs_and_seeds_differ_and_repeat(split):
     def epoch(seed, number):
         batches = loader(split, seed)
         batches.set_epoch(number)
-        images, labels = zip(*flat(batches), strict=True)
+        images, labels, _ = zip(*flat(batches), strict=True)
         return torch.cat(images), torch.cat(labels)
 
     first, again = epoch(0, 1), epoch(0, 1)
@@ -75,7 +75,7 @@ def test_batches_may_be_handed_out_together(split, chunk, monkeypatch):
     chunks = list(loader(split, chunk=chunk))
     assert len(chunks) == len(loader(split, chunk=chunk)) == -(-13 // chunk)
     assert all(len(each) == chunk for each in chunks[:-1])
-    for (images, labels), (expected, expected_labels) in zip(flat(chunks), flat(loader(split)), strict=True):
+    for (images, labels, _), (expected, expected_labels, _) in zip(flat(chunks), flat(loader(split)), strict=True):
         assert torch.equal(labels, expected_labels)
         torch.testing.assert_close(images, expected, rtol=0, atol=1e-6)
 
@@ -94,7 +94,7 @@ def test_a_resumed_epoch_continues_bit_for_bit(split, chunks, chunk, monkeypatch
     rest = list(resumed)
     left = whole[chunks:] or whole  # all done: the next epoch begins
     assert len(rest) == len(left)
-    for (images, labels), (expected, expected_labels) in zip(flat(rest), flat(left), strict=True):
+    for (images, labels, _), (expected, expected_labels, _) in zip(flat(rest), flat(left), strict=True):
         assert torch.equal(images, expected) and torch.equal(labels, expected_labels)
     assert len(list(resumed)) == len(resumed)  # the next epoch is whole again
 
@@ -126,7 +126,7 @@ def test_fixed_batches_are_the_split_in_order(split):
     batches = FixedBatches(split, batch_size=100, draws=None, device=CPU)
     assert len(batches) == 3
     for _ in range(2):
-        images, labels = zip(*batches, strict=True)
+        images, labels, _ = zip(*batches, strict=True)
         assert torch.equal(torch.cat(images), to_float(split.images)) and torch.equal(torch.cat(labels), split.labels)
 
 
@@ -140,7 +140,7 @@ def test_pixels_are_standardised_by_channel_as_torchvision_does(split):
 def test_crops_are_made_of_the_stored_images_by_their_own_draw(split):
     batches = TrainBatches(split, batch_size=20, seed=0, draw=crops.draw, device=CPU, pixels=Pixels(side=16))
     draws = crops.draw(250, 28, keyed.generator(0, "augment", 0))
-    for images, labels in flat(batches):
+    for images, labels, _ in flat(batches):
         torch.testing.assert_close(images, draws[labels].apply(split.images[labels], 16), rtol=0, atol=1e-6)
 
 
@@ -155,7 +155,7 @@ def test_a_split_of_a_mapped_file_reads_only_the_rows_it_is_asked_for(tmp_path):
         assert torch.equal(part.images.flatten() % 3, part.labels)
     batches = TrainBatches(rest, batch_size=7, seed=0, draw=None, device=CPU)
     assert batches.split.stored.data_ptr() == stored.data_ptr()
-    seen = torch.cat([images for images, _ in flat(batches)]).mul(255).round().flatten().sort().values
+    seen = torch.cat([images for images, *_ in flat(batches)]).mul(255).round().flatten().sort().values
     assert torch.equal(seen, rest.images.flatten().sort().values.float())
 
 
@@ -165,7 +165,7 @@ def test_many_validation_images_are_finished_anew_every_time(split, monkeypatch)
     made = FixedBatches(split, batch_size=100, draws=None, device=CPU)
     assert next(iter(kept))[0] is next(iter(kept))[0] and next(iter(made))[0] is not next(iter(made))[0]
     for _ in range(2):
-        for (images, labels), (others, other_labels) in zip(made, kept, strict=True):
+        for (images, labels, _), (others, other_labels, _) in zip(made, kept, strict=True):
             assert torch.equal(images, others) and torch.equal(labels, other_labels)
 
 
@@ -179,9 +179,7 @@ def data(clothes, **changes):
 
 def test_validation_is_the_augmented_test_set_the_same_for_every_seed_and_test_the_clean_one(clothes):
     a, b = (data(clothes, seed=seed) for seed in (0, 1))
-    for (x, _labels), (y, _), (clean, _) in zip(
-        a.val_dataloader(), b.val_dataloader(), a.test_dataloader(), strict=True
-    ):
+    for (x, *_), (y, *_), (clean, *_) in zip(a.val_dataloader(), b.val_dataloader(), a.test_dataloader(), strict=True):
         assert torch.equal(x, y) and not torch.equal(x, clean)
     test = a.source.test
     assert torch.equal(torch.cat([images for images, _ in a.test_dataloader()]), to_float(test.images))

@@ -4,13 +4,13 @@ import pytest
 import torch
 import yaml
 
-from train import train
 from vitbn.data.batches import Pixels
 from vitbn.data.digits import CLOTHES
 from vitbn.errors import InputError
 from vitbn.inference.network import load_network
 from vitbn.sealed import seal
 from vitbn.training.outcome import attempt
+from vitbn.training.train import train
 
 
 @pytest.fixture

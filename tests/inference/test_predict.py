@@ -77,9 +77,9 @@ def test_the_table_names_files_and_at_most_all_labels(weights, pictures, capsys,
 
 
 def test_a_run_of_ours_sees_grey_images_as_in_training(make_run, pictures, capsys):
-    from train import train
     from vitbn.data.sources import load
     from vitbn.training.outcome import attempt
+    from vitbn.training.train import train
 
     run = make_run("epochs=1", "data.mean=0.3", "data.std=0.2")
     attempt(run, train)

@@ -276,8 +276,8 @@ def test_hub_ids_without_network_or_library_name_the_remedy(tmp_path, monkeypatc
 
 
 def test_train_starts_from_a_run_and_from_its_file(make_run, tmp_path, caplog):
-    from train import train
     from vitbn.training.outcome import attempt
+    from vitbn.training.train import train
 
     caplog.set_level(logging.INFO, "vitbn")
     first = make_run("epochs=1", "model.pretrained=null")

@@ -260,12 +260,12 @@ def test_the_heat_map_has_slots_in_rows_and_blocks_in_columns():
 
 
 def test_fine_tuning_starts_from_the_transplanted_network(make_run, tmp_path, capsys):
-    from train import train
     from vitbn.data.datamodule import ImageData
     from vitbn.inference.pretrained import load_pretrained
     from vitbn.models.build import build
     from vitbn.training.fingerprint import digest
     from vitbn.training.outcome import attempt
+    from vitbn.training.train import train
 
     run = make_run("epochs=1", "data.mean=0.2", "data.std=0.3", "data.augment=false", "lr=0.02")
     before = attempt(run, train)["metrics"]["test/acc"]

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from tests.conftest import TINY
 from vitbn import ViTBN
+from vitbn.data.batches import Batch
 from vitbn.training import capture
 from vitbn.training.capture import Captured
 
@@ -78,7 +79,7 @@ def graphs(monkeypatch):
 
 
 def batches(count):
-    return [(torch.rand(6, 1, 28, 28, dtype=torch.float64), torch.arange(6) + i % 4) for i in range(count)]
+    return [Batch(torch.rand(6, 1, 28, 28, dtype=torch.float64), torch.arange(6) + i % 4, 6) for i in range(count)]
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS)
@@ -103,7 +104,7 @@ def test_warming_up_and_recording_leave_no_trace(graphs, optimizer, before):
 def test_only_batches_of_the_recorded_shape_fit(graphs):
     module = Module(OPTIMIZERS["adam"])
     captured = Captured(graphs(module.step), batches(1)[0], module, module.optimizer)
-    assert captured.fits(batches(1)[0]) and not captured.fits((torch.rand(5, 1, 28, 28), torch.arange(5)))
+    assert captured.fits(batches(1)[0]) and not captured.fits(Batch(torch.rand(5, 1, 28, 28), torch.arange(5), 5))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -112,7 +113,7 @@ def test_a_real_graph_trains_like_the_plain_loop(optimizer):
     plain, recorded = (Module(optimizer).cuda() for _ in range(2))
     for module in (plain, recorded):
         module.optimizer = optimizer(module.parameters())
-    data = [(images.cuda(), labels.cuda()) for images, labels in batches(200)]
+    data = [Batch(images.cuda(), labels.cuda(), 6) for images, labels, _ in batches(200)]
     expected = [plain.step(batch)[0].item() for batch in data]
     captured = Captured(recorded.step, data[0], recorded, recorded.optimizer)
     assert [captured(batch)[0].item() for batch in data] == pytest.approx(expected, rel=1e-6)

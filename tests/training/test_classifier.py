@@ -5,6 +5,7 @@ from torch.nn import functional as F
 
 from tests.conftest import TINY
 from vitbn import ViT
+from vitbn.data.batches import Batch
 from vitbn.models.build import build, make_optimizer
 from vitbn.models.dropout import Dropout
 from vitbn.training.classifier import Classifier
@@ -22,8 +23,9 @@ def test_metrics_are_those_of_all_samples_together():
     images, labels = torch.rand(70, 1, 28, 28), torch.arange(70) % 10
     with torch.no_grad():
         for rows in (slice(0, 50), slice(50, 70)):
-            module.validation_step((images[rows], labels[rows]), 0)
-            module.test_step((images[rows], labels[rows]), 0)
+            batch = Batch(images[rows], labels[rows], len(labels[rows]))
+            module.validation_step(batch, 0)
+            module.test_step(batch, 0)
         logits = module(images)
     values = module.values("val")
     torch.testing.assert_close(values["val/loss"], F.cross_entropy(logits, labels))
@@ -51,7 +53,7 @@ def test_a_chunk_is_its_batches_one_after_the_other(chunk, tmp_path):
     module, twin = classifier(), ViT(**TINY)
     twin.load_state_dict(module.net.state_dict())
     optimizer = torch.optim.Adam(twin.parameters(), lr=0.01)
-    batches = [(torch.rand(20, 1, 28, 28), torch.arange(20) % 10) for _ in range(8)]
+    batches = [Batch(torch.rand(20, 1, 28, 28), torch.arange(20) % 10, 20) for _ in range(8)]
     chunks, collected = [batches[i : i + chunk] for i in range(0, 8, chunk)], Losses()
     trainer = pl.Trainer(
         max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
@@ -59,7 +61,7 @@ def test_a_chunk_is_its_batches_one_after_the_other(chunk, tmp_path):
     )  # fmt: skip
     trainer.fit(module, torch.utils.data.DataLoader(chunks, batch_size=None))
     expected = []
-    for images, labels in batches:
+    for images, labels, _ in batches:
         optimizer.zero_grad()
         loss = F.cross_entropy(twin(images), labels)
         loss.backward()

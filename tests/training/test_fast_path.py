@@ -6,6 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from tests.conftest import TINY
+from vitbn.data.batches import Batch
 from vitbn.models.build import build
 from vitbn.models.vit import VisionTransformer
 from vitbn.training.classifier import Classifier
@@ -16,7 +17,7 @@ NETWORKS = {
     "ViT mean": {"_target_": "vitbn.ViT", **TINY, "pool": "mean"},
     "MLP": {"_target_": "vitbn.models.mlp.MLP", **SIZE, "hidden": [20], "activation": "relu", "norm": "batch"},
 }
-BATCHES = [(torch.rand(8, 1, 28, 28, dtype=torch.float64), (torch.arange(8) + i) % 10) for i in range(200)]
+BATCHES = [Batch(torch.rand(8, 1, 28, 28, dtype=torch.float64), (torch.arange(8) + i) % 10, 8) for i in range(200)]
 
 
 class Losses(pl.Callback):
@@ -46,7 +47,7 @@ def simple(net):
     """Every token computed, keys and values written out, Adam parameter by parameter."""
     optimizer = torch.optim.Adam(net.parameters(), lr=0.003, foreach=False)
     losses = []
-    for images, labels in BATCHES:
+    for images, labels, _ in BATCHES:
         optimizer.zero_grad()
         loss = F.cross_entropy(net(images), labels)
         loss.backward()

@@ -9,7 +9,6 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from train import train
 from vitbn import config
 from vitbn.data import sources
 from vitbn.data.datamodule import ImageData
@@ -18,6 +17,7 @@ from vitbn.models.build import build, make_optimizer
 from vitbn.training.classifier import Classifier, training_mode
 from vitbn.training.outcome import attempt
 from vitbn.training.study import Run
+from vitbn.training.train import train
 
 FOLDER = ["data=folder", "data.cache_size=80", "trainer=cpu", "batch_size=4", "epochs=1", "optimizer=sgd", "lr=0.001"]
 
@@ -114,7 +114,7 @@ def test_training_mode_at_test_time_is_measured_apart(make_run, photos):
     net.load_state_dict({k.removeprefix("net."): v for k, v in without[3].items() if k.startswith("net.")})
     net.train()
     batches = ImageData.of(without[0].config).test_dataloader()
-    right = sum((net(images).argmax(1) == labels).sum().item() for images, labels in batches)
+    right = sum((net(images).argmax(1) == labels).sum().item() for images, labels, _ in batches)
     assert without[2]["metrics"]["test/acc_train_mode"] == pytest.approx(right / 8)
 
 

@@ -2,11 +2,14 @@ import copy
 import itertools
 
 import pytest
+import pytorch_lightning as pl
 import torch
 
 from tests.conftest import TINY
 from vitbn import ViTBNFFN
-from vitbn.training import matmul
+from vitbn.training import matmul, recording
+from vitbn.training.outcome import attempt
+from vitbn.training.train import train
 
 CPU = torch.device("cpu")
 IMAGES = matmul.probe_images(4, 1, 28)
@@ -114,3 +117,15 @@ def test_what_cannot_be_remembered_is_said(net, probes, tmp_path, caplog):
 
 def test_large_images_are_probed_with_few():
     assert len(matmul.probe_images(256, 1, 28)) == 100 and len(matmul.probe_images(256, 3, 224)) == 2
+
+
+def test_a_training_flushes_denormal_numbers_and_leaves_them_to_others(make_run, monkeypatch):
+    tiny, seen = torch.full((100_000,), 1e-40), []
+
+    class Watch(pl.Callback):
+        def on_train_batch_end(self, *_):
+            seen.append((tiny * 1).count_nonzero().item())
+
+    monkeypatch.setattr(recording, "progress", Watch)
+    attempt(make_run("epochs=1"), train)
+    assert len(seen) == 6 and set(seen) == {0} and (tiny * 1).count_nonzero() == 100_000

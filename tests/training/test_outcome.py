@@ -4,13 +4,13 @@ import multiprocessing
 import pytest
 import torch
 
-import train as script
 from vitbn import durable, sealed
 from vitbn.lock import is_owned, owned
 from vitbn.training.guards import Stuck, chance_level
 from vitbn.training.outcome import attempt
 from vitbn.training.status import Progress, progress, seconds_left, spoken, write_plan
 from vitbn.training.study import Run
+from vitbn.training.train import train
 
 
 def test_a_run_that_raises_is_recorded_with_its_traceback_and_tried_again(make_run):
@@ -23,7 +23,7 @@ def test_a_run_that_raises_is_recorded_with_its_traceback_and_tried_again(make_r
     assert result == run.result() and result["status"] == "failed"
     assert result["error"] == "ZeroDivisionError: by design"
     assert "in broken" in (run.folder / "traceback.txt").read_text()
-    assert attempt(run, script.train)["status"] == "done"
+    assert attempt(run, train)["status"] == "done"
     assert not (run.folder / "traceback.txt").exists()
 
 
@@ -39,7 +39,7 @@ def test_divergence_is_an_outcome_with_its_step(make_run, monkeypatch):
 
     monkeypatch.setattr(classifier.Classifier, "training_step", poisoned)
     run = make_run("epochs=3")
-    result = attempt(run, script.train)
+    result = attempt(run, train)
     assert result["status"] == "diverged" and result["step"] == 8 and len(steps) == 8
     assert result["epochs"] == 1 and result["metrics"]["val/acc"] is not None
     assert result["error"] == "loss not finite at step 8"
@@ -47,7 +47,7 @@ def test_divergence_is_an_outcome_with_its_step(make_run, monkeypatch):
 
 
 def test_a_huge_learning_rate_diverges_by_itself(make_run):
-    result = attempt(make_run("lr=1e30", "norm=none"), script.train)
+    result = attempt(make_run("lr=1e30", "norm=none"), train)
     assert result["status"] == "diverged" and result["step"] >= 1
 
 
@@ -59,15 +59,15 @@ def test_chance_level_is_the_most_frequent_class_and_its_noise():
 
 def test_a_run_at_chance_level_is_done_and_stuck(make_run):
     run = make_run("lr=1e-9", "epochs=1")
-    result = attempt(run, script.train)
+    result = attempt(run, train)
     assert result["status"] == "done" and result["label"] == "stuck"
-    learned = attempt(make_run("epochs=20", "data.augment=false", "lr=0.02", "batch_size=20"), script.train)
+    learned = attempt(make_run("epochs=20", "data.augment=false", "lr=0.02", "batch_size=20"), train)
     assert learned["label"] is None
 
 
 def test_stuck_runs_are_stopped_only_if_asked_to(make_run):
-    assert attempt(make_run("lr=1e-9", "epochs=4"), script.train)["epochs"] == 4
-    stopped = attempt(make_run("lr=1e-9", "epochs=4", "stop_stuck=2"), script.train)
+    assert attempt(make_run("lr=1e-9", "epochs=4"), train)["epochs"] == 4
+    stopped = attempt(make_run("lr=1e-9", "epochs=4", "stop_stuck=2"), train)
     assert stopped["epochs"] == 2 and stopped["status"] == "done" and stopped["label"] == "stuck"
 
 
@@ -90,11 +90,11 @@ def test_stuck_counts_epochs_in_a_row():
 def test_a_damaged_checkpoint_goes_back_one_and_ends_the_same(make_run):
     runs = [make_run("epochs=3", f"study={name}") for name in ("whole", "damaged")]
     for run in runs:
-        attempt(run, script.train)
+        attempt(run, train)
     last = runs[1].checkpoints / "last.ckpt"
     last.write_bytes(last.read_bytes()[:-1])
     (runs[1].folder / "result.json").unlink()
-    attempt(runs[1], script.train)
+    attempt(runs[1], train)
     a, b = (torch.load(run.checkpoints / "last.ckpt", weights_only=True) for run in runs)
     assert all(torch.equal(a["state_dict"][name], b["state_dict"][name]) for name in a["state_dict"])
 
@@ -118,14 +118,14 @@ def test_a_full_disk_keeps_the_state_before_and_says_so(make_run, monkeypatch, c
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
     monkeypatch.setattr(durable, "write", full)
-    attempt(run, script.train)
+    attempt(run, train)
     assert "disk full" in caplog.text and name in caplog.text and "type the same command again" in caplog.text
     monkeypatch.undo()
     assert not list(run.folder.rglob(durable.TEMPORARY))
     if name in ("last.ckpt", "metrics.csv", "best.ckpt"):
         assert (run.result() or {})["status"] == "failed" and sealed.newest_whole(run.checkpoints)
-    result = attempt(run, script.train)
-    reference = attempt(make_run("epochs=3", "study=reference"), script.train)
+    result = attempt(run, train)
+    reference = attempt(make_run("epochs=3", "study=reference"), train)
     assert {**result, "seconds": 0} == {**reference, "seconds": 0}
 
 

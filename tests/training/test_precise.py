@@ -4,13 +4,13 @@ import pytest
 import torch
 
 from tests.training.test_resume import Killed, Stop, assert_equal, state
-from train import train
 from vitbn.data.datamodule import ImageData
 from vitbn.inference.network import load_network
 from vitbn.models.statistics import batch_norms, measure, put
 from vitbn.training import checkpoint, precise
 from vitbn.training.outcome import attempt
 from vitbn.training.study import config_hash
+from vitbn.training.train import train
 
 OPTIONS = ("model=vitbn", "log_every=4", "checkpoint.every_minutes=1e-9", "recalibrate_bn=true")
 
@@ -45,7 +45,7 @@ def test_the_figures_are_those_of_the_statistics_measured_directly(make_run, clo
     network = load_network(run.folder)
     kept = {name: (norm.running_mean.clone(), norm.running_var.clone()) for name, norm in
             batch_norms(network.net).items()}  # fmt: skip
-    batches = [images for [(images, _)] in data.train_dataloader()]
+    batches = [images for [(images, *_)] in data.train_dataloader()]
     fresh = measure(network.net, batches[:2])  # the third of 300 images would not be whole
     for name, (mean, var) in fresh.items():  # what load_network takes is what the evaluation used
         torch.testing.assert_close(kept[name][0].double(), mean, rtol=1e-5, atol=1e-5)

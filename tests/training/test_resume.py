@@ -9,11 +9,11 @@ import pytest
 import torch
 from pytorch_lightning.callbacks import Callback
 
-import train as script
 from vitbn.training import checkpoint
 from vitbn.training.outcome import Signals, attempt
 from vitbn.training.schedule import make_factor
 from vitbn.training.study import Run
+from vitbn.training.train import train
 
 STEPS = 6  # per epoch: 300 images, batch 50
 
@@ -77,7 +77,7 @@ def kill():
 
 def killed(run):
     with pytest.raises(Killed):
-        attempt(run, script.train)
+        attempt(run, train)
     assert run.result() is None
 
 
@@ -99,7 +99,7 @@ def undisturbed(tmp_path_factory):
 def reference(make_run, undisturbed):
     if not undisturbed:
         run = make_run(*OPTIONS, "study=reference")
-        attempt(run, script.train)
+        attempt(run, train)
         undisturbed["state"] = state(run)
     return undisturbed["state"]
 
@@ -109,7 +109,7 @@ def test_killed_after_any_step(make_run, disturb, reference, step):
     run = make_run(*OPTIONS, f"study=killed{step}")
     disturb("on_train_batch_start", step, kill)
     killed(run)
-    attempt(run, script.train)
+    attempt(run, train)
     assert_equal(state(run), reference)
 
 
@@ -120,7 +120,7 @@ def test_killed_between_steps(make_run, disturb, reference, hook):
     run = make_run(*OPTIONS, f"study=killed-{hook}")
     disturb(hook, 1 if "test" in hook else 2, kill)
     killed(run)
-    attempt(run, script.train)
+    attempt(run, train)
     assert_equal(state(run), reference)
 
 
@@ -129,7 +129,7 @@ def test_killed_three_times(make_run, disturb, reference):
     for hook, n in (("on_train_batch_start", 4), ("on_validation_end", 1), ("on_train_batch_start", 7)):
         disturb(hook, n, kill)
         killed(run)
-    attempt(run, script.train)
+    attempt(run, train)
     assert_equal(state(run), reference)
 
 
@@ -137,7 +137,7 @@ def test_only_the_checkpoint_at_the_epochs_end(make_run, disturb, reference):
     run = make_run(*OPTIONS, "checkpoint.every_minutes=10", "study=epochs")
     disturb("on_train_batch_start", STEPS + 3, kill)
     killed(run)
-    attempt(run, script.train)
+    attempt(run, train)
     assert_equal(state(run), reference)
 
 
@@ -153,14 +153,14 @@ def test_signals_end_with_a_checkpoint_and_their_status(make_run, disturb, refer
     disturb(hook, n, lambda: os.kill(os.getpid(), number))
     before = signal.getsignal(number)
     with pytest.raises(SystemExit) as exit:
-        attempt(run, script.train)
+        attempt(run, train)
     assert exit.value.code == 128 + number and run.result() is None
     assert signal.getsignal(number) == before
     assert f"interrupted by {number.name}; the same command goes on" in caplog.text
     ckpt = torch.load(run.checkpoints / "last.ckpt", weights_only=True)
     done = {"on_train_batch_start": n, "on_validation_start": n * STEPS, "on_test_batch_start": 3 * STEPS}[hook]
     assert ckpt["global_step"] == done
-    attempt(run, script.train)
+    attempt(run, train)
     assert_equal(state(run), reference)
 
 
@@ -181,7 +181,7 @@ def test_slurms_requeue_signal_is_answered_by_lightning_and_continues_exactly(
     assert (tmp_path / "asked").read_text() == "requeue 77\n"
     assert torch.load(run.checkpoints / "last.ckpt", weights_only=True)["global_step"] == step
     assert not list(run.folder.glob("hpc_ckpt_*"))
-    attempt(run, script.train)
+    attempt(run, train)
     assert_equal(state(run), reference)
 
 
@@ -200,7 +200,7 @@ def test_the_learning_rate_goes_on_where_it_was(make_run, disturb, scheduled, st
     run = make_run(*OPTIONS, "schedule=cosine", "schedule.warmup=0.3", f"study=scheduled{step}")
     disturb("on_train_batch_start", step, kill)
     killed(run)
-    attempt(run, script.train)
+    attempt(run, train)
     assert_equal(state(run), scheduled)
     ours, others = (x[2]["lr_schedulers"][0] for x in (state(run), scheduled))
     assert ours == others and ours["last_epoch"] == 3 * STEPS
@@ -210,7 +210,7 @@ def test_the_learning_rate_goes_on_where_it_was(make_run, disturb, scheduled, st
 def scheduled(make_run, undisturbed):
     if "scheduled" not in undisturbed:
         run = make_run(*OPTIONS, "schedule=cosine", "schedule.warmup=0.3", "study=scheduled")
-        attempt(run, script.train)
+        attempt(run, train)
         undisturbed["scheduled"] = state(run)
     return undisturbed["scheduled"]
 
@@ -224,7 +224,7 @@ def test_the_learning_rate_that_is_written_is_that_of_the_epochs_last_step(sched
 @pytest.fixture
 def in_chunks(make_run):
     run = make_run(*OPTIONS, "study=chunks", "chunk=4")
-    attempt(run, script.train)
+    attempt(run, train)
     return state(run)
 
 
@@ -245,5 +245,5 @@ def test_a_run_in_chunks_resumes_in_its_own_chunks(make_run, disturb, in_chunks,
     disturb("on_train_batch_start", 4, kill)
     killed(run)
     run.config["chunk"] = chunk
-    attempt(run, script.train)
+    attempt(run, train)
     assert_equal(state(run), in_chunks)

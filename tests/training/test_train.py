@@ -7,9 +7,9 @@ import torch
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from train import train
 from vitbn.training.outcome import Signals, attempt
 from vitbn.training.study import finite, print_table, write_summary
+from vitbn.training.train import train
 
 
 def trained(run):

@@ -48,7 +48,7 @@ def _torchvision(setting: Setting, split: Split, workers: int, number: int, watc
 def _epoch(setting: Setting, batches: Iterable[Any], watch: Stopwatch) -> Turn:
     count = 0
     with watch:
-        for images, labels in batches:
+        for images, labels, *_ in batches:  # a loader's pairs, or Batch
             images.to(setting.device)
             count += len(labels.to(setting.device))
     return Turn(units=count, figures={"images/s": count / watch.seconds})

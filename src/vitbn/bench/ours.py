@@ -1,12 +1,10 @@
-"""The project's own training as an arm: train.py itself, so that whatever makes it faster shows here."""
+"""The project's own training as an arm: what train.py calls, so that whatever makes it faster shows here."""
 
 import contextlib
 import csv
-import importlib.util
 import io
 import tempfile
 from collections.abc import Iterable, Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -22,6 +20,7 @@ from vitbn.errors import InputError
 from vitbn.training import checkpoint
 from vitbn.training.outcome import Signals
 from vitbn.training.study import Run
+from vitbn.training.train import train
 
 ROOT = Path(__file__).resolve().parents[3]
 FIGURES = ("train/loss", "val/loss", "val/acc")
@@ -65,7 +64,7 @@ class Ours:
             stack.enter_context(demanded("ours", compiled=self.compiled, captured=self.captured))
             stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
             run.begin()
-            script().train(run, Signals())
+            train(run, Signals())
             with open(run.folder / "metrics.csv") as file:
                 return list(csv.DictReader(file))
 
@@ -84,29 +83,16 @@ def _fit_timed(watch: Stopwatch) -> Iterator[None]:
 
 def compose_run(words: Iterable[str]) -> Run:
     """The run that train.py would make of these words."""
-    from hydra import compose, initialize_config_dir
     from hydra.errors import CompactHydraException
     from omegaconf.errors import OmegaConfBaseException
 
     from vitbn import config
 
-    script()
+    if not config.CONF.exists():
+        raise InputError(f"{config.CONF}: not found; vitbn bench measures train.py and runs in the project's checkout")
     try:
-        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-            cfg = compose("config", overrides=list(words))
+        cfg = config.read(list(words))
         config.check(cfg)
     except (CompactHydraException, OmegaConfBaseException) as error:
         raise InputError(config.one_line(error)) from None
     return Run(config.plain(cfg))
-
-
-@cache
-def script() -> Any:
-    """train.py of the checkout; InputError without one."""
-    path = ROOT / "train.py"
-    spec = importlib.util.spec_from_file_location("train", path)
-    if not path.exists() or spec is None or spec.loader is None:
-        raise InputError(f"{path}: not found; vitbn bench measures train.py and runs in the project's checkout")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module

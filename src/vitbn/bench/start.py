@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from vitbn.bench.options import Options, chosen
-from vitbn.bench.ours import ROOT, script
+from vitbn.bench.ours import ROOT
 from vitbn.bench.runner import Arm, Stopwatch, Turn, alternate
 from vitbn.bench.setting import Setting
 from vitbn.errors import InputError
@@ -29,7 +29,6 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 def measure(options: Options, device: torch.device) -> dict[str, Any]:
     """One table; the first launch of each is not counted."""
-    script()
     setting = Setting(options, device)
     python, train = sys.executable, str(ROOT / "train.py")
     commands = {

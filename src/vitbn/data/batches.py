@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -11,10 +11,17 @@ from vitbn import keyed
 from vitbn.data import augment, crops
 from vitbn.data.splits import Split
 
-Batch = tuple[Tensor, Tensor]  # images (B, C, S, S) float32 in [0, 1], labels (B,) int64
 # Finished pixels made at once, enough to be efficient, few enough for caches: 2,000 and 20,000 images of MNIST
 AT_ONCE = {"cpu": 2_000 * 28 * 28, "cuda": 20_000 * 28 * 28}
 KEEP_BYTES = 2**28  # finished validation images are kept for the next epoch if they take at most this much
+
+
+class Batch(NamedTuple):
+    """One process's share of a batch."""
+
+    images: Tensor  # (B, C, S, S) float32 in [0, 1]
+    labels: Tensor  # (B,) int64
+    total: int  # how many images the processes have together: B, if there is but one
 
 
 class Draws(Protocol):
@@ -64,11 +71,19 @@ def batches_at_once(split: Split, batch_size: int, side: int | None, device: tor
     return max(1, AT_ONCE.get(device.type, AT_ONCE["cpu"]) // pixels)
 
 
+def share(total: int, rank: int, world: int) -> slice:
+    """The rows of a batch that process `rank` of `world` works on: as even as can be, the larger shares first."""
+    part, larger = divmod(total, world)
+    start = rank * part + min(rank, larger)
+    return slice(start, start + part + (rank < larger))
+
+
 class TrainBatches:
     """Every image once per epoch, in an order and under an augmentation keyed by (seed, epoch).
 
     Batches are handed out in lists of `chunk`, the last list of an epoch may be shorter. Lightning tells the epoch
-    through `sampler.set_epoch` and the position of a resumed run through `load_state_dict`.
+    through `sampler.set_epoch` and the position of a resumed run through `load_state_dict`. Process `rank` of `world`
+    gets its share of every batch.
     """
 
     def __init__(
@@ -81,8 +96,11 @@ class TrainBatches:
         device: torch.device,
         chunk: int = 1,
         pixels: Pixels = Pixels(),  # noqa: B008 - frozen
+        rank: int = 0,
+        world: int = 1,
     ) -> None:
         self.split, self.pixels, self.draw, self.chunk = split.to(device), pixels, draw, chunk
+        self.rank, self.world = rank, world
         self.batch_size, self.seed, self.device = batch_size, seed, device
         self.epoch = self.position = self._resume_at = 0
         self.sampler = self
@@ -116,21 +134,27 @@ class TrainBatches:
         stride = max(1, at_once // self.chunk) * self.chunk
         # parts start at the same images after a resume, so that rounding inside them is the same too
         for first in range(self.position - self.position % stride, self._batches, stride):
-            images, labels = self._part(order[first * self.batch_size : (first + stride) * self.batch_size], draws)
-            batches = list(zip(images.split(self.batch_size), labels.split(self.batch_size), strict=True))
+            whole = order[first * self.batch_size : (first + stride) * self.batch_size].split(self.batch_size)
+            mine = [index[share(len(index), self.rank, self.world)] for index in whole]
+            sizes = [len(index) for index in mine]
+            images, labels = (tensor.split(sizes) for tensor in self._part(torch.cat(mine), draws))
+            batches = list(map(Batch, images, labels, map(len, whole)))
             for start in range(self.position - first, len(batches), self.chunk):
                 chunk = batches[start : start + self.chunk]
                 self.position += len(chunk)
                 yield chunk
 
-    def _part(self, index: Tensor, draws: Draws | None) -> Batch:
+    def _part(self, index: Tensor, draws: Draws | None) -> tuple[Tensor, Tensor]:
         here = index.to(self.split.labels.device)
         images, labels = self.split.take(here).to(self.device), self.split.labels[here].to(self.device)
         return self.pixels(images, None if draws is None else draws[index]), labels
 
 
 class FixedBatches:
-    """The same batches every time, in the split's order; augmented once by `draws` if given."""
+    """The same batches every time, in the split's order; augmented once by `draws` if given.
+
+    Process `rank` of `world` gets its share of every batch.
+    """
 
     def __init__(
         self,
@@ -140,8 +164,11 @@ class FixedBatches:
         draws: Draws | None,
         device: torch.device,
         pixels: Pixels = Pixels(),  # noqa: B008 - frozen
+        rank: int = 0,
+        world: int = 1,
     ) -> None:
         self.split, self.batch_size, self.draws, self.device, self.pixels = split, batch_size, draws, device, pixels
+        self.rank, self.world = rank, world
         channels, stored, _ = split.stored.shape[1:]
         kept = 4 * len(split) * channels * (pixels.side or stored) ** 2 <= KEEP_BYTES
         self._kept = [self._batch(number) for number in range(len(self))] if kept else None
@@ -153,7 +180,10 @@ class FixedBatches:
         return iter(self._kept) if self._kept is not None else map(self._batch, range(len(self)))
 
     def _batch(self, number: int) -> Batch:
-        rows = slice(number * self.batch_size, (number + 1) * self.batch_size)
+        first = number * self.batch_size
+        total = min(self.batch_size, len(self.split) - first)
+        mine = share(total, self.rank, self.world)
+        rows = slice(first + mine.start, first + mine.stop)
         draws = None if self.draws is None else self.draws[rows].to(self.device)
         images = self.pixels(self.split.take(rows).to(self.device), draws)
-        return images, self.split.labels[rows].to(self.device)
+        return Batch(images, self.split.labels[rows].to(self.device), total)

@@ -105,7 +105,7 @@ class ImageData(pl.LightningDataModule):
     def train_dataloader(self) -> TrainBatches:
         return TrainBatches(
             self.splits[0], batch_size=self.batch_size, seed=self.seed, draw=AUGMENTATIONS[self.augment],
-            device=self._device, chunk=self.batches_together, pixels=self.pixels,
+            device=self._device, chunk=self.batches_together, pixels=self.pixels, **self._place,
         )  # fmt: skip
 
     @property
@@ -121,7 +121,9 @@ class ImageData(pl.LightningDataModule):
         return self._fixed(self.test, None)
 
     def _fixed(self, split: Split, draws: article.Draws | None) -> FixedBatches:
-        return FixedBatches(split, batch_size=self.val_batch_size, draws=draws, device=self._device, pixels=self.pixels)
+        return FixedBatches(
+            split, batch_size=self.val_batch_size, draws=draws, device=self._device, pixels=self.pixels, **self._place
+        )
 
     def validation_draws(self) -> article.Draws | None:
         """The one draw under which the article's validation images are augmented."""
@@ -131,6 +133,11 @@ class ImageData(pl.LightningDataModule):
         return article.draw(
             len(split), split.stored.shape[-1], keyed.generator("validation", self.data_name, len(split))
         )
+
+    @property
+    def _place(self) -> dict[str, int]:
+        """Which of how many processes this is."""
+        return {"rank": self.trainer.global_rank, "world": self.trainer.world_size} if self.trainer else {}
 
     @property
     def _device(self) -> torch.device:

@@ -103,7 +103,7 @@ def inputs(network: Network, split: Split, size: int, *, standardised: bool = Tr
     filled = split[torch.arange(-(-len(split) // size) * size) % len(split)]
     side = network.image_size
     pixels = Pixels(network.mean, network.std, side) if standardised else Pixels(side=side)
-    return (images for images, _ in FixedBatches(filled, batch_size=size, draws=None, device=CPU, pixels=pixels))
+    return (b.images for b in FixedBatches(filled, batch_size=size, draws=None, device=CPU, pixels=pixels))
 
 
 def fresh_statistics(network: Network, train: Split) -> tuple[Buffers, int]:

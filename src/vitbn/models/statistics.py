@@ -49,10 +49,14 @@ class Moments:
         return self.squares / (self.count - 1)
 
 
+def features_last(norm: Any, x: Tensor) -> Tensor:
+    """A norm's input, (..., D) tokens or (B, C, H, W) pixels, with its features in the last dimension."""
+    return x.movedim(1, -1) if isinstance(norm, (nn.BatchNorm2d, nn.BatchNorm3d)) else x
+
+
 def samples(norm: Any, x: Tensor) -> Tensor:
-    """What a norm averages over, as rows (N, features), of its input: (..., D) tokens or (B, C, H, W) pixels."""
-    pixels = isinstance(norm, (nn.BatchNorm2d, nn.BatchNorm3d))
-    return (x.movedim(1, -1) if pixels else x).reshape(-1, norm.running_mean.numel())
+    """What a norm averages over, as rows (N, features), of its input."""
+    return features_last(norm, x).reshape(-1, norm.running_mean.numel())
 
 
 @contextmanager

@@ -9,12 +9,15 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.plugins.environments import LightningEnvironment
+from pytorch_lightning.strategies import DDPStrategy
 
 from vitbn import sealed
 from vitbn.data.datamodule import ImageData
 from vitbn.errors import InputError
 from vitbn.inference.pretrained import load_pretrained
 from vitbn.models.build import build, make_optimizer
+from vitbn.models.synchronized import synchronize
 from vitbn.training import checkpoint, guards, recording
 from vitbn.training.classifier import Classifier
 from vitbn.training.fingerprint import fingerprint
@@ -40,11 +43,12 @@ def assemble(run: Run, signals: Signals) -> Parts:
     """The run's parts; InputError for data, weights or a device that are not there."""
     _quieten()
     cfg = run.config
-    if cfg["trainer"]["accelerator"] == "gpu" and not torch.accelerator.is_available():
-        raise InputError("trainer.accelerator=gpu: no GPU here; use trainer=cpu, or trainer=default for what is there")
+    _require_devices(cfg["trainer"])
     net = build(cfg["model"], seed=cfg["seed"])
     if cfg["model"].get("pretrained"):
         load_pretrained(net, cfg)
+    if cfg["trainer"]["devices"] > 1 and cfg["trainer"]["sync_batchnorm"]:
+        synchronize(net)
     data = ImageData.of(cfg)
     data.setup("fit")
     prints = fingerprint(net, seed=cfg["seed"], train_images=len(data.splits[0]), validation=data.validation_draws())
@@ -68,17 +72,41 @@ def assemble(run: Run, signals: Signals) -> Parts:
         *checkpoint.callbacks(run.checkpoints, cfg["checkpoint"]["every_minutes"]),
     ]
     trainer = pl.Trainer(
-        **cfg["trainer"], max_epochs=cfg["epochs"], logger=logger, callbacks=callbacks,
+        **_placing(cfg["trainer"]), max_epochs=cfg["epochs"], logger=logger, callbacks=callbacks,
         plugins=[checkpoint.DurableCheckpointIO()], default_root_dir=run.folder, num_sanity_val_steps=0,
         enable_model_summary=False, enable_progress_bar=sys.stdout.isatty(), use_distributed_sampler=False,
         log_every_n_steps=1,
     )  # fmt: skip
+    # Lightning converts after it has restored a checkpoint, which would round float64 weights to float32 on the way
+    trainer.precision_plugin.convert_module(classifier)
     return Parts(data, classifier, trainer, metrics_file, chance, prints)
 
 
+def _require_devices(trainer: dict[str, Any]) -> None:
+    here = torch.accelerator.device_count() if torch.accelerator.is_available() else 0
+    if trainer["accelerator"] == "gpu" and not here:
+        raise InputError("trainer.accelerator=gpu: no GPU here; use trainer=cpu, or trainer=default for what is there")
+    if trainer["accelerator"] != "cpu" and 0 < here < trainer["devices"]:
+        raise InputError(
+            f"trainer.devices={trainer['devices']}: {here} GPU here; trainer=cpu would take processes instead"
+        )
+
+
+def _placing(trainer: dict[str, Any]) -> dict[str, Any]:
+    """What Lightning is told about devices; `vitbn.training.processes` has started one process for each."""
+    strategy = DDPStrategy(cluster_environment=LightningEnvironment()) if trainer["devices"] > 1 else "auto"
+    return {key: trainer[key] for key in ("accelerator", "devices", "precision")} | {"strategy": strategy}
+
+
 def _quieten() -> None:
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # set to INFO by its import
-    for noise in (".*LeafSpec.* is deprecated", "Checkpoint directory .* exists and is not empty", "Glyph .* missing"):
+    for name in ("pytorch_lightning", "lightning_fabric", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)  # set to INFO by their import
+    for noise in (
+        ".*LeafSpec.* is deprecated",
+        "Checkpoint directory .* exists and is not empty",
+        "Glyph .* missing",
+        ".*recommended to use `self.log.*sync_dist=True",
+    ):  # the metrics are synchronized by themselves
         warnings.filterwarnings("ignore", noise)
 
 

@@ -15,9 +15,10 @@ WARM_UP = 3  # steps before recording, as torch's documentation asks for; they a
 
 
 def capturable(module: pl.LightningModule) -> bool:
-    """Whether a step needs nothing from the CPU: no dropout masks drawn there, no loss scale adapted there."""
+    """Whether a step needs nothing from outside: no dropout masks drawn on the CPU, no loss scale adapted there,
+    no gradients of other processes."""
     dropout = any(isinstance(each, Dropout) and each.active for each in module.modules())
-    return not dropout and module.trainer.precision != "16-mixed"
+    return not dropout and module.trainer.precision != "16-mixed" and module.trainer.world_size == 1
 
 
 class Captured:
@@ -31,32 +32,32 @@ class Captured:
         self, step: Callable[[Batch], Outcome], batch: Batch, module: pl.LightningModule,
         optimizer: torch.optim.Optimizer,
     ) -> None:  # fmt: skip
-        self.images, self.labels = (tensor.clone() for tensor in batch)
+        self.batch = Batch(batch.images.clone(), batch.labels.clone(), batch.total)
         for group in optimizer.param_groups:
             if "capturable" in group:
-                group["capturable"] = self.images.is_cuda
-            group["lr"] = torch.as_tensor(group["lr"], device=self.images.device)  # a schedule fills it in place
+                group["capturable"] = batch.images.is_cuda
+            group["lr"] = torch.as_tensor(group["lr"], device=batch.images.device)  # a schedule fills it in place
         before = [(tensor, tensor.clone()) for tensor in _tensors(module, optimizer)]
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(WARM_UP):
-                step((self.images, self.labels))
+                step(self.batch)
         torch.cuda.current_stream().wait_stream(side)
         _restore(before, _tensors(module, optimizer))
         torch.clear_autocast_cache()  # casts made outside the graph would go stale
         self.graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self.graph):
-            self.outcome = step((self.images, self.labels))
+            self.outcome = step(self.batch)
         torch.clear_autocast_cache()
 
     def fits(self, batch: Batch) -> bool:
         """Whether the batch has the recorded shape; the last one of an epoch may be smaller."""
-        return batch[0].shape == self.images.shape
+        return batch.images.shape == self.batch.images.shape
 
     def __call__(self, batch: Batch) -> Outcome:
-        self.images.copy_(batch[0])
-        self.labels.copy_(batch[1])
+        self.batch.images.copy_(batch.images)
+        self.batch.labels.copy_(batch.labels)
         self.graph.replay()
         loss, norm, logits = self.outcome
         return loss.clone(), norm.clone(), logits.clone()

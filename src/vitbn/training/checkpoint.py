@@ -9,6 +9,7 @@ from lightning_fabric.plugins.io.checkpoint_io import CheckpointIO
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 
 from vitbn import sealed
+from vitbn.training.guards import agreed
 
 
 class DurableCheckpointIO(CheckpointIO):
@@ -51,7 +52,8 @@ class Timed(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if time.monotonic() - self._written > self.seconds and batch_idx + 1 < trainer.num_training_batches:
+        last = batch_idx + 1 == trainer.num_training_batches
+        if not last and agreed(trainer, time.monotonic() - self._written > self.seconds):
             trainer.save_checkpoint(self.path)
             self._written = time.monotonic()
 

@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
-from vitbn.data.batches import Batch
+from vitbn.data.batches import Batch, share
 from vitbn.keyed import generator
 from vitbn.models.build import OptimizerFactory
 from vitbn.models.dropout import Dropout
@@ -46,6 +46,7 @@ class Classifier(pl.LightningModule):
     """Cross-entropy and top-1 accuracy of `net`; dropout masks keyed by (seed, step, layer).
 
     A training batch is a list of batches: Lightning's loop runs once for all of them, with an optimizer step each.
+    Of several processes each works on its share of every batch; losses are means over the batch of all together.
     `factor` of a step multiplies the learning rate. `test_train_mode` also measures test/acc_train_mode: dropout on,
     statistics of each test batch.
     """
@@ -70,6 +71,7 @@ class Classifier(pl.LightningModule):
         accuracy = partial(MulticlassAccuracy, num_classes, average="micro", validate_args=False)
         self.train_mode_acc = accuracy() if test_train_mode else None
         self._test_batch = 0
+        self._total = 0  # images of the present batch, in all processes together
         for stage in ("train", "val", "test"):
             self.add_module(f"{stage}_loss", Mean())
             self.add_module(f"{stage}_acc", accuracy())
@@ -82,10 +84,39 @@ class Classifier(pl.LightningModule):
 
     def _uniform(self, layer: str, shape: torch.Size) -> Tensor:
         moment = ("dropout", self.global_step) if self.training else ("test dropout", self._test_batch)
-        return torch.rand(shape, generator=generator(self.seed, *moment, layer))
+        total = self._total or shape[0]  # before the first batch the network is only tried out, alone
+        uniform = torch.rand((total, *shape[1:]), generator=generator(self.seed, *moment, layer))
+        return uniform[share(total, self.global_rank, self._processes)]
+
+    @property
+    def _processes(self) -> int:
+        return self._trainer.world_size if self._trainer else 1
+
+    def _summed(self, values: Tensor) -> Tensor:
+        """Over the processes."""
+        return self.trainer.strategy.reduce(values, reduce_op="sum") if self._processes > 1 else values  # type: ignore[return-value]
 
     def forward(self, images: Tensor) -> Tensor:
         return self.net(images)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """What the epoch has added up so far is that of all processes."""
+        for name, metric in self._unfinished():
+            with metric.sync_context():
+                state = {f"{name}.{key}": cast(Tensor, value).clone() for key, value in metric.metric_state.items()}
+            checkpoint["state_dict"] |= state
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """... and is counted once."""
+        weights = checkpoint["state_dict"]
+        if self.global_rank > 0:
+            for name, metric in self._unfinished():
+                weights |= {key: torch.zeros_like(weights[key]) for key in (f"{name}.{k}" for k in metric.metric_state)}
+
+    def _unfinished(self) -> Iterator[tuple[str, Metric]]:
+        """The metrics that a checkpoint in mid-epoch holds, by name."""
+        yield "gradient_norm", self.gradient_norm
+        yield from ((f"train_{name}", metric) for name, metric in self._metrics("train").items())
 
     def on_train_start(self) -> None:
         self.captures = self.device.type == "cuda" and capturable(self)
@@ -93,8 +124,8 @@ class Classifier(pl.LightningModule):
     def training_step(self, chunk: list[Batch], batch_idx: int) -> dict[str, Tensor]:
         """The loss before each optimizer step, (K,)."""
         losses, norms, logits = zip(*map(self._advance, chunk), strict=True)
-        loss = torch.stack(losses)
-        self._count("train", loss, torch.cat(logits), [labels for _, labels in chunk])
+        loss = self._summed(torch.stack(losses))
+        self._count("train", loss, torch.cat(logits), chunk)
         self.gradient_norm.update(torch.stack(norms), torch.ones_like(loss, dtype=torch.int64))
         return {"loss": loss}
 
@@ -102,11 +133,11 @@ class Classifier(pl.LightningModule):
         self._evaluate("val", batch)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self.confusion.update(self._evaluate("test", batch), batch[1])
+        _update(self.confusion, self._evaluate("test", batch), batch.labels)
         if self.train_mode_acc is not None:
-            self._test_batch = batch_idx
+            self._test_batch, self._total = batch_idx, batch.total
             with training_mode(self.net):
-                self.train_mode_acc.update(self.net(batch[0]), batch[1])
+                _update(self.train_mode_acc, self.net(batch.images), batch.labels)
 
     def on_train_epoch_end(self) -> None:
         self._log_stage("train")
@@ -161,30 +192,44 @@ class Classifier(pl.LightningModule):
         return self.captured(batch)
 
     def _optimize(self, batch: Batch, optimizer: Any) -> Outcome:
-        images, labels = batch
+        images, labels, self._total = batch
         logits = self.net(images)
-        loss = F.cross_entropy(logits, labels)
+        loss = _part_of_mean(logits, batch)
         optimizer.zero_grad()
-        self.manual_backward(loss)
+        # DistributedDataParallel will average over the processes what is to be summed
+        self.manual_backward(loss if self._processes == 1 else loss * self._processes)
         norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters() if p.grad is not None])
         optimizer.step()
         return loss.detach(), norm, logits.detach()
 
     def _evaluate(self, stage: str, batch: Batch) -> Tensor:
-        logits = self.net(batch[0])
-        self._count(stage, F.cross_entropy(logits, batch[1])[None], logits, [batch[1]])
+        logits = self.net(batch.images)
+        loss = self._summed(_part_of_mean(logits, batch))
+        self._count(stage, loss[None], logits, [batch])
         return logits
 
-    def _count(self, stage: str, losses: Tensor, logits: Tensor, labels: list[Tensor]) -> None:
+    def _count(self, stage: str, losses: Tensor, logits: Tensor, batches: list[Batch]) -> None:
         metrics = self._metrics(stage)
-        metrics["loss"].update(losses, torch.tensor([len(each) for each in labels], device=losses.device))
-        metrics["acc"].update(logits, torch.cat(labels))
+        metrics["loss"].update(losses, torch.tensor([len(batch.labels) for batch in batches], device=losses.device))
+        _update(metrics["acc"], logits, torch.cat([batch.labels for batch in batches]))
 
     def _log_stage(self, stage: str) -> None:
         # `step` is where TensorBoard draws the point: optimizer steps, not Lightning's chunks of them
         self.log_dict({**self.values(stage), "step": float(self.global_step)})
         for metric in self._metrics(stage).values():
             metric.reset()
+
+
+def _part_of_mean(logits: Tensor, batch: Batch) -> Tensor:
+    """The present process's summand of the mean cross-entropy over the whole batch."""
+    if len(batch.labels) == batch.total:
+        return F.cross_entropy(logits, batch.labels)
+    return F.cross_entropy(logits, batch.labels, reduction="sum") / batch.total
+
+
+def _update(metric: Metric, logits: Tensor, labels: Tensor) -> None:
+    if len(labels):  # torchmetrics has no answer to an empty share
+        metric.update(logits, labels)
 
 
 @contextmanager

@@ -31,7 +31,7 @@ def fingerprint(net: nn.Module, *, seed: int, train_images: int, validation: Dra
     }
 
 
-def environment(device: torch.device) -> dict[str, Any]:
+def environment(device: torch.device, processes: int = 1) -> dict[str, Any]:
     """Versions and hardware."""
     import platform
 
@@ -46,6 +46,8 @@ def environment(device: torch.device) -> dict[str, Any]:
         "torch": torch.__version__,
         "lightning": pytorch_lightning.__version__,
     }
+    if processes > 1:
+        hardware = f"{processes} times {hardware}"
     return {"versions": versions, "hardware": hardware}
 
 

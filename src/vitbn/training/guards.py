@@ -15,6 +15,11 @@ from vitbn.training.outcome import Diverged, Interruption, Signals
 from vitbn.training.recording import MetricsFile
 
 
+def agreed(trainer: pl.Trainer, asked: bool) -> bool:
+    """Whether any of the run's processes asks for something that all of them have to do together."""
+    return asked if trainer.world_size == 1 else trainer.strategy.reduce_boolean_decision(asked, all=False)
+
+
 def chance_level(labels: Tensor) -> float:
     """Accuracy that always answering the most frequent class reaches by luck: its share plus 3 standard errors."""
     share = labels.bincount().max().item() / len(labels)
@@ -69,18 +74,21 @@ class StopOnSignal(Callback):
         # Lightning cannot continue from between the last step and its validation: the epoch is ended first
         if batch_idx + 1 == trainer.num_training_batches:
             return
-        if self._requeue:
-            self._requeue()
+        if agreed(trainer, self._requeue is not None):
+            if self._requeue:
+                self._requeue()
             self._requeue = None
             trainer.save_checkpoint(self.last)
             for path in Path(trainer.default_root_dir).glob("hpc_ckpt_*.ckpt"):
-                path.unlink()  # last.ckpt says the same, and Lightning would load this one into trainer.test
-        if self.signals.received:
+                path.unlink(
+                    missing_ok=True
+                )  # last.ckpt says the same, and Lightning would load this one into trainer.test
+        if agreed(trainer, self.signals.received is not None):
             trainer.save_checkpoint(self.last)
             raise Interruption
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self.signals.received:
+        if agreed(trainer, self.signals.received is not None):
             raise Interruption
 
 

@@ -26,8 +26,11 @@ class Diverged(Exception):
     """The training loss is not finite any more since `step` (counted from 1)."""
 
     def __init__(self, step: int, rows: list[dict[str, Any]]) -> None:
-        super().__init__(f"loss not finite at step {step}")
+        super().__init__(step, rows)
         self.step, self.rows = step, rows
+
+    def __str__(self) -> str:
+        return f"loss not finite at step {self.step}"
 
 
 class Interruption(BaseException):

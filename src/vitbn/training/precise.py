@@ -30,7 +30,7 @@ class PreciseStatistics(Callback):
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         net = cast(Classifier, pl_module).net
         with torch.inference_mode(False):  # what is kept beyond the evaluation must be ordinary tensors
-            self.used = measure(net, self._images())
+            self.used = measure(net, map(trainer.precision_plugin.convert_input, self._images()))
             self._running = put(net, self.used)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -52,5 +52,6 @@ class PreciseStatistics(Callback):
     def _images(self) -> Iterator[Tensor]:
         loader = self.data.train_dataloader()
         loader.batch_size, loader.chunk = min(BATCH, self.data.val_batch_size), 1
+        loader.rank, loader.world = 0, 1  # every process measures the same images
         whole = min(IMAGES, len(self.data.splits[0])) // loader.batch_size
-        return (images for chunk in islice(loader, max(1, whole)) for images, _ in chunk)
+        return (batch.images for chunk in islice(loader, max(1, whole)) for batch in chunk)

@@ -11,6 +11,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, RichProgressBar
 from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.utilities import rank_zero_only
 from torch.utils.tensorboard.summary import hparams
 
 from vitbn import durable
@@ -45,7 +46,8 @@ class MetricsFile(Callback):
             {"epoch": trainer.current_epoch + 1, **measured, "lr": lr, "seconds": round(self._seconds(), 3)}
         )
         self._spent, self._started = 0.0, time.perf_counter()
-        self.write()
+        if trainer.is_global_zero:
+            self.write()
 
     def write(self) -> None:
         """The file as the rows say, whatever a run that was killed had left there."""
@@ -80,6 +82,8 @@ class StepsFile(Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._collect()
+        if not trainer.is_global_zero:
+            return
         lines = "".join(f"{step},{loss}\n" for step, loss in self.rows)
         durable.write_text(self.path, "step,train/loss\n" + lines)
 
@@ -111,7 +115,7 @@ class Pictures(Callback):
         if trainer.global_step == 0:
             from torchvision.utils import make_grid
 
-            grid = make_grid(batch[0][0][:64], nrow=8, padding=1, pad_value=0.5)
+            grid = make_grid(batch[0].images[:64], nrow=8, padding=1, pad_value=0.5)
             self.logger.experiment.add_image("augmented training images", grid)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -146,6 +150,7 @@ class Events(TensorBoardLogger):
         super().__init__(save_dir=folder, name="", version="", default_hp_metric=False)
         self.keys = keys
 
+    @rank_zero_only
     def announce(self) -> None:
         """Tell the HParams tab which keys and metrics belong together, without adding points to their curves."""
         for summary in hparams(self.keys, {"val/acc": 0.0, "val/loss": 0.0, "test/acc": 0.0}):
@@ -195,6 +200,8 @@ class EpochLines(Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         m = epoch_values(trainer, pl_module)
+        if not trainer.is_global_zero:
+            return
         epoch = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
         losses = f"train/loss {m['train/loss']:.4f}  val/loss {m['val/loss']:.4f}  val/acc {m['val/acc']:.2%}"
         print(f"{epoch}  {losses}  {self._speed():,.0f} images/s", flush=True)
@@ -209,7 +216,7 @@ class Speed:
 
     def count(self, chunk: list[Batch]) -> None:
         """So many more images are done."""
-        self.images, self.last = self.images + sum(len(labels) for _, labels in chunk), time.perf_counter()
+        self.images, self.last = self.images + sum(batch.total for batch in chunk), time.perf_counter()
 
     def __call__(self) -> float:
         return self.images / max(self.last - self.started, 1e-9)

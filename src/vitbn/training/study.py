@@ -22,7 +22,7 @@ from vitbn import durable
 # What cannot change a result is not part of a run's identity.
 OMITTED = (
     "study", "runs", "rerun", "fail_fast", "logger", "log_every", "chunk", "checkpoint",
-    "data.root", "data.cache", "trainer.accelerator", "trainer.devices",
+    "data.root", "data.cache", "trainer.accelerator", "trainer.devices", "trainer.strategy", "trainer.sync_batchnorm",
 )  # fmt: skip
 FINISHED = ("done", "diverged")  # outcomes; a failed run is tried again
 SUMMARY_SECONDS = 30  # summary.csv is refreshed at most this often while a sweep is going
@@ -43,7 +43,11 @@ def config_hash(config: dict[str, Any]) -> str:
         }
         return {key: value for key, value in left.items() if says_something(value) and value != {}}
 
-    return hashlib.sha256(json.dumps(kept(config), sort_keys=True).encode()).hexdigest()[:8]
+    identity = kept(config)
+    trainer = config.get("trainer", {})
+    if trainer.get("devices", 1) > 1 and trainer.get("sync_batchnorm") is False:
+        identity["each of so many processes normalises alone"] = trainer["devices"]
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def says_something(value: Any) -> bool:
