@@ -182,8 +182,8 @@ def test_validation_is_the_augmented_test_set_the_same_for_every_seed_and_test_t
     for (x, *_), (y, *_), (clean, *_) in zip(a.val_dataloader(), b.val_dataloader(), a.test_dataloader(), strict=True):
         assert torch.equal(x, y) and not torch.equal(x, clean)
     test = a.source.test
-    assert torch.equal(torch.cat([images for images, _ in a.test_dataloader()]), to_float(test.images))
-    assert torch.equal(torch.cat([labels for _, labels in a.val_dataloader()]), test.labels)
+    assert torch.equal(torch.cat([images for images, *_ in a.test_dataloader()]), to_float(test.images))
+    assert torch.equal(torch.cat([labels for _, labels, _ in a.val_dataloader()]), test.labels)
 
 
 def test_holdout_validates_on_training_images_only(clothes):

@@ -51,7 +51,7 @@ def test_the_figures_are_those_of_the_statistics_measured_directly(make_run, clo
         torch.testing.assert_close(kept[name][0].double(), mean, rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(kept[name][1].double(), var, rtol=1e-5, atol=1e-5)
     put(network.net, fresh)
-    images, labels = next(iter(data.val_dataloader()))
+    images, labels, _ = next(iter(data.val_dataloader()))
     with torch.no_grad():
         loss = torch.nn.functional.cross_entropy(network.net(images), labels).item()
     assert loss == pytest.approx(run.result()["metrics"]["val/loss"], abs=1e-5)
