@@ -27,6 +27,7 @@ from vitbn.inference.origin import RULE, is_place
 from vitbn.placements import PLACEMENTS, WITHOUT_SLOTS, Kind, Pool, PosEmb, Slot, complete
 from vitbn.training.study import run_id
 
+LAUNCHERS = {"joblib": "joblib", "submitit_local": "submitit", "submitit_slurm": "submitit"}  # brought by extras
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
 
@@ -256,6 +257,8 @@ def one_line(error: Exception) -> str:
     """What is wrong, where and what to type instead."""
     if isinstance(error, MissingConfigException) and error.options:
         group, _, value = (error.missing_cfg_file or "").rpartition("/")
+        if extra := LAUNCHERS.get(value):
+            return f"{group}={value}: needs a package that is not installed; pip install -e '.[{extra}]'"
         return f"{group}={value}: unknown; choose from {', '.join(sorted(error.options))}"
     for inner in _contexts(error):  # what went wrong inside an interpolation says more than where it was used
         if isinstance(inner, InputError):

@@ -2,19 +2,22 @@
 and a sweep ends with the table of its runs."""
 
 import logging
+import os
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from vitbn.config import check, explained, plain
+from vitbn.config import check, explained, plain, register
 from vitbn.training import study
 from vitbn.training.status import write_plan
 
 log = logging.getLogger(__name__)
+register()  # a launcher's worker gets the callback below, and with it the resolvers, but never runs train.py's top
 
 
 class StudyCallback(Callback):
@@ -31,11 +34,17 @@ class StudyCallback(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Refuse bad values in any job before the first one starts."""
         with explained():
+            check(config)
             for job in jobs(config):
                 check(job, job.hydra.overrides.task)
                 self.runs.append(study.Run(plain(job)))
             for folder in {run.study for run in self.runs}:
                 write_plan(folder, [run for run in self.runs if run.study == folder])
+
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """One thread per run where a launcher trains several at once, unless OMP_NUM_THREADS says otherwise."""
+        if config.hydra.mode == RunMode.MULTIRUN and not config.hydra.launcher._target_.endswith(".BasicLauncher"):
+            os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by torch, which is imported later
 
     def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Exit with 1 if the run failed."""
@@ -60,9 +69,9 @@ def failed(runs: list[study.Run]) -> list[str]:
 
 
 def jobs(config: DictConfig) -> list[DictConfig]:
-    """The configurations a sweep over listed values will train; none for sweepers that choose as they go."""
+    """The configurations a sweep over listed values will train; none where a search chooses as it goes."""
     if config.hydra.sweeper._target_ != f"{BasicSweeper.__module__}.BasicSweeper":
-        return [config]
+        return []
     loader = GlobalHydra.instance().config_loader()
     params = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
     overrides = OverridesParser.create(loader).parse_overrides([*params, *config.hydra.overrides.task])

@@ -13,6 +13,7 @@ from vitbn.analysis.judge import INCONCLUSIVE, REFUTED, SUPPORTED
 from vitbn.analysis.pace import critical_section, crossover_section, threshold_section
 from vitbn.analysis.plots import pictures
 from vitbn.analysis.results import Run, read_studies
+from vitbn.analysis.searches import read_search, search_pictures, search_section
 from vitbn.analysis.sections import (
     Section,
     Table,
@@ -47,16 +48,17 @@ def write_report(folders: list[Path], claims: Path = CLAIMS) -> Path:
     """Write the report of one or several studies and return the page's path."""
     runs, warnings = read_studies(folders)
     target = report_folder(folders)
-    arms = group(runs)
+    searches = [search for folder in folders if (search := read_search(folder))]
+    arms = [] if searches else group(runs)  # no two trials of a search differ in a placement alone
     target.mkdir(exist_ok=True)
     with style():
-        drawn = pictures(arms)
+        drawn = [each for search in searches for each in search_pictures(search)] or pictures(arms)
         for picture in drawn:
             picture.save(target / "figures")
     _forget(target / "figures", {picture.name for picture in drawn})
     durable.write_text(target / "summary.csv", summary_csv(runs, arms))
     title = "Report: " + ", ".join(Path(folder).resolve().name for folder in folders)
-    page = _page(title, _sections(runs, arms, warnings, drawn), _claims(runs, claims), target / "figures")
+    page = _page(title, _sections(runs, arms, warnings, drawn, searches), _claims(runs, claims), target / "figures")
     durable.write_text(target / "report.html", page)
     return target / "report.html"
 
@@ -69,13 +71,16 @@ def report_folder(folders: list[Path]) -> Path:
     return first.resolve().parent / ("report-" + "+".join(Path(folder).resolve().name for folder in folders))
 
 
-def _sections(runs: list[Run], arms: list[Arm], warnings: list[str], drawn: list[Picture]) -> list[Section]:
+def _sections(
+    runs: list[Run], arms: list[Arm], warnings: list[str], drawn: list[Picture], searches: list[dict[str, Any]]
+) -> list[Section]:
     def named(*prefixes: str) -> list[Picture]:
         return [picture for picture in drawn if picture.name.startswith(prefixes)]
 
     curves = ("accuracy", "loss", "learning-rates", "heat-map")
     sections = [
         what_was_run(runs, arms, warnings),
+        *(search_section(search, named("search")) for search in searches),
         headline(arms),
         Section("Curves", pictures=named(*curves)),
         paired_section(arms, named("difference")),

@@ -53,7 +53,7 @@ def what_was_run(runs: list[Run], arms: list[Arm], warnings: list[str]) -> Secti
     facts = [
         ["runs", ", ".join(f"{counts[status]} {status}" for status in STATUSES if counts[status])],
         ["data", f"{first.get('data.name')}, augmentation {augmented}"],
-        ["arms", "; ".join(arm.name for arm in arms)],
+        *([["arms", "; ".join(arm.name for arm in arms)]] if arms else []),
         ["epochs", _listed({run.config.get("epochs") for run in readable})],
         ["seeds", _listed({run.seed for run in readable})],
         ["hardware", "; ".join(sorted({result["hardware"] for result in results if result.get("hardware")})) or DASH],
@@ -62,7 +62,7 @@ def what_was_run(runs: list[Run], arms: list[Arm], warnings: list[str]) -> Secti
     paragraphs = [measured_on(first)]
     if counts["running"]:
         paragraphs.append(f"{counts['running']} without a result yet: drawn, but in no mean and no verdict.")
-    if max(len(arm.at(*cell)) for arm in arms for cell in cells([arm])) < 2:
+    if max((len(arm.at(*cell)) for arm in arms for cell in cells([arm])), default=2) < 2:
         paragraphs.append("Every configuration was run with a single seed, so no interval can be given.")
     if warnings:
         paragraphs.append(f"Oddities in the files: {some(warnings, 20)}.")
@@ -115,7 +115,7 @@ def headline(arms: list[Arm]) -> Section:
             ])  # fmt: skip
     head = ["arm", "depth", "lr", "n", "val/acc", "test/acc", "remarks", "parameters", "s per epoch"]
     caption = "Mean over the finished runs after the last epoch, with 95 % interval (t) over seeds"
-    return Section("Accuracy", [], [Table(caption, head, rows, words=(0, 6))])
+    return tabled("Accuracy", "", Table(caption, head, rows, words=(0, 6)))
 
 
 def _remarks(runs: list[Run]) -> str:

@@ -21,6 +21,7 @@ from vitbn.models.synchronized import synchronize
 from vitbn.training import checkpoint, guards, recording
 from vitbn.training.classifier import Classifier
 from vitbn.training.fingerprint import fingerprint
+from vitbn.training.loggers import make_logger
 from vitbn.training.outcome import Signals
 from vitbn.training.precise import PreciseStatistics
 from vitbn.training.schedule import make_factor
@@ -62,9 +63,9 @@ def assemble(run: Run, signals: Signals) -> Parts:
     )
     metrics_file = recording.MetricsFile(run.folder / "metrics.csv")
     chance = guards.chance_level(data.splits[1].labels)
-    logger = _logger(run)
+    logger = make_logger(run)
     callbacks: list[pl.Callback] = [metrics_file, *_watchers(run, metrics_file, data, chance)]
-    if logger:
+    if isinstance(logger, recording.Events):
         callbacks.append(recording.Pictures(logger, data.classes))
     # last, so that a checkpoint holds what the callbacks before them have just counted
     callbacks += [
@@ -72,7 +73,7 @@ def assemble(run: Run, signals: Signals) -> Parts:
         *checkpoint.callbacks(run.checkpoints, cfg["checkpoint"]["every_minutes"]),
     ]
     trainer = pl.Trainer(
-        **_placing(cfg["trainer"]), max_epochs=cfg["epochs"], logger=logger, callbacks=callbacks,
+        **_placing(cfg["trainer"]), max_epochs=cfg["epochs"], logger=logger or False, callbacks=callbacks,
         plugins=[checkpoint.DurableCheckpointIO()], default_root_dir=run.folder, num_sanity_val_steps=0,
         enable_model_summary=False, enable_progress_bar=sys.stdout.isatty(), use_distributed_sampler=False,
         log_every_n_steps=1,
@@ -108,14 +109,6 @@ def _quieten() -> None:
         ".*recommended to use `self.log.*sync_dist=True",
     ):  # the metrics are synchronized by themselves
         warnings.filterwarnings("ignore", noise)
-
-
-def _logger(run: Run) -> Any:
-    if run.config["logger"]["name"] != "tensorboard":
-        return False
-    logger = recording.Events(run.folder, run.labels)
-    logger.announce()
-    return logger
 
 
 def _watchers(run: Run, metrics_file: recording.MetricsFile, data: ImageData, chance: float) -> Iterator[pl.Callback]:

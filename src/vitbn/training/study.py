@@ -98,7 +98,7 @@ class Run:
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         stale = ["result.json", "traceback.txt", f"**/{durable.TEMPORARY}"]
         if self.config["rerun"]:
-            stale += ["metrics.csv", "events.out.tfevents.*", "**/*.ckpt"]
+            stale += ["mlflow_run_id", "metrics.csv", "events.out.tfevents.*", "**/*.ckpt"]
         for path in (path for pattern in stale for path in self.folder.glob(pattern)):
             path.unlink()
         durable.write_text(self.folder / "config.yaml", yaml.safe_dump(self.config, sort_keys=False))

@@ -1,0 +1,88 @@
+"""`hydra/launcher=ray`: the jobs of a sweep as tasks of a Ray cluster.
+
+hydra-ray-launcher does the same and more, but asks for a cloudpickle below 3, which joblib and with it scikit-learn
+no longer accept.
+"""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.singleton import Singleton
+from hydra.core.utils import JobReturn, JobStatus, configure_log, filter_overrides, run_job, setup_globals
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from vitbn.errors import InputError
+
+log = logging.getLogger(__name__)
+
+
+class RayLauncher(Launcher):
+    """Every job gets `num_cpus` cores and `num_gpus` GPUs, fractions allowed, of the cluster at `address`.
+
+    Without an address: of the cluster this machine belongs to, or of one made for the sweep. `max_retries`: how often
+    Ray starts a job again whose process died; it resumes.
+    """
+
+    def __init__(self, num_cpus: float, num_gpus: float, max_retries: int, address: str | None) -> None:
+        self.resources = {"num_cpus": num_cpus, "num_gpus": num_gpus, "max_retries": max_retries}
+        self.address = address
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        try:
+            import ray
+        except ImportError:
+            raise InputError("hydra/launcher=ray: needs Ray; pip install -e '.[ray]'") from None
+
+        setup_globals()
+        configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
+        Path(self.config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
+        if not ray.is_initialized():
+            self._connect(ray)
+        run = ray.remote(**self.resources)(_run)
+        waiting = []
+        for number, overrides in enumerate(job_overrides, start=initial_job_idx):
+            log.info(f"\t#{number} : {' '.join(filter_overrides(overrides))}")
+            job = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
+            with open_dict(job):
+                job.hydra.job.id = job.hydra.job.num = number
+            waiting.append((job, run.remote(self.hydra_context, self.task_function, job, Singleton.get_state())))
+        return [self._outcome(ray, job, reference) for job, reference in waiting]
+
+    def _connect(self, ray: Any) -> None:
+        options = {"log_to_driver": True, "include_dashboard": None if self.address else False}
+        try:
+            ray.init(address=self.address or "auto", **(options if not self.address else {}))
+        except ConnectionError:
+            if self.address:
+                raise
+            ray.init(**options)
+
+    @staticmethod
+    def _outcome(ray: Any, job: DictConfig, reference: Any) -> JobReturn:
+        try:
+            return ray.get(reference)
+        except ray.exceptions.RayError as error:  # the process died, and again after every retry
+            log.error(f"job {job.hydra.job.num}: {type(error).__name__}; the same command goes on from its checkpoint")
+            config = OmegaConf.masked_copy(job, [str(key) for key in job if key != "hydra"])
+            outcome = JobReturn(cfg=config, overrides=list(job.hydra.overrides.task), status=JobStatus.FAILED)
+            outcome.return_value = error
+            return outcome
+
+
+def _run(hydra_context: HydraContext, task_function: TaskFunction, job: DictConfig, state: Any) -> JobReturn:
+    setup_globals()
+    Singleton.set_state(state)
+    return run_job(
+        task_function=task_function,
+        config=job,
+        job_dir_key="hydra.sweep.dir",
+        job_subdir_key="hydra.sweep.subdir",
+        hydra_context=hydra_context,
+    )
