@@ -99,7 +99,7 @@ class OptunaSweeper(Sweeper):
         choices = {group: found.hydra.runtime.choices[group] for group in GROUPS}
         usual = self.loader.load_configuration("config", [f"{k}={v}" for k, v in choices.items()], RunMode.RUN)
         content = {"study": f"{found.study}-best", "defaults": [{f"override /{k}": v} for k, v in choices.items()]}
-        content |= _changed(*(OmegaConf.to_container(each) for each in (found, usual)))
+        content |= _changed(*(OmegaConf.to_container(each, enum_to_str=True) for each in (found, usual)))
         folder = search.folder / "experiment"
         folder.mkdir(exist_ok=True)
         text = yaml.safe_dump(content, sort_keys=False)

@@ -28,6 +28,7 @@ from vitbn.placements import PLACEMENTS, WITHOUT_SLOTS, Kind, Pool, PosEmb, Slot
 from vitbn.training.study import run_id
 
 LAUNCHERS = {"joblib": "joblib", "submitit_local": "submitit", "submitit_slurm": "submitit"}  # brought by extras
+WORKER_LOST = ("TerminatedWorkerError", "UncompletedJobError")  # of joblib and submitit, which need not be installed
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
 
@@ -251,6 +252,11 @@ def explained() -> Iterator[None]:
     except (InputError, CompactHydraException, OmegaConfBaseException, OSError) as error:
         sys.stderr.write(f"error: {one_line(error)}\n")
         raise SystemExit(2) from None
+    except Exception as error:
+        if type(error).__name__ not in WORKER_LOST:
+            raise
+        sys.stderr.write("error: a worker process was killed; the same command goes on from its checkpoint\n")
+        raise SystemExit(1) from None
 
 
 def one_line(error: Exception) -> str:

@@ -44,7 +44,7 @@ class Search:
             raise InputError("a search needs Optuna; pip install -e '.[optuna]'") from None
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         storage = f"sqlite:///{folder.resolve() / 'search.db'}"
-        direction = "minimize" if metric.endswith("loss") else "maximize"
+        direction: Any = "minimize" if metric.endswith("loss") else "maximize"
         study = optuna.create_study(storage=storage, study_name=name, direction=direction, load_if_exists=True)
         # not the seed alone: a search that goes on would draw again what it has drawn before
         study.sampler = optuna.samplers.TPESampler(seed=seed + len(study.trials))
