@@ -233,6 +233,7 @@ def _add_export(commands: Commands) -> None:
     parser.add_argument("--format", choices=("safetensors", "onnx", "torch"), required=True)
     parser.add_argument("--out", type=Path, metavar="FILE", help="(default: export/<run>.<ending> in the run's folder)")
     parser.add_argument("--no-fold", action="store_true", help="keep BatchNorms as they are")
+    parser.add_argument("--half", action="store_true", help="safetensors: weights in half precision, half the size")
     parser.set_defaults(call=_export)
 
 
@@ -240,7 +241,8 @@ def _export(args: argparse.Namespace) -> int:
     data, fold = _data(args), not args.no_fold
     from vitbn.inference.commands import export
 
-    for path in export(args.ckpt, form=args.format, data=data, root=args.root, out=args.out, fold=fold):
+    options = {"data": data, "root": args.root, "out": args.out, "fold": fold, "half": args.half}
+    for path in export(args.ckpt, form=args.format, **options):
         print(path)
     return 0
 

@@ -180,3 +180,19 @@ def test_bad_safetensors_are_one_line(make_saved, tmp_path):
     said["config"]["model"]["_target_"] = "os.system"
     save_file(state, file, {"vitbn": json.dumps(said)})
     refused("refused, os.system is not a network")
+
+
+def test_half_precision_halves_the_file_and_reports_the_network_it_holds(make_saved, capsys):
+    folder = make_saved("model=vitbnffn", *NORMALISED)
+    whole = exported(folder, "safetensors").read_bytes()
+    file = exported(folder, "safetensors", "--half")
+    assert len(file.read_bytes()) < 0.7 * len(whole)  # the network is so small that names and settings take their share
+    read, expected = load_network(file), load_network(folder)
+    for name, value in read.net.state_dict().items():
+        assert (
+            not value.is_floating_point() or value.dtype == torch.float32 and torch.equal(value, value.half().float())
+        )
+    assert_close(read.net(read.standardise(IMAGES)), expected, IMAGES, 5e-3)
+    assert "kept in half precision" in file.with_name(f"{file.name}.md").read_text()
+    assert main(["export", "--ckpt", str(folder), "--format", "onnx", "--half"]) == 2
+    assert "--half: only with --format safetensors" in capsys.readouterr().err

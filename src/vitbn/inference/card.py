@@ -30,6 +30,7 @@ def model_card(
     plan: tuple[Step, ...],
     folding_difference: float | None,
     file_difference: float,
+    rounding_difference: float | None = None,
 ) -> str:
     """The card as Markdown; `trained` is the configuration before folding."""
     parts = [
@@ -40,6 +41,7 @@ def model_card(
         _folding(plan, folding_difference, scores.n),
         f"This file was run again and compared: no logit differs from the network's by more than "
         f"{file_difference:.2g} over the same {scores.n:,} images.",
+        *([] if rounding_difference is None else [_rounding(rounding_difference)]),
         _versions(),
     ]
     return "\n\n".join(parts) + "\n"
@@ -94,6 +96,13 @@ def _folding(plan: tuple[Step, ...], difference: float | None, n: int) -> str:
     )
     proof = f"No logit moved by more than {difference:.2g} over {n:,} test images (allowed: 1e-4)."
     return f"## Folding\n\n{proof}\n\n| slot | norm | how many | folded into | |\n|---|---|---|---|---|\n{rows}"
+
+
+def _rounding(difference: float) -> str:
+    return (
+        "Its weights and statistics are kept in half precision and computed with in single precision, as was done for "
+        f"every figure above; the rounding moved no logit by more than {difference:.2g}."
+    )
 
 
 def _target(step: Step) -> str:

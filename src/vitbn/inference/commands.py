@@ -10,7 +10,7 @@ from rich.console import Console
 from vitbn import durable, sealed
 from vitbn.errors import InputError
 from vitbn.inference.arriving import Data, arriving, batch_of, fresh_statistics, inputs
-from vitbn.inference.fold import LIMIT, Folding, Step, fold_proven
+from vitbn.inference.fold import LIMIT, Folding, Step, fold_proven, largest_difference
 from vitbn.inference.network import Network, load_network
 from vitbn.inference.scores import score
 from vitbn.inference.statistics import RUNNING, Panel, panel
@@ -79,12 +79,18 @@ def export(
     root: Path | None = None,
     out: Path | None = None,
     fold: bool = True,
+    half: bool = False,
 ) -> list[Path]:
-    """Write the network as one file that has been run again and compared, and its card; their paths."""
-    from vitbn.inference.card import model_card
-    from vitbn.inference.export import format_named, shareable, written_difference
+    """Write the network as one file that has been run again and compared, and its card; their paths.
 
-    chosen = format_named(form)
+    `half`: its weights rounded to half precision, for half the size; what is measured is the rounded network.
+    """
+    from vitbn.inference.card import model_card
+    from vitbn.inference.export import format_named, rounded, shareable, written_difference
+
+    if half and form != "safetensors":
+        raise InputError(f"--half: only with --format safetensors, not {form}")
+    chosen = format_named(f"{form} in half precision" if half else form)
     network = load_network(ckpt)
     home = _home(network.source)
     out = out or home / "export" / f"{home.resolve().name}{chosen.suffix}"
@@ -96,6 +102,11 @@ def export(
     if fold and isinstance(network.net, VisionTransformer):
         folding, difference = fold_proven(network.net, inputs(network, given.test, batch_of(given.test)))
         network, plan = _with(network, folding), folding.plan
+    exact, moved = network, None
+    if half:
+        network = rounded(network)
+        images = inputs(network, given.test, batch_of(given.test))
+        moved = largest_difference(network.net, exact.net, images)
     content = chosen.write(network)
     written = written_difference(network, content, chosen, given.test)
     if not written <= LIMIT:
@@ -104,7 +115,9 @@ def export(
     out.parent.mkdir(parents=True, exist_ok=True)
     durable.write(out, lambda file: file.write(content))
     page = out.with_name(f"{out.name}.md")
-    durable.write_text(page, model_card(out, trained.config, network, given.name, scores, plan, difference, written))
+    durable.write_text(
+        page, model_card(out, trained.config, network, given.name, scores, plan, difference, written, moved)
+    )
     return [out, page]
 
 

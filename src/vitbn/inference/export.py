@@ -16,7 +16,7 @@ import logging
 import warnings
 from collections.abc import Callable
 from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -108,6 +108,22 @@ def _write_safetensors(network: Network) -> bytes:
     return pack(_weights(network))
 
 
+def _write_halved(network: Network) -> bytes:
+    weights = _weights(network)
+    return pack(replace(weights, state={name: _halved(value) for name, value in weights.state.items()}))
+
+
+def _halved(value: Tensor) -> Tensor:
+    return value.half() if value.is_floating_point() else value
+
+
+def rounded(network: Network) -> Network:
+    """The network with every weight and statistic rounded to half precision, to be computed with as before."""
+    net = copy.deepcopy(network.net)
+    net.load_state_dict({name: _halved(value) for name, value in net.state_dict().items()})
+    return replace(network, net=net)
+
+
 def _run_safetensors(network: Network, content: bytes) -> Run:
     from safetensors.torch import load
 
@@ -152,6 +168,7 @@ def _run_onnx(network: Network, content: bytes) -> Run:
 
 FORMATS = {
     "safetensors": Format(".safetensors", _write_safetensors, _run_safetensors),
+    "safetensors in half precision": Format(".safetensors", _write_halved, _run_safetensors),
     "onnx": Format(".onnx", _write_onnx, _run_onnx, ("onnx", "onnxscript", "onnxruntime")),
     "torch": Format(".pt2", _write_torch, _run_torch),
 }
