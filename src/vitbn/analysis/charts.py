@@ -35,8 +35,12 @@ def accuracy_against(axis: str, arms: list[Arm]) -> list[Picture]:
             continue
         figure, axes = grid(len(panels), 3 if len(panels) > 4 else 2, height=3.2, sharey=True)
         for ax, (fixed, xs) in zip(axes, panels.items(), strict=True):
-            for arm in members:
-                points = [(x, arm.at(*((x, fixed) if axis == "depth" else (fixed, x)))) for x in xs]
+            for number, arm in enumerate(members):
+                aside = number - (len(members) - 1) / 2  # or one interval would cover the other
+                points = [
+                    (x + 0.04 * aside, arm.at(x, fixed)) if axis == "depth" else (x * 1.012**aside, arm.at(fixed, x))
+                    for x in xs
+                ]
                 _points(ax, points, arm.placement, style[arm.placement])
             other = f"learning rate {fixed:g}" if axis == "depth" else f"depth {fixed}"
             ax.margins(x=0.08)

@@ -22,10 +22,11 @@ from vitbn.analysis.stats import mean_interval
 from vitbn.analysis.wording import percent, plain
 
 RATE_COLOURS = (COLOURS[6], COLOURS[4], COLOURS[5], COLOURS[3])  # not those of the placements
+MOST_LINES = 30  # single runs per arm and panel; more are a smear, and take minutes
 MOST = 12  # figures, and twice as many panels in one; a random search would give one per trial
 Cell = tuple[Any, Any]  # depth, learning rate
 _BAND = (
-    "Bold: mean over the finished runs; band: 95 % interval over seeds (t); thin: single runs; "
+    "Bold: mean over the finished runs; band: 95 % interval over seeds (t); thin: single runs (at most 30); "
     "a cross ends a diverged run."
 )
 
@@ -147,7 +148,7 @@ def _loss(ax: Any, runs: list[Run], label: str, look: dict[str, Any]) -> None:
 
 def _curve(ax: Any, runs: list[Run], metric: str, scale: float, line: dict[str, Any], label: str | None) -> None:
     shown = [run for run in runs if len(run.rows.get(metric, ()))]
-    for run in shown:
+    for run in sorted(shown, key=lambda run: run.status != "diverged")[:MOST_LINES]:
         _single(ax, run, run.rows[metric] * scale, line)
     done = [run for run in shown if run.status == "done"]
     if not done:

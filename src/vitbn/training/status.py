@@ -105,7 +105,7 @@ def _progress(folder: Path, plan: dict[str, Any] | None) -> Progress:
     result = read_result(folder)
     epochs = _epoch_seconds(folder / "metrics.csv")
     if plan is None:
-        plan = _plan_of(folder)
+        plan = _plan_of(folder, result)
     if result is not None:
         state = result["status"]
     elif is_owned(folder):
@@ -116,7 +116,9 @@ def _progress(folder: Path, plan: dict[str, Any] | None) -> Progress:
     return Progress(folder.name, plan, state, len(epochs), plan["epochs"], seconds)
 
 
-def _plan_of(folder: Path) -> dict[str, Any]:
+def _plan_of(folder: Path, result: dict[str, Any] | None) -> dict[str, Any]:
+    if result and result["status"] == "done":  # says the same, and JSON is read a hundred times as fast
+        return {**result["run"], "epochs": result["epochs"]}
     import yaml
 
     config = yaml.safe_load((folder / "config.yaml").read_text())
