@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from vitbn.analysis.results import Run
@@ -38,7 +39,8 @@ class Arm:
         return [run for run in self.runs if run.depth == depth and run.lr == lr]
 
 
-def within(key: str, prefixes: Iterable[str]) -> bool:
+@cache  # asked for every key of every run
+def within(key: str, prefixes: tuple[str, ...]) -> bool:
     """Whether a dotted key is one of the prefixes or lies below one."""
     return any(key == prefix or key.startswith(f"{prefix}.") for prefix in prefixes)
 
@@ -144,7 +146,11 @@ def ended(runs: Iterable[Run]) -> list[Run]:
 
 def matches(run: Run, wanted: Mapping[str, Any]) -> bool:
     """Whether the run's configuration has these values; a list stands for any of its values."""
-    return all(_equal(run.config.get(key, _MISSING), value) for key, value in wanted.items())
+    for key, value in wanted.items():
+        found = run.config.get(key, _MISSING)
+        if found != value and not _equal(found, value):
+            return False
+    return True
 
 
 def _equal(value: Any, wanted: Any) -> bool:

@@ -50,7 +50,7 @@ def _configuration(first: Run, second: Run, studied: tuple[str, ...]) -> list[st
     return [
         f"configuration {key}: {first.config.get(key, _ABSENT)} / {second.config.get(key, _ABSENT)}"
         for key in sorted(one.keys() | two.keys())
-        if not within(key, studied) and one.get(key, _ABSENT) != two.get(key, _ABSENT)
+        if not within(key, tuple(studied)) and one.get(key, _ABSENT) != two.get(key, _ABSENT)
     ]
 
 

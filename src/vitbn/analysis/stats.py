@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -55,16 +56,22 @@ def _interval(data: np.ndarray, bootstrap: bool) -> Interval:
     method = "bootstrap" if bootstrap else "t"
     if np.ptp(data) == 0:  # every seed agrees to the last digit: nothing to spread
         return Interval(mean, mean, mean, len(data), method)
-    from scipy import stats
-
     if bootstrap:
-        result = stats.bootstrap(
-            (data,), np.mean, confidence_level=LEVEL, n_resamples=RESAMPLES, rng=np.random.default_rng(0)
-        )
-        low, high = result.confidence_interval
+        low, high = _bootstrapped(tuple(data.tolist()))
     else:
+        from scipy import stats
+
         low, high = stats.t.interval(LEVEL, len(data) - 1, loc=mean, scale=stats.sem(data))
     return Interval(mean, float(low), float(high), len(data), method)
+
+
+@cache  # pictures, tables and verdicts ask for the same
+def _bootstrapped(values: tuple[float, ...]) -> tuple[float, float]:
+    from scipy import stats
+
+    generator = np.random.default_rng(0)
+    result = stats.bootstrap((values,), np.mean, confidence_level=LEVEL, n_resamples=RESAMPLES, rng=generator)
+    return result.confidence_interval.low, result.confidence_interval.high
 
 
 def share_interval(hits: int, n: int) -> Interval:
