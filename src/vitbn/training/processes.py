@@ -16,9 +16,10 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Any
+from typing import Any, cast
 
 from vitbn.training.outcome import Signals
 from vitbn.training.study import Run
@@ -47,6 +48,8 @@ def spread(train: Train) -> Train:
                 members[receiver] = member
             with signals.deferred():
                 endings = _endings(members, signals)
+            for member in members.values():
+                member.join(GRACE)  # they close their files
         finally:
             for member in members.values():
                 member.kill()
@@ -67,7 +70,8 @@ def _endings(members: dict[Connection, BaseProcess], signals: Signals) -> list[d
         if signals.received and not told:
             told = True
             for member in members.values():
-                os.kill(member.pid or 0, signals.received)
+                with suppress(ProcessLookupError):
+                    os.kill(cast(int, member.pid), signals.received)
     failures = [ending for ending in endings.values() if isinstance(ending, BaseException)]
     if failures:
         raise failures[0]
