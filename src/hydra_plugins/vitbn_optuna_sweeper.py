@@ -36,7 +36,9 @@ class OptunaSweeper(Sweeper):
     a value typed for one of its keys fixes it, several become choices.
     """
 
-    def __init__(self, metric: str, trials: int, at_once: int, seed: int, space: DictConfig) -> None:
+    def __init__(
+        self, metric: str, trials: int, at_once: int, seed: int, space: DictConfig, **of_lists: None
+    ) -> None:  # the keys of the sweeper over listed values, whose place it takes, are null
         self.metric, self.trials, self.at_once, self.seed = metric, trials, at_once, seed
         given: Any = OmegaConf.to_container(space)
         self.space = {str(key): parameter(key, value) for key, value in given.items()}
