@@ -90,10 +90,10 @@ def test_nothing_or_two_things_to_validate_on(photos, part, holdout, message):
 
 def test_batches_have_the_networks_size_and_validation_is_never_cropped(photos):
     module = image_data(photos)
-    ((images, labels),), *_ = module.train_dataloader()
+    ((images, labels, _),), *_ = module.train_dataloader()
     assert images.shape == (5, 3, 16, 16) and images.dtype == torch.float32 and labels.shape == (5,)
     assert module.validation_draws() is None
-    for (val, _), (test, _) in zip(module.val_dataloader(), module.test_dataloader(), strict=True):
+    for (val, *_), (test, *_) in zip(module.val_dataloader(), module.test_dataloader(), strict=True):
         assert torch.equal(val, test) and val.shape[1:] == (3, 16, 16)
 
 

@@ -24,9 +24,9 @@ def trained(run):
     return result
 
 
-@pytest.mark.parametrize("words", [["model=vit", "batch_size=25"], ["model=vitbn", "batch_size=27"],
-                                   ["model=vitbn_scalar", "model.dropout=0.2", "batch_size=249"],
-                                   ["model=vitbnffn", "batch_size=25", "chunk=3", "recalibrate_bn=true"]],
+@pytest.mark.parametrize("words", [["model=vit", "batch_size=25"],
+                                   ["model=vitbn", "batch_size=27", "chunk=3", "recalibrate_bn=true"],
+                                   ["model=vitbn_scalar", "model.dropout=0.2", "batch_size=249"]],
                          ids=lambda words: words[0])  # fmt: skip
 def test_two_processes_train_like_one(make_run, words):
     """Losses of every step, and all that is reported, in float64; with unequal shares and an empty one."""
@@ -44,9 +44,10 @@ def test_without_synchronized_statistics_it_is_another_training_of_another_name(
     pair, split = make_run(*words), make_run(*words, "trainer.sync_batchnorm=false")
     assert make_run(*words, "trainer.sync_batchnorm=true").id == pair.id != split.id
     assert make_run(*words, "trainer.sync_batchnorm=false", "trainer.devices=1").id == pair.id
-    for run in (pair, split):
+    alone = make_run(*EXACT, "model=vitbn", "batch_size=25", *ALONE)
+    for run in (alone, split):
         trained(run)
-    assert steps(split) != pytest.approx(steps(pair), rel=1e-3)
+    assert steps(split) != pytest.approx(steps(alone), rel=1e-3)
 
 
 def test_shares_are_even_and_cover_the_batch():

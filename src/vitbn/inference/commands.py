@@ -88,9 +88,7 @@ def export(
     from vitbn.inference.card import model_card
     from vitbn.inference.export import format_named, rounded, shareable, written_difference
 
-    if half and form != "safetensors":
-        raise InputError(f"--half: only with --format safetensors, not {form}")
-    chosen = format_named(f"{form} in half precision" if half else form)
+    chosen = format_named(form, half=half)
     network = load_network(ckpt)
     home = _home(network.source)
     out = out or home / "export" / f"{home.resolve().name}{chosen.suffix}"

@@ -168,19 +168,23 @@ def _run_onnx(network: Network, content: bytes) -> Run:
 
 FORMATS = {
     "safetensors": Format(".safetensors", _write_safetensors, _run_safetensors),
-    "safetensors in half precision": Format(".safetensors", _write_halved, _run_safetensors),
     "onnx": Format(".onnx", _write_onnx, _run_onnx, ("onnx", "onnxscript", "onnxruntime")),
     "torch": Format(".pt2", _write_torch, _run_torch),
 }
 
 
-def format_named(name: str) -> Format:
-    """ValueError lists the formats; InputError names a package that is missing."""
+HALVED = Format(".safetensors", _write_halved, _run_safetensors)
+
+
+def format_named(name: str, *, half: bool = False) -> Format:
+    """ValueError lists the formats; InputError names a package that is missing, or a format that is never `half`."""
+    if half and name != "safetensors":
+        raise InputError(f"--half: only with --format safetensors, not {name}")
     if name not in FORMATS:
         raise ValueError(f"unknown format {name!r}; choose from {', '.join(FORMATS)}")
     if missing := [package for package in FORMATS[name].needs if importlib.util.find_spec(package) is None]:
         raise InputError(f"--format {name}: needs {', '.join(missing)}; pip install 'vitbn[export]'")
-    return FORMATS[name]
+    return HALVED if half else FORMATS[name]
 
 
 def written_difference(network: Network, content: bytes, form: Format, split: Split) -> float:
