@@ -13,6 +13,7 @@ from vitbn.bench.engaged import demanded
 from vitbn.bench.options import Options, chosen
 from vitbn.bench.runner import Arm, Stopwatch, Turn, alternate
 from vitbn.bench.setting import Setting
+from vitbn.inference.fold import fold
 
 BATCHES = (1, 100, 1000)
 IMAGES = 3_000  # per turn, in passes of which there are at least 3 and at most 200
@@ -24,7 +25,9 @@ NETWORKS: dict[str, tuple[str, Callable[[dict[str, Any]], nn.Module]]] = {
     "vit": ("ours, LayerNorm", lambda size: ViT(**size)),
     COMPILED: ("vit under torch.compile", lambda size: ViT(**size)),
     "vitbnffn": ("ours, BatchNorm in the feed-forward", lambda size: ViTBNFFN(**size)),
+    "vitbnffn-folded": ("vitbnffn with its BatchNorms folded", lambda size: fold(ViTBNFFN(**size).eval()).net),
     "vitbn": ("ours, BatchNorm everywhere", lambda size: ViTBN(**size)),
+    "vitbn-folded": ("vitbn with its BatchNorms folded", lambda size: fold(ViTBN(**size).eval()).net),
     "vit-pytorch": ("vit-pytorch's ViT", others.vit_pytorch),
     "timm": ("timm's ViT with heads as wide as ours", others.timm),
     "timm-own-heads": ("timm's ViT with its own narrow heads", lambda size: others.timm(size, wide_heads=False)),
