@@ -56,13 +56,12 @@ class RayLauncher(Launcher):
         return [self._outcome(ray, job, reference) for job, reference in waiting]
 
     def _connect(self, ray: Any) -> None:
-        options = {"log_to_driver": True, "include_dashboard": None if self.address else False}
         try:
-            ray.init(address=self.address or "auto", **(options if not self.address else {}))
+            ray.init(address=self.address or "auto")
         except ConnectionError:
             if self.address:
                 raise
-            ray.init(**options)
+            ray.init(include_dashboard=False)
 
     @staticmethod
     def _outcome(ray: Any, job: DictConfig, reference: Any) -> JobReturn:

@@ -118,4 +118,4 @@ def _plain_value(config: DictConfig, override: Override) -> tuple[str, Any] | No
     known = key not in config.hydra.runtime.choices and OmegaConf.select(config, key) is not None
     simple = known and override.type == OverrideType.CHANGE and override.package is None
     value = override.value() if simple else None
-    return (key, value) if isinstance(value, str | int | float | bool) and not OmegaConf.is_config(value) else None
+    return (key, value) if isinstance(value, str | int | float | bool) else None

@@ -1,6 +1,5 @@
 """A search: its trials as a picture, and the best of them as a table."""
 
-import json
 from collections.abc import Sequence
 from numbers import Real
 from pathlib import Path
@@ -10,19 +9,17 @@ from vitbn.analysis.canvas import COLOURS, Picture, grid
 from vitbn.analysis.sections import Section, Table, tabled
 from vitbn.analysis.wording import DASH, plain
 from vitbn.errors import InputError
+from vitbn.training.search import read
 
 SHOWN = 10  # trials in the table
 
 
 def read_search(folder: Path) -> dict[str, Any] | None:
     """What search.json says: metric, space (keys) and trials (number, run, params, value; None if it failed)."""
-    path = Path(folder) / "search.json"
     try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        return None
+        return read(Path(folder)) or None
     except ValueError as error:
-        raise InputError(f"{path}: not readable ({error})") from None
+        raise InputError(f"{Path(folder) / 'search.json'}: not readable ({error})") from None
 
 
 def _ranked(search: dict[str, Any]) -> list[dict[str, Any]]:
