@@ -6,16 +6,18 @@ from pathlib import Path
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
 
 from vitbn import config
-from vitbn.analysis.arms import matches
+from vitbn.analysis.arms import Ended, matches
 from vitbn.analysis.claims import load_claims
 from vitbn.analysis.results import Run, flatten
 from vitbn.analysis.verdict import missing
+from vitbn.checks import check
 from vitbn.data.folder import scan
 from vitbn.errors import InputError
+from vitbn.jobs import jobs
 from vitbn.placements import PLACEMENTS, complete
 from vitbn.training.study import run_id
 
@@ -25,9 +27,9 @@ config.register()
 
 def composed(*overrides):
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        cfg = compose("config", overrides=list(overrides))
-    config.check(cfg)
-    return config.plain(cfg)
+        tree = config.plain(compose("config", overrides=list(overrides)))
+    check(tree)
+    return tree
 
 
 def test_the_articles_settings_are_the_defaults():
@@ -175,11 +177,11 @@ def test_a_mistyped_command_gets_one_line_before_torch_is_imported(tmp_path, com
 
 
 def test_what_an_experiment_sets_for_all_networks_is_not_refused():
-    cfg = config.read(["experiment=placements", "model=mlp"])
-    config.check(cfg, ["experiment=placements", "model=mlp"])
-    assert cfg.depth == 4
+    tree = config.plain(config.read(["experiment=placements", "model=mlp"]))
+    check(tree, ["experiment=placements", "model=mlp"])
+    assert tree["depth"] == 4
     with pytest.raises(InputError, match="depth=4: model=mlp has no use for it"):
-        config.check(cfg, ["experiment=placements", "model=mlp", "depth=4"])
+        check(tree, ["experiment=placements", "model=mlp", "depth=4"])
 
 
 def test_networks_without_slots_refuse_norms():
@@ -198,22 +200,23 @@ EXPERIMENTS = {
 }
 
 
-def jobs(command):
-    """The configurations that `python train.py -m ...` trains, expanded by Hydra's own sweeper."""
-    typed = shlex.split(command)[3:]
-    experiment = next((word.partition("=")[2] for word in typed if word.startswith("experiment=")), None)
-    text = yaml.safe_load((ROOT / f"conf/experiment/{experiment}.yaml").read_text()) if experiment else {}
-    params = text.get("hydra", {}).get("sweeper", {}).get("params", {})
-    overrides = OverridesParser.create().parse_overrides([*(f"{key}={value}" for key, value in params.items()), *typed])
-    return [composed(*job) for batch in BasicSweeper.split_arguments(overrides, None) for job in batch]
+def trained_by(command):
+    """The configurations that `python train.py -m ...` trains."""
+    words = shlex.split(command)[3:]
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        sweep = GlobalHydra.instance().hydra.compose_config("config", words, run_mode=RunMode.MULTIRUN)
+        found = list(jobs(sweep))
+    for typed, tree in found:
+        check(tree, typed)
+    return [tree for _, tree in found]
 
 
 @pytest.mark.parametrize("claim", load_claims(), ids=lambda claim: claim.id)
 def test_a_claims_commands_train_what_it_needs_and_nothing_else(claim):
     trained = [
         Run(Path(), flatten(cfg), {}, {}, "done")
-        for command in missing(claim, [])
-        for cfg in jobs(command.replace("seed=0,1,2,3,4", "seed=0,1,2"))
+        for command in missing(claim, Ended([]))
+        for cfg in trained_by(command.replace("seed=0,1,2,3,4", "seed=0,1,2"))
     ]
     needed = [cell for part in claim.parts for cell in part.needs()]
     assert {run.config["study"] for run in trained} == {claim.study}

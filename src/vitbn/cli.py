@@ -100,16 +100,17 @@ def _add_summary(commands: Commands) -> None:
 
 def _summary(args: argparse.Namespace) -> int:
     from vitbn import config
+    from vitbn.checks import check
 
     with config.explained():
         cfg = config.read(args.overrides)
         if "published" in cfg.model and not any(typed.startswith("data=") for typed in args.overrides):
             cfg = config.read([*args.overrides, "data=imagenette"])
-        config.check(cfg, args.overrides)
-        model = config.plain(cfg)["model"]
+        tree = config.plain(cfg)
+        check(tree, args.overrides)
     from vitbn.training.summary import print_summary
 
-    print_summary(model)
+    print_summary(tree["model"])
     return 0
 
 

@@ -4,11 +4,10 @@ Nothing here imports torch: a mistyped key must be reported within a second.
 """
 
 import difflib
-import math
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -18,12 +17,11 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.errors import CompactHydraException, MissingConfigException
-from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from vitbn.data.folder import scan
 from vitbn.errors import InputError
-from vitbn.inference.origin import RULE, is_place
 from vitbn.placements import PLACEMENTS, WITHOUT_SLOTS, Kind, Pool, PosEmb, Slot, complete
 from vitbn.training.study import run_id
 
@@ -97,124 +95,6 @@ class Schema:
     log_every: int = MISSING
     runs: str = MISSING
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
-
-
-Range = tuple[Callable[[Any], bool], str]
-_positive: Range = (
-    lambda v: isinstance(v, int | float) and math.isfinite(v) and v > 0,
-    "must be a number above 0",
-)
-_number: Range = (lambda v: isinstance(v, int | float) and math.isfinite(v), "must be a number")
-_not_negative: Range = (lambda v: _number[0](v) and v >= 0, "must be a number, at least 0")
-_counting: Range = (lambda v: isinstance(v, int) and v >= 1, "must be a whole number, at least 1")
-_natural: Range = (lambda v: isinstance(v, int) and v >= 0, "must be a whole number, at least 0")
-_fraction: Range = (lambda v: isinstance(v, int | float) and 0 <= v < 1, "must lie in [0, 1)")
-_share: Range = (lambda v: isinstance(v, int | float) and 0 <= v <= 1, "must lie in [0, 1]")
-
-
-def _one_of(*choices: Any) -> Range:
-    spelt = ", ".join(str(choice).lower() if isinstance(choice, bool) else str(choice) for choice in choices)
-    return (lambda v: any(v is c or (v == c and type(v) is type(c)) for c in choices), f"choose from {spelt}")
-
-
-def _per_channel(single: Range) -> Range:
-    fits, rule = single
-    return (lambda v: all(map(fits, v)) if isinstance(v, ListConfig) else fits(v)), f"{rule}, or one per channel"
-
-
-RANGES: dict[str, Range] = {
-    "depth": _counting,
-    "lr": _positive,
-    "seed": _natural,
-    "epochs": _counting,
-    "batch_size": _counting,
-    "val_batch_size": _counting,
-    "chunk": _counting,
-    "stop_stuck": _natural,
-    "log_every": _natural,
-    "data.mean": _per_channel(_number),
-    "data.std": _per_channel(_positive),
-    "data.augment": _one_of(True, False, "crop"),
-    "data.channels": _one_of(1, 3),
-    "data.image_size": _counting,
-    "data.cache_size": _counting,
-    "data.size": _one_of(160, 320, "full"),
-    "data.on_bad_image": _one_of("error", "skip"),
-    "optimizer.momentum": _fraction,
-    "optimizer.weight_decay": _not_negative,
-    "schedule.every": _counting,
-    "schedule.factor": _share,
-    "schedule.warmup": _share,
-    "schedule.floor": _share,
-    "checkpoint.every_minutes": _positive,
-    "trainer.devices": _counting,
-    "trainer.strategy": (
-        lambda v: v in ("auto", "ddp"),
-        "choose ddp: vitbn starts its processes itself, also in a sweep, which other launchers would begin again",
-    ),
-    "trainer.sync_batchnorm": _one_of("auto", True, False),
-    "trainer.precision": _one_of("32-true", "16-mixed", "bf16-mixed", "bf16-true", "64-true"),
-    "study": (
-        lambda v: bool(re.fullmatch(r"[\w.+-]+", v)) and v.strip("."),
-        "must be a folder name of letters, digits, '.', '_', '+' and '-'",
-    ),
-    "data.holdout": _natural,
-    "model.patch_size": _counting,
-    "model.dim": _counting,
-    "model.heads": _counting,
-    "model.dim_head": _counting,
-    "model.mlp_dim": _counting,
-    "model.norm_eps": _positive,
-    "model.dropout": _fraction,
-    "model.emb_dropout": _fraction,
-    "model.pretrained": (lambda v: isinstance(v, str) and is_place(v), RULE),
-}
-
-
-def check(cfg: DictConfig, typed: Sequence[str] = ()) -> None:
-    """Raise InputError for the first value that cannot be trained, or was `typed` and means nothing to the network."""
-    plain(cfg)  # every interpolation resolves and nothing is missing
-    _check_use(cfg, typed)
-    for key, (fits, rule) in RANGES.items():
-        value = OmegaConf.select(cfg, key)
-        if value is not None and not fits(value):
-            raise InputError(f"{key}={value}: {rule}")
-    placed = next((slot for slot, kind in cfg.norm.items() if kind != Kind.none), None)
-    if placed and "placement" not in cfg.model:
-        raise InputError(f"norm.{placed}={cfg.norm[placed]}: model={cfg.model.name} has no slots for norms")
-    patch = OmegaConf.select(cfg, "model.patch_size")
-    if patch is not None and cfg.data.image_size % patch:
-        side = cfg.data.image_size
-        divisors = ", ".join(str(d) for d in range(1, side + 1) if side % d == 0)
-        raise InputError(f"model.patch_size={patch}: does not divide the image size {side}; choose from {divisors}")
-    if cfg.trainer.devices > cfg.batch_size:
-        raise InputError(f"trainer.devices={cfg.trainer.devices}: more than batch_size={cfg.batch_size} images")
-    _check_data(cfg.data)
-    if cfg.pos_emb == PosEmb.pe1d and OmegaConf.select(cfg, "model.dim", default=0) % 2:
-        raise InputError(f"model.dim={cfg.model.dim}: pos_emb=pe1d needs an even number")
-
-
-def _check_use(cfg: DictConfig, typed: Sequence[str]) -> None:
-    """Such a key would only give a second name to the same training."""
-    for key in {word.partition("=")[0] for word in typed} & {"depth", "pool", "pos_emb"}:
-        if key not in cfg.model:
-            users = ", ".join(sorted({path.stem for path in (CONF / "model").glob("*.yaml")} - {*WITHOUT_SLOTS}))
-            raise InputError(
-                f"{key}={cfg[key]}: model={cfg.model.name} has no use for it, only {users} have; leave it out"
-            )
-
-
-def _check_data(data: DictConfig) -> None:
-    for key in ("mean", "std"):
-        value = data[key]
-        if isinstance(value, ListConfig) and len(value) != data.channels:
-            remedy = f"type one number, or {data.channels} for data.channels={data.channels}"
-            raise InputError(f"data.{key}={value}: {remedy}")
-    if data.augment is True and OmegaConf.select(data, "cache_size", default=data.image_size) != data.image_size:
-        fits = f"data.augment=true needs images of the network's size, {data.image_size}"
-        raise InputError(f"data.cache_size={data.cache_size}: {fits}")
-    if OmegaConf.select(data, "source") == "folder":
-        scan(data.root).require_validation(data.holdout)
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:

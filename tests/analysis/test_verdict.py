@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from vitbn.analysis.arms import Ended
 from vitbn.analysis.claims import Claim, Part
 from vitbn.analysis.judge import judge, region
 from vitbn.analysis.results import read_study
@@ -24,7 +25,7 @@ def part(kind="difference", expect="greater", a=BN, b=VIT, **keys):
 
 def verdict(study, *parts, seeds=3):
     claim = Claim("c", "", "", "article", seeds, list(parts))
-    return evaluate(claim, read_study(study))
+    return evaluate(claim, Ended(read_study(study)))
 
 
 @pytest.fixture
@@ -294,6 +295,8 @@ def test_missing_counts_failed_and_running_as_missing_and_diverged_as_there(run,
         run(model="vit", seed=seed, status=status)
         run(model="vitbnffn", seed=seed)
     claim = Claim("c", "", "", "article", 4, [part()])
-    assert missing(claim, read_study(study)) == ["python train.py -m x=1 seed=1"]
+    assert missing(claim, Ended(read_study(study))) == ["python train.py -m x=1 seed=1"]
     claim = Claim("c", "", "", "article", 5, [part(), part(train="y=2"), part(train="")])
-    assert missing(claim, read_study(study)) == [f"python train.py -m {train} seed=1,3" for train in ("x=1", "y=2")]
+    assert missing(claim, Ended(read_study(study))) == [
+        f"python train.py -m {train} seed=1,3" for train in ("x=1", "y=2")
+    ]

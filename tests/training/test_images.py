@@ -10,6 +10,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from vitbn import config
+from vitbn.checks import check
 from vitbn.data import sources
 from vitbn.data.datamodule import ImageData
 from vitbn.data.folder import scan
@@ -24,9 +25,9 @@ FOLDER = ["data=folder", "data.cache_size=80", "trainer=cpu", "batch_size=4", "e
 
 def composed(*overrides):
     scan.cache_clear()
-    cfg = config.read(overrides)
-    config.check(cfg)
-    return config.plain(cfg)
+    tree = config.plain(config.read(overrides))
+    check(tree)
+    return tree
 
 
 @pytest.mark.parametrize(

@@ -2,17 +2,14 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
-from vitbn.analysis.results import Run
+from vitbn.analysis.results import Run, within
 from vitbn.placements import PLACEMENTS, Slot, complete
-from vitbn.training.study import OMITTED, says_something
 
 AXES = ("depth", "lr", "seed")
-# These cannot change a result (or repeat a key that is compared already), so they neither part nor confound.
-IGNORED = (*OMITTED, "hydra")
 PLACEMENT = ("norm", "model.name", "model._target_", "model.placement", "model.norm", "model.batch_norm")
 NAMES = {
     "vit": "ViT", "vitbnffn": "ViTBNFFN", "vitbn": "ViTBN", "vitbn_scalar": "ViTBN scalar",
@@ -27,7 +24,7 @@ class Arm:
 
     placement: str  # the network and where its norms differ from its own, "ViTBN ffn_hidden=none"
     setting: str  # every other key that the study varies, "pool=mean"; mostly empty
-    runs: list[Run] = field(default_factory=list)
+    runs: list[Run]
 
     @property
     def name(self) -> str:
@@ -36,34 +33,14 @@ class Arm:
 
     def at(self, depth: Any, lr: Any) -> list[Run]:
         """Its runs at one depth and learning rate."""
-        return [run for run in self.runs if run.depth == depth and run.lr == lr]
+        return self._cells.get((depth, lr), [])
 
-
-@cache  # asked for every key of every run
-def within(key: str, prefixes: tuple[str, ...]) -> bool:
-    """Whether a dotted key is one of the prefixes or lies below one."""
-    return any(key == prefix or key.startswith(f"{prefix}.") for prefix in prefixes)
-
-
-def compared(run: Run) -> dict[str, Any]:
-    """The configuration without what cannot change a result and without `model.x`, `optimizer.x` that repeat `x`.
-
-    A key that is null or false counts as absent, as it does in a run's identity: older runs do not have it.
-    """
-    config = run.config
-
-    def repeats(key: str, value: Any) -> bool:
-        group, _, name = key.partition(".")
-        return group in ("model", "optimizer") and key != "model.name" and config.get(name, _MISSING) == value
-
-    return {
-        key: value
-        for key, value in config.items()
-        if says_something(value)
-        and not within(key, IGNORED)
-        and not repeats(key, value)
-        and not (key.startswith("norm.") and f"model.placement.{key[5:]}" in config)
-    }
+    @cached_property
+    def _cells(self) -> dict[tuple[Any, Any], list[Run]]:
+        found: dict[tuple[Any, Any], list[Run]] = {}
+        for run in self.runs:
+            found.setdefault((run.depth, run.lr), []).append(run)
+        return found
 
 
 _MISSING = object()
@@ -74,22 +51,22 @@ def group(runs: Iterable[Run]) -> list[Arm]:
     by_model: dict[str, list[tuple[Run, dict[str, Any]]]] = {}
     for run in runs:
         if run.status != "unreadable":
-            by_model.setdefault(str(run.config.get("model.name")), []).append((run, compared(run)))
+            by_model.setdefault(str(run.config.get("model.name")), []).append((run, run.compared))
     varying = {model: _varying(config for _, config in members) for model, members in by_model.items()}
     settings = sorted({key for keys in varying.values() for key in keys if not within(key, PLACEMENT)})
     flags = {key for members in by_model.values() for _, config in members for key in config if config[key] is True}
-    arms: dict[tuple[str, str], Arm] = {}
+    members_of: dict[tuple[str, str], list[Run]] = {}
     for model, members in by_model.items():
         for run, config in members:
             placement, setting = _placement(model, run.config), " ".join(_named(config, settings, flags))
-            arms.setdefault((placement, setting), Arm(placement, setting)).runs.append(run)
+            members_of.setdefault((placement, setting), []).append(run)
     order = {name: index for index, name in enumerate(NAMES.values())}
 
     def rank(arm: Arm) -> tuple:
         known = NAMES.get(arm.runs[0].config.get("model.name", ""), "")
         return order.get(known, len(order)), len(arm.placement), arm.placement, arm.setting
 
-    return sorted(arms.values(), key=rank)
+    return sorted((Arm(*names, members) for names, members in members_of.items()), key=rank)
 
 
 def _placement(model: str, config: dict[str, Any]) -> str:
@@ -144,13 +121,29 @@ def ended(runs: Iterable[Run]) -> list[Run]:
     return sorted((run for run in runs if run.status in ("done", "diverged")), key=lambda run: run.seed)
 
 
+class Ended:
+    """The ended runs of a study, found by what their configuration holds; every key is looked through once."""
+
+    def __init__(self, runs: Iterable[Run]) -> None:
+        self.runs = ended(runs)
+        self._places: dict[str, dict[Any, set[int]]] = {}  # key -> value -> where the runs stand that hold it
+
+    def fitting(self, wanted: Mapping[str, Any]) -> list[Run]:
+        """Those that `matches` finds, sorted by seed."""
+        found = set(range(len(self.runs))).intersection(*(self._having(*each) for each in wanted.items()))
+        return [self.runs[place] for place in sorted(found)]
+
+    def _having(self, key: str, wanted: Any) -> set[int]:
+        if key not in self._places:
+            self._places[key] = {}
+            for place, run in enumerate(self.runs):
+                self._places[key].setdefault(run.config.get(key, _MISSING), set()).add(place)
+        return set().union(*(places for value, places in self._places[key].items() if _equal(value, wanted)))
+
+
 def matches(run: Run, wanted: Mapping[str, Any]) -> bool:
     """Whether the run's configuration has these values; a list stands for any of its values."""
-    for key, value in wanted.items():
-        found = run.config.get(key, _MISSING)
-        if found != value and not _equal(found, value):
-            return False
-    return True
+    return all(_equal(run.config.get(key, _MISSING), value) for key, value in wanted.items())
 
 
 def _equal(value: Any, wanted: Any) -> bool:

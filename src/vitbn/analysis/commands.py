@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from vitbn.analysis.arms import Ended
 from vitbn.analysis.claims import CLAIMS, Claim, load_claims
 from vitbn.analysis.judge import INCONCLUSIVE, REFUTED, SUPPORTED
 from vitbn.analysis.results import Run, read_studies
@@ -97,10 +98,10 @@ def _coloured(verdict: str) -> str:
 
 
 def _results(chosen: list[Claim], runs_root: Path) -> list[ClaimResult]:
-    studies: dict[str, list[Run]] = {}
+    studies: dict[str, Ended] = {}
     for claim in chosen:
         if claim.study not in studies:
-            studies[claim.study] = _read(Path(runs_root) / claim.study)
+            studies[claim.study] = Ended(_read(Path(runs_root) / claim.study))
     return [evaluate(claim, studies[claim.study]) for claim in chosen]
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from vitbn.analysis.arms import ended, matches
+from vitbn.analysis.arms import Ended
 from vitbn.analysis.claims import Part
 from vitbn.analysis.guard import studied_keys, tally
 from vitbn.analysis.judge import PartResult, judge, region
@@ -21,18 +21,17 @@ class AmbiguousArm(Exception):
     """A filter that fits two runs of one seed."""
 
 
-def by_seed(wanted: Filter, runs: list[Run]) -> Seeds:
+def by_seed(wanted: Filter, runs: Ended) -> Seeds:
     """The ended runs that fit, one per seed."""
     found: Seeds = {}
-    for run in ended(runs):
-        if matches(run, wanted):
-            if run.seed in found:
-                raise AmbiguousArm(f"two runs of seed {run.seed} fit: {found[run.seed].run_id} and {run.run_id}")
-            found[run.seed] = run
+    for run in runs.fitting(wanted):
+        if run.seed in found:
+            raise AmbiguousArm(f"two runs of seed {run.seed} fit: {found[run.seed].run_id} and {run.run_id}")
+        found[run.seed] = run
     return found
 
 
-def effect(part: Part, runs: list[Run]) -> PartResult:
+def effect(part: Part, runs: Ended) -> PartResult:
     """Level, difference, drop or difference of drops: one signed sum per seed."""
     ends = [(part.start, 1), (part.end, -1)] if part.start or part.end else [({}, 1)]
     arms = [(arm, sign) for arm, sign in ((part.a, 1), (part.b, -1)) if arm]
@@ -53,9 +52,9 @@ def effect(part: Part, runs: list[Run]) -> PartResult:
     return PartResult(part, verdict, interval, tuple(notes))
 
 
-def diverged_share(part: Part, runs: list[Run]) -> PartResult:
+def diverged_share(part: Part, runs: Ended) -> PartResult:
     """The share of an arm's ended runs that diverged."""
-    chosen = [run for run in ended(runs) if matches(run, part.a)]
+    chosen = runs.fitting(part.a)
     hits, seeds = sum(run.status == "diverged" for run in chosen), len({run.seed for run in chosen})
     interval = share_interval(hits, len(chosen))
     notes = (f"{hits} of {len(chosen)} runs diverged, {seeds} seeds",) if chosen else ()
@@ -92,7 +91,7 @@ def _tiny(interval: Interval, part: Part) -> bool:
     return max(abs(interval.low), abs(interval.high)) < part.smallest_effect
 
 
-def _confounds(part: Part, runs: list[Run], seeds: list[int]) -> list[str]:
+def _confounds(part: Part, runs: Ended, seeds: list[int]) -> list[str]:
     """What differs between the runs of a pair beyond the arms (or, in a drop of one arm, beyond its ends)."""
     if part.b:
         ends = [end for end in (part.start, part.end) if end] or [{}]

@@ -1,10 +1,11 @@
 """The confound guard: what differs between two paired runs beyond the thing under study."""
 
 from collections.abc import Iterable
+from functools import cache
 from typing import Any
 
-from vitbn.analysis.arms import PLACEMENT, compared, within
-from vitbn.analysis.results import Run, some
+from vitbn.analysis.arms import PLACEMENT
+from vitbn.analysis.results import Run, some, within
 
 _ABSENT = "absent"
 _NORM_MARKS = ("norm", "bn", "ln")  # in the parts of a parameter's name
@@ -46,7 +47,7 @@ def studied_keys(first: dict[str, Any], second: dict[str, Any]) -> tuple[str, ..
 
 
 def _configuration(first: Run, second: Run, studied: tuple[str, ...]) -> list[str]:
-    one, two = compared(first), compared(second)
+    one, two = first.compared, second.compared
     return [
         f"configuration {key}: {first.config.get(key, _ABSENT)} / {second.config.get(key, _ABSENT)}"
         for key in sorted(one.keys() | two.keys())
@@ -92,6 +93,7 @@ def _environment(first: Run, second: Run) -> list[str]:
     return lines
 
 
+@cache  # asked for every parameter of every pair
 def _is_norm(name: str) -> bool:
     pieces = [piece.lower() for piece in name.split(".")]
     return any(piece in _SLOTS or piece.rstrip("0123456789").endswith(_NORM_MARKS) for piece in pieces)

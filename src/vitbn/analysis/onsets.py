@@ -2,19 +2,18 @@
 
 import math
 
-from vitbn.analysis.arms import matches
+from vitbn.analysis.arms import Ended
 from vitbn.analysis.claims import Part
 from vitbn.analysis.effects import Filter, by_seed
 from vitbn.analysis.judge import INCONCLUSIVE, MIN_SEEDS, REFUTED, SUPPORTED, PartResult
 from vitbn.analysis.outcomes import outcome
-from vitbn.analysis.results import Run
 from vitbn.analysis.stats import Interval, Onset, onset
 from vitbn.analysis.wording import onset_text
 
 INF = math.inf
 
 
-def critical_depth(part: Part, runs: list[Run]) -> PartResult:
+def critical_depth(part: Part, runs: Ended) -> PartResult:
     """SUPPORTED where a is surely ahead of b from some depth on, REFUTED where it is not at the deepest."""
     found = _depth_onset(part, {}, runs)
     verdict = INCONCLUSIVE
@@ -23,7 +22,7 @@ def critical_depth(part: Part, runs: list[Run]) -> PartResult:
     return PartResult(part, verdict, _as_interval(found), (f"depths {found.first:g} to {found.last:g}",))
 
 
-def critical_depth_fall(part: Part, runs: list[Run]) -> PartResult:
+def critical_depth_fall(part: Part, runs: Ended) -> PartResult:
     """SUPPORTED where the lowest possible depth at `from` lies above the highest possible one at `to`."""
     one, two = _depth_onset(part, part.start, runs), _depth_onset(part, part.end, runs)
     notes = tuple(
@@ -43,9 +42,9 @@ def critical_depth_fall(part: Part, runs: list[Run]) -> PartResult:
     return PartResult(part, verdict, fall, notes)
 
 
-def overtakes(part: Part, runs: list[Run]) -> PartResult:
+def overtakes(part: Part, runs: Ended) -> PartResult:
     """SUPPORTED where a is surely not ahead at first and surely ahead from some epoch to the last."""
-    lengths = [len(run.rows.get("epoch", ())) for run in runs if matches(run, part.a)]
+    lengths = [len(run.rows.get("epoch", ())) for run in runs.fitting(part.a)]
     found = onset(
         {epoch: _differences(part, part.a, part.b, runs, epoch) for epoch in range(1, max(lengths, default=1) + 1)}
     )
@@ -58,7 +57,7 @@ def overtakes(part: Part, runs: list[Run]) -> PartResult:
     return PartResult(part, verdict, _as_interval(found))
 
 
-def _depth_onset(part: Part, end: Filter, runs: list[Run]) -> Onset:
+def _depth_onset(part: Part, end: Filter, runs: Ended) -> Onset:
     """Depth from which a is ahead of b by the smallest effect; every depth of the filter needs its runs."""
     depths = (part.a | end)["depth"]
     found = {}
@@ -68,7 +67,7 @@ def _depth_onset(part: Part, end: Filter, runs: list[Run]) -> Onset:
     return onset(found, part.smallest_effect)
 
 
-def _differences(part: Part, one: Filter, two: Filter, runs: list[Run], epoch: int | None) -> list[float]:
+def _differences(part: Part, one: Filter, two: Filter, runs: Ended, epoch: int | None) -> list[float]:
     """Per shared seed how far a is ahead of b; ahead means a lower loss."""
     first, second = by_seed(one, runs), by_seed(two, runs)
     sign = -1 if part.metric.endswith("loss") else 1

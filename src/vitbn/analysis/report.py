@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vitbn import durable
-from vitbn.analysis.arms import Arm, group
+from vitbn.analysis.arms import Arm, Ended, group
 from vitbn.analysis.canvas import Picture, style
 from vitbn.analysis.claims import CLAIMS, load_claims
 from vitbn.analysis.judge import INCONCLUSIVE, REFUTED, SUPPORTED
@@ -98,7 +98,8 @@ def _claims(runs: list[Run], folder: Path) -> list[ClaimBlock]:
     """The claims for which the studies hold at least one value."""
     if not folder.is_dir():
         return []
-    results = [evaluate(claim, runs) for claim in load_claims(folder=folder)]
+    found = Ended(runs)
+    results = [evaluate(claim, found) for claim in load_claims(folder=folder)]
     return [_block(result) for result in results if any(each.effect.n for each in result.parts)]
 
 

@@ -2,8 +2,10 @@
 
 import json
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import numpy as np
 import yaml
 
 from vitbn.errors import InputError
+from vitbn.training.study import OMITTED, says_something
 
 EPOCH_METRICS = ("train/loss", "train/acc", "val/loss", "val/acc")
 FINAL_METRICS = ("test/acc", "test/loss")
@@ -18,7 +21,11 @@ METRICS = EPOCH_METRICS + FINAL_METRICS
 FINISHED = ("done", "failed", "diverged")
 STATUSES = (*FINISHED, "running", "unreadable")
 PACKAGED_DATA = ("mnist", "fashion_mnist", "mnist5k")  # elsewhere content or place says which they are
+# These cannot change a result (or repeat a key that is compared already), so they neither part nor confound.
+IGNORED = (*OMITTED, "hydra")
 
+_MISSING = object()
+_ENTRIES = re.compile(r"\n(?=\w)")  # of a YAML mapping: every line that begins at the margin is another one
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml: 0.6 ms a file instead of 6
 
 
@@ -63,6 +70,20 @@ class Run:
         """Number of classes, 10 where the configuration does not say."""
         return self.config.get("model.num_classes") or 10
 
+    @cached_property
+    def compared(self) -> dict[str, Any]:
+        """The configuration without what cannot change a result and without `model.x`, `optimizer.x` that repeat `x`.
+
+        A key that is null or false counts as absent, as it does in a run's identity: older runs do not have it.
+        """
+        return {key: value for key, value in self.config.items() if says_something(value) and self._adds(key, value)}
+
+    def _adds(self, key: str, value: Any) -> bool:
+        group, _, name = key.partition(".")
+        if group in ("model", "optimizer") and key != "model.name" and self.config.get(name, _MISSING) == value:
+            return False
+        return not within(key, IGNORED) and not (group == "norm" and f"model.placement.{name}" in self.config)
+
     def last(self, metric: str) -> float | None:
         """The metric after the last epoch, None where it was not measured."""
         value = (self.result.get("metrics") or {}).get(metric)
@@ -79,6 +100,12 @@ class Run:
         """Columns of steps.csv (`step`, `train/loss`); empty where the run kept none."""
         path = self.path / "steps.csv"
         return _table(path, finished=self.status in FINISHED)[0] if path.exists() else {}
+
+
+@cache  # asked for every key of every run
+def within(key: str, prefixes: tuple[str, ...]) -> bool:
+    """Whether a dotted key is one of the prefixes or lies below one."""
+    return any(key == prefix or key.startswith(f"{prefix}.") for prefix in prefixes)
 
 
 def read_study(folder: Path | str) -> list[Run]:
@@ -133,7 +160,7 @@ def read_run(folder: Path) -> Run:
     """One run folder; without result.json it is `running`, with a broken file `unreadable`."""
     config: dict[str, Any] = {}
     try:
-        config = flatten(_config(folder / "config.yaml"))
+        config = _config(folder / "config.yaml")
         result = _result(folder / "result.json")
         status = result.get("status", "running") if result else "running"
         if status not in (*FINISHED, "running"):
@@ -162,12 +189,23 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _config(path: Path) -> dict[str, Any]:
     try:
-        config = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+        text = path.read_text(encoding="utf-8")
+        try:
+            entries = map(_entry, _ENTRIES.split(text))
+            return {key: value for entry in entries for key, value in entry.items()}
+        except (yaml.YAMLError, AttributeError):  # not a plain list of entries
+            config = yaml.load(text, Loader=_Loader)
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise InputError(f"{path}: cannot be read as YAML ({_line(error)}); run it again with rerun=true") from error
     if not isinstance(config, dict):
         raise InputError(f"{path}: empty or not a mapping; run it again with rerun=true")
-    return config
+    return flatten(config)
+
+
+@cache
+def _entry(text: str) -> dict[str, Any]:
+    """One entry of a configuration, flat; most are alike in all runs of a study."""
+    return flatten(yaml.load(text, Loader=_Loader))
 
 
 def _result(path: Path) -> dict[str, Any]:

@@ -3,15 +3,14 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from vitbn.analysis.arms import ended, matches
+from vitbn.analysis.arms import Ended
 from vitbn.analysis.claims import Claim, Part
 from vitbn.analysis.effects import AmbiguousArm, diverged_share, effect
 from vitbn.analysis.judge import INCONCLUSIVE, MIN_SEEDS, REFUTED, SUPPORTED, PartResult
 from vitbn.analysis.onsets import critical_depth, critical_depth_fall, overtakes
-from vitbn.analysis.results import Run
 from vitbn.analysis.stats import Interval
 
-_MEASURES: dict[str, Callable[[Part, list[Run]], PartResult]] = {
+_MEASURES: dict[str, Callable[[Part, Ended], PartResult]] = {
     "level": effect,
     "difference": effect,
     "drop": effect,
@@ -35,7 +34,7 @@ class ClaimResult:
     commands: list[str]
 
 
-def evaluate(claim: Claim, runs: list[Run]) -> ClaimResult:
+def evaluate(claim: Claim, runs: Ended) -> ClaimResult:
     """Supported when every part is, refuted when one part is, otherwise open."""
     parts = [_evaluate_part(part, runs) for part in claim.parts]
     verdicts = {result.verdict for result in parts}
@@ -53,7 +52,7 @@ def evaluate(claim: Claim, runs: list[Run]) -> ClaimResult:
     return ClaimResult(claim, overall, parts, lacking, advice, commands)
 
 
-def missing(claim: Claim, runs: list[Run], extra: int = 0) -> list[str]:
+def missing(claim: Claim, runs: Ended, extra: int = 0) -> list[str]:
     """The commands that train what the claim lacks, or so many extra seeds; train.py skips what is finished."""
     lacking: dict[str, set[int]] = {}
     for part in claim.parts:
@@ -65,7 +64,7 @@ def missing(claim: Claim, runs: list[Run], extra: int = 0) -> list[str]:
     return [_command(train, seeds) for train, seeds in lacking.items()]
 
 
-def reproduce(claim: Claim, runs: list[Run]) -> list[str]:
+def reproduce(claim: Claim, runs: Ended) -> list[str]:
     """The commands that train the whole claim, with the seeds that are there."""
     seeds: dict[str, set[int]] = {}
     for part in claim.parts:
@@ -74,16 +73,16 @@ def reproduce(claim: Claim, runs: list[Run]) -> list[str]:
     return [_command(train, found) for train, found in seeds.items()]
 
 
-def _seeds(part: Part, runs: list[Run]) -> set[int]:
+def _seeds(part: Part, runs: Ended) -> set[int]:
     """Seeds for which every run that the part needs has ended."""
-    return set.intersection(*({run.seed for run in ended(runs) if matches(run, cell)} for cell in part.needs()))
+    return set.intersection(*({run.seed for run in runs.fitting(cell)} for cell in part.needs()))
 
 
 def _command(train: str, seeds: set[int]) -> str:
     return f"python train.py -m {train} seed={','.join(map(str, sorted(seeds)))}"
 
 
-def _evaluate_part(part: Part, runs: list[Run]) -> PartResult:
+def _evaluate_part(part: Part, runs: Ended) -> PartResult:
     try:
         return _MEASURES[part.kind](part, runs)
     except AmbiguousArm as error:

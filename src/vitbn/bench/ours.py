@@ -87,12 +87,13 @@ def compose_run(words: Iterable[str]) -> Run:
     from omegaconf.errors import OmegaConfBaseException
 
     from vitbn import config
+    from vitbn.checks import check
 
     if not config.CONF.exists():
         raise InputError(f"{config.CONF}: not found; vitbn bench measures train.py and runs in the project's checkout")
     try:
-        cfg = config.read(list(words))
-        config.check(cfg)
+        tree = config.plain(config.read(list(words)))
+        check(tree)
     except (CompactHydraException, OmegaConfBaseException) as error:
         raise InputError(config.one_line(error)) from None
-    return Run(config.plain(cfg))
+    return Run(tree)

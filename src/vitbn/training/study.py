@@ -9,6 +9,7 @@ import io
 import json
 import math
 import time
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,6 +26,7 @@ OMITTED = (
     "data.root", "data.cache", "trainer.accelerator", "trainer.devices", "trainer.strategy", "trainer.sync_batchnorm",
 )  # fmt: skip
 FINISHED = ("done", "diverged")  # outcomes; a failed run is tried again
+TABLE_ROWS = 200  # runs; above, a sweep ends with counts instead of a table
 SUMMARY_SECONDS = 30  # summary.csv is refreshed at most this often while a sweep is going
 
 
@@ -175,6 +177,11 @@ def print_table(study: Path, folders: Iterable[Path]) -> None:
     constant = ", ".join(f"{n}={found[0][n]}" for n in names if n not in shown and found[0][n] is not None)
     console, table = Console(), Table()
     console.print(f"[bold]{study}[/]  {constant}", soft_wrap=True)
+    if len(found) > TABLE_ROWS:
+        counts = Counter(r["status"] for r in found)
+        told = ", ".join(f"{count:,} {status}" for status, count in counts.most_common())
+        console.print(f"{len(found):,} runs: {told}; a row for each in {study / 'summary.csv'}", soft_wrap=True)
+        return
     columns = (*shown, "status", "val/acc", "test/acc", "seconds")
     words = ("model", "data", "pool", "pos_emb", "status")
     formats = {"val/acc": "{:.2%}", "test/acc": "{:.2%}", "seconds": "{:.1f}"}
