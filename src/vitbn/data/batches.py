@@ -170,16 +170,22 @@ class FixedBatches:
         self.split, self.batch_size, self.draws, self.device, self.pixels = split, batch_size, draws, device, pixels
         self.rank, self.world = rank, world
         channels, stored, _ = split.stored.shape[1:]
-        kept = 4 * len(split) * channels * (pixels.side or stored) ** 2 <= KEEP_BYTES
-        self._kept = [self._batch(number) for number in range(len(self))] if kept else None
+        self._keeps = 4 * len(split) * channels * (pixels.side or stored) ** 2 <= KEEP_BYTES
+        self._kept: dict[int, Batch] = {}  # made when they are asked for: training starts sooner
 
     def __len__(self) -> int:
         return -(-len(self.split) // self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        return iter(self._kept) if self._kept is not None else map(self._batch, range(len(self)))
+        return map(self._batch, range(len(self)))
 
     def _batch(self, number: int) -> Batch:
+        batch = self._kept.get(number) or self._made(number)
+        if self._keeps:
+            self._kept[number] = batch
+        return batch
+
+    def _made(self, number: int) -> Batch:
         first = number * self.batch_size
         total = min(self.batch_size, len(self.split) - first)
         mine = share(total, self.rank, self.world)
