@@ -106,6 +106,8 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
 def register() -> None:
     """Tell Hydra the schema, the named placements and the resolver that names a run's folder."""
     store = ConfigStore.instance()
+    # Hydra copies its repository for every group that --help lists, and with it this singleton: half of the time
+    ConfigStore.__deepcopy__ = lambda self, memo: self  # type: ignore[attr-defined]
     store.store(name="schema", node=Schema)
     for name, placement in {**PLACEMENTS, **dict.fromkeys(WITHOUT_SLOTS, {})}.items():
         store.store(group="norm", name=name, node=dict(placement))
