@@ -142,6 +142,17 @@ def test_summary_and_table_hold_one_sorted_row_per_run(make_run, capsys):
     assert shown.index("75.00%") < shown.index("25.00%") < shown.index("50.00%")
 
 
+def test_more_runs_than_a_table_holds_are_counted(make_run, capsys, monkeypatch):
+    monkeypatch.setattr("vitbn.training.study.TABLE_ROWS", 2)
+    runs = [make_run(f"seed={seed}") for seed in range(3)]
+    for run, status in zip(runs, ("done", "failed", "done"), strict=True):
+        run.begin()
+        run.finish(status, metrics={"val/acc": 0.5}, epochs=1)
+    print_table(runs[0].study, [run.folder for run in runs])
+    shown = capsys.readouterr().out
+    assert "3 runs: 2 done, 1 failed; a row for each in" in shown and "50.00%" not in shown
+
+
 def test_rerun_forgets_the_earlier_training(make_run):
     run = make_run("rerun=true")
     run.folder.mkdir(parents=True)
