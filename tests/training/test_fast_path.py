@@ -18,6 +18,11 @@ NETWORKS = {
     "MLP": {"_target_": "vitbn.models.mlp.MLP", **SIZE, "hidden": [20], "activation": "relu", "norm": "batch"},
 }
 BATCHES = [Batch(torch.rand(8, 1, 28, 28, dtype=torch.float64), (torch.arange(8) + i) % 10, 8) for i in range(200)]
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))]
+
+
+def batches(device):
+    return [Batch(images.to(device), labels.to(device), total) for images, labels, total in BATCHES]
 
 
 class Losses(pl.Callback):
@@ -30,24 +35,25 @@ class Losses(pl.Callback):
         self.seen += outputs["loss"].tolist()
 
 
-def fast(net, folder):
-    """As train.py does it: fused Adam, chunks of steps, the merged attention, a narrow last block."""
+def fast(net, folder, device):
+    """As train.py does it: fused Adam, chunks of steps, the merged attention, a narrow last block, CUDA graphs."""
     losses = Losses()
     module = Classifier(net, num_classes=10, optimizer=lambda p: torch.optim.Adam(p, lr=0.003, fused=True), seed=0)
     trainer = pl.Trainer(
-        max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, callbacks=[losses], default_root_dir=folder, precision="64-true",
+        max_epochs=1, accelerator=device, devices=1, logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, callbacks=[losses], default_root_dir=folder, precision="64-true",
     )  # fmt: skip
-    chunks = [BATCHES[i : i + 32] for i in range(0, 200, 32)]
+    given = batches(device)
+    chunks = [given[i : i + 32] for i in range(0, 200, 32)]
     trainer.fit(module, torch.utils.data.DataLoader(chunks, batch_size=None))
     return losses.seen
 
 
-def simple(net):
+def simple(net, device):
     """Every token computed, keys and values written out, Adam parameter by parameter."""
     optimizer = torch.optim.Adam(net.parameters(), lr=0.003, foreach=False)
     losses = []
-    for images, labels, _ in BATCHES:
+    for images, labels, _ in batches(device):
         optimizer.zero_grad()
         loss = F.cross_entropy(net(images), labels)
         loss.backward()
@@ -56,14 +62,15 @@ def simple(net):
     return losses
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("name", NETWORKS)
-def test_200_steps_of_the_fast_path_are_those_of_the_simple_one(name, tmp_path, monkeypatch):
+def test_200_steps_of_the_fast_path_are_those_of_the_simple_one(name, device, tmp_path, monkeypatch):
     config = {"name": name, **NETWORKS[name]}
-    found = fast(build(config, seed=0), tmp_path)
-    net = build(config, seed=0).double()
+    found = fast(build(config, seed=0), tmp_path, device)
+    net = build(config, seed=0).double().to(device)
     for block in getattr(net, "blocks", []):
         assert block.attention.takes_merged(torch.empty(8, 17, block.attention.dim)) == ("mean" not in name)
         block.attention.route = "standard"
     monkeypatch.setattr(VisionTransformer, "_rows_read", lambda self: None)
     assert len(found) == 200 and found[-1] != found[0]
-    assert found == pytest.approx(simple(net), rel=1e-8)
+    assert found == pytest.approx(simple(net, device), rel=1e-8)
