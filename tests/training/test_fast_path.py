@@ -40,8 +40,8 @@ def fast(net, folder, device):
     losses = Losses()
     module = Classifier(net, num_classes=10, optimizer=lambda p: torch.optim.Adam(p, lr=0.003, fused=True), seed=0)
     trainer = pl.Trainer(
-        max_epochs=1, accelerator=device, devices=1, logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False, callbacks=[losses], default_root_dir=folder, precision="64-true",
+        max_epochs=1, accelerator=device, devices=1, logger=False, enable_checkpointing=False, callbacks=[losses],
+        enable_progress_bar=False, enable_model_summary=False, default_root_dir=folder, precision="64-true",
     )  # fmt: skip
     given = batches(device)
     chunks = [given[i : i + 32] for i in range(0, 200, 32)]
