@@ -93,23 +93,19 @@ def onset(differences: Mapping[Any, Sequence[float]], margin: float = 0.0) -> On
     ahead). Needs two seeds at every x.
     """
     xs = sorted(differences)
-    intervals = [paired_interval(differences[x]) for x in xs]
-    counts = min(interval.n for interval in intervals)
-
-    def since(ends: list[float]) -> float:
-        start = float("inf")
-        for x, end in zip(reversed(xs), reversed(ends), strict=True):
-            if not end > margin:
-                break
-            start = x
-        return start
-
-    estimate = since([interval.estimate for interval in intervals])
+    counts = min(len(values) for values in differences.values())
+    start = dict.fromkeys(("estimate", "high", "low"), float("inf"))
+    ahead = list(start)
+    for x in reversed(xs):
+        interval = paired_interval(differences[x])
+        ends = {name: getattr(interval, name) for name in ahead}
+        ahead = [name for name, end in ends.items() if end is not None and end > margin]
+        start |= dict.fromkeys(ahead, x)
+        if not ahead:
+            break
     if counts < 2:
-        return Onset(estimate, None, None, counts, xs[0], xs[-1])
-    low = since([interval.high for interval in intervals])  # type: ignore[misc]
-    high = since([interval.low for interval in intervals])  # type: ignore[misc]
-    return Onset(estimate, low, high, counts, xs[0], xs[-1])
+        return Onset(start["estimate"], None, None, counts, xs[0], xs[-1])
+    return Onset(start["estimate"], start["high"], start["low"], counts, xs[0], xs[-1])
 
 
 def epochs_to(epochs: np.ndarray, accuracy: np.ndarray, threshold: float) -> float:
