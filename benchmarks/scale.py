@@ -23,6 +23,7 @@ from hydra.types import RunMode
 
 from vitbn import config
 from vitbn.jobs import jobs
+from vitbn.training.status import write_plan
 from vitbn.training.study import Run
 
 ROOT = Path(__file__).parents[1]
@@ -33,6 +34,8 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=10000, help="a multiple of 20")
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
+    if not args.runs or args.runs % 20:
+        parser.error(f"--runs {args.runs}: must be a multiple of 20")
     with tempfile.TemporaryDirectory() as folder:
         seeds = f"seed=range({args.runs // 20})"
         words = ["model=vit,vitbnffn", "depth=2,3,4,5,6", "lr=0.003,0.005", seeds, "study=many", f"runs={folder}"]
@@ -59,7 +62,7 @@ def simulate(words: list[str]) -> None:
     kept = sorted(path.parent for path in ROOT.glob("results/article/*/result.json"))
     config.register()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        hydra = GlobalHydra.instance().hydra
+        hydra, runs = GlobalHydra.instance().hydra, []
         sweep = hydra.compose_config(config_name="config", overrides=words, run_mode=RunMode.MULTIRUN)
         for number, (_, tree) in enumerate(jobs(sweep)):
             run, model = Run(tree), kept[number % len(kept)]
@@ -69,6 +72,8 @@ def simulate(words: list[str]) -> None:
             result |= {"run": run.labels, "config_hash": run.id.rpartition("-")[2]}
             (run.folder / "result.json").write_text(json.dumps(result, indent=2))
             shutil.copy(model / "metrics.csv", run.folder)
+            runs.append(run)
+    write_plan(runs[0].study, runs)
 
 
 if __name__ == "__main__":

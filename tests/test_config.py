@@ -10,7 +10,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 
 from vitbn import config
-from vitbn.analysis.arms import Ended, matches
+from vitbn.analysis.arms import Ended
 from vitbn.analysis.claims import load_claims
 from vitbn.analysis.results import Run, flatten
 from vitbn.analysis.verdict import missing
@@ -154,6 +154,7 @@ COMMANDS = [
         "trainer.devces=2",
         "trainer.devces=2: unknown key; did you mean trainer.devices? The keys are",
     ),
+    ("-m trainer=ddp trainer.strategy=ddp_spawn,fsdp", "trainer.strategy=ddp_spawn: choose ddp: vitbn starts its"),
     ("data.rot=x", "data.rot=x: unknown key; did you mean data.root? The keys of data=mnist are data.root, data.image"),
     ("schedule=cos", "schedule=cos: unknown; choose from constant, cosine, step"),
     (
@@ -220,9 +221,10 @@ def test_a_claims_commands_train_what_it_needs_and_nothing_else(claim):
     ]
     needed = [cell for part in claim.parts for cell in part.needs()]
     assert {run.config["study"] for run in trained} == {claim.study}
+    found = Ended(trained)
     for cell in needed:
-        assert sorted(run.seed for run in trained if matches(run, cell)) == [0, 1, 2], cell
-    assert all(any(matches(run, cell) for cell in needed) for run in trained)
+        assert [run.seed for run in found.fitting(cell)] == [0, 1, 2], cell
+    assert {id(run) for cell in needed for run in found.fitting(cell)} == set(map(id, trained))
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

@@ -6,6 +6,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
+from omegaconf import OmegaConf
 
 from vitbn import config
 from vitbn.jobs import Variants, jobs
@@ -20,6 +21,10 @@ SWEEPS = {
     "keys that others refer to": ["data.channels=1,3", "+data.val_batch_size=7,8", "norm.final=batch,layer"],
     "a value for a reference": ["optimizer.lr=0.1,0.2", "lr=0.3,0.4", "model.depth=1,2", "depth=3,4"],
     "booleans": ["compile=true,false", "recalibrate_bn=false,true", "trainer.devices=1,2"],
+    "references": ["depth=2,3", "epochs=5,${depth}", "seed=1,2"],
+    "a reference in a word": ["lr=0.1,0.2", "study=s${lr}"],
+    "forced": ["depth=2,3", "++depth=4", "seed=1,2"],
+    "forced lists": ["++depth=4,5", "experiment=fig8", "seed=1"],
     "an experiment that sweeps": ["experiment=quickstart", "seed=1,2"],
 }
 
@@ -36,13 +41,13 @@ def test_jobs_are_what_hydra_composes(words):
 
 
 def test_values_that_meet_in_one_place_are_resolved_together():
-    variants = Variants(config.OmegaConf.create({"a": 1, "b": 2, "both": "${a}-${b}", "list": ["${a}"]}))
+    variants = Variants(OmegaConf.create({"a": 1, "b": 2, "both": "${a}-${b}", "list": ["${a}"]}))
     assert variants.having({"a": 3}) == {"a": 3, "b": 2, "both": "3-2", "list": [3]}
     assert variants.having({"a": 3, "b": 4}) == {"a": 3, "b": 4, "both": "3-4", "list": [3]}
     assert variants.having({"a": 1, "b": 2}) == {"a": 1, "b": 2, "both": "1-2", "list": [1]}
 
 
 def test_what_one_run_does_to_its_configuration_stays_there():
-    variants = Variants(config.OmegaConf.create({"a": 1, "list": ["${a}"]}))
+    variants = Variants(OmegaConf.create({"a": 1, "list": ["${a}"]}))
     variants.having({"a": 2})["list"].append(5)
     assert variants.having({"a": 2})["list"] == [2]

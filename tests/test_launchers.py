@@ -48,4 +48,7 @@ def test_a_launcher_that_is_not_installed_is_named_with_its_extra(tmp_path, clot
     if find_spec("ray") is not None:
         pytest.skip("needs an environment without ray")
     done = sweep(tmp_path, clothes, "ray")
-    assert done.returncode == 2 and "hydra/launcher=ray: needs Ray; pip install -e '.[ray]'" in done.stderr
+    assert (
+        done.returncode == 2
+        and "hydra/launcher=ray: needs a package that is not installed; pip install -e '.[ray]'" in done.stderr
+    )

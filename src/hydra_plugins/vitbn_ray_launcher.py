@@ -5,6 +5,7 @@ no longer accept.
 """
 
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from vitbn.errors import InputError
 
 log = logging.getLogger(__name__)
+PASSED = ("VITBN_DATA", "OMP_NUM_THREADS")  # variables that workers on other machines would not have
 
 
 class RayLauncher(Launcher):
@@ -35,10 +37,7 @@ class RayLauncher(Launcher):
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        try:
-            import ray
-        except ImportError:
-            raise InputError("hydra/launcher=ray: needs Ray; pip install -e '.[ray]'") from None
+        import ray
 
         setup_globals()
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
@@ -56,12 +55,13 @@ class RayLauncher(Launcher):
         return [self._outcome(ray, job, reference) for job, reference in waiting]
 
     def _connect(self, ray: Any) -> None:
+        told = {name: os.environ[name] for name in PASSED if name in os.environ}
         try:
-            ray.init(address=self.address or "auto")
+            ray.init(address=self.address or "auto", runtime_env={"env_vars": told})
         except ConnectionError:
             if self.address:
-                raise
-            ray.init(include_dashboard=False)
+                raise InputError(f"hydra.launcher.address={self.address}: no Ray cluster answers there") from None
+            ray.init(include_dashboard=False, runtime_env={"env_vars": told})
 
     @staticmethod
     def _outcome(ray: Any, job: DictConfig, reference: Any) -> JobReturn:
@@ -78,6 +78,7 @@ class RayLauncher(Launcher):
 def _run(hydra_context: HydraContext, task_function: TaskFunction, job: DictConfig, state: Any) -> JobReturn:
     setup_globals()
     Singleton.set_state(state)
+    os.chdir(job.hydra.runtime.cwd)  # a worker starts where Ray was started; `runs` is meant from where the sweep was
     return run_job(
         task_function=task_function,
         config=job,

@@ -26,7 +26,7 @@ class StudySweeper(BasicSweeper):
         self.launcher = Unfinished(self.launcher, callback, rerun=config.rerun)
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
-        """Nothing to do: StudyCallback has composed and checked every job."""
+        """Nothing to do: StudyCallback has named and checked every job."""
 
 
 class Unfinished(Launcher):

@@ -129,12 +129,12 @@ def _check_use(config: dict[str, Any], typed: Sequence[str]) -> None:
 
 def _check_data(data: dict[str, Any]) -> None:
     for key in ("mean", "std"):
-        value = data[key]
+        value = data.get(key)
         if isinstance(value, list) and len(value) != data["channels"]:
             remedy = f"type one number, or {data['channels']} for data.channels={data['channels']}"
             raise InputError(f"data.{key}={value}: {remedy}")
     side, cached = data["image_size"], data.get("cache_size", data["image_size"])
-    if data["augment"] is True and cached != side:
+    if data.get("augment") is True and cached != side:
         raise InputError(f"data.cache_size={cached}: data.augment=true needs images of the network's size, {side}")
     if data.get("source") == "folder":
-        scan(data["root"]).require_validation(data["holdout"])
+        scan(data["root"]).require_validation(data.get("holdout", 0))

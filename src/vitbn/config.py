@@ -1,4 +1,4 @@
-"""The keys people type: their types, choices and ranges, and one clear line when a value does not fit.
+"""The keys people type: their types and choices, and one clear line when a value does not fit.
 
 Nothing here imports torch: a mistyped key must be reported within a second.
 """
@@ -25,8 +25,9 @@ from vitbn.errors import InputError
 from vitbn.placements import PLACEMENTS, WITHOUT_SLOTS, Kind, Pool, PosEmb, Slot, complete
 from vitbn.training.study import run_id
 
-LAUNCHERS = {"joblib": "joblib", "submitit_local": "submitit", "submitit_slurm": "submitit"}  # brought by extras
 WORKER_LOST = ("TerminatedWorkerError", "UncompletedJobError")  # of joblib and submitit, which need not be installed
+# Hydra copies its repository for every group that --help lists, and with it this singleton: half of the time
+ConfigStore.__deepcopy__ = lambda self, memo: self  # type: ignore[attr-defined]
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
 
@@ -106,8 +107,6 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
 def register() -> None:
     """Tell Hydra the schema, the named placements and the resolver that names a run's folder."""
     store = ConfigStore.instance()
-    # Hydra copies its repository for every group that --help lists, and with it this singleton: half of the time
-    ConfigStore.__deepcopy__ = lambda self, memo: self  # type: ignore[attr-defined]
     store.store(name="schema", node=Schema)
     for name, placement in {**PLACEMENTS, **dict.fromkeys(WITHOUT_SLOTS, {})}.items():
         store.store(group="norm", name=name, node=dict(placement))
@@ -145,8 +144,6 @@ def one_line(error: Exception) -> str:
     """What is wrong, where and what to type instead."""
     if isinstance(error, MissingConfigException) and error.options:
         group, _, value = (error.missing_cfg_file or "").rpartition("/")
-        if extra := LAUNCHERS.get(value):
-            return f"{group}={value}: needs a package that is not installed; pip install -e '.[{extra}]'"
         return f"{group}={value}: unknown; choose from {', '.join(sorted(error.options))}"
     for inner in _contexts(error):  # what went wrong inside an interpolation says more than where it was used
         if isinstance(inner, InputError):

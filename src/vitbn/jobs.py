@@ -52,9 +52,9 @@ def _plain_value(config: DictConfig, override: Override) -> tuple[str, Any] | No
     """Key and value of an override that changes nothing but the value that stands there."""
     key = override.key_or_group
     known = key not in config.hydra.runtime.choices and OmegaConf.select(config, key) is not None
-    simple = known and override.type == OverrideType.CHANGE and override.package is None
+    simple = known and override.package is None and override.type in (OverrideType.CHANGE, OverrideType.FORCE_ADD)
     value = override.value() if simple else None
-    return (key, value) if isinstance(value, str | int | float | bool) else None
+    return (key, value) if isinstance(value, str | int | float | bool) and "${" not in str(value) else None
 
 
 class Variants:
@@ -62,6 +62,7 @@ class Variants:
 
     What a value changes, its own place and those that refer to it, is found once, against the values composed with.
     Values that change different places are put in side by side; where two change the same, all is resolved together.
+    A place that two values change only together, as a resolver of two arguments could make it, would not be seen.
     """
 
     def __init__(self, config: DictConfig) -> None:

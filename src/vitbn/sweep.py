@@ -4,6 +4,7 @@ and a sweep ends with the table of its runs."""
 import logging
 import os
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Any
 
 from hydra.experimental.callback import Callback
@@ -12,11 +13,19 @@ from omegaconf import DictConfig
 
 from vitbn.checks import check
 from vitbn.config import explained, plain, register
+from vitbn.errors import InputError
 from vitbn.jobs import jobs, over_lists
 from vitbn.training import study
 from vitbn.training.status import write_plan
 
 log = logging.getLogger(__name__)
+# launchers that extras bring: the module that is there when the extra is, and its name
+EXTRAS = {
+    "joblib": ("hydra_plugins.hydra_joblib_launcher", "joblib"),
+    "ray": ("ray", "ray"),
+    "submitit_local": ("hydra_plugins.hydra_submitit_launcher", "submitit"),
+    "submitit_slurm": ("hydra_plugins.hydra_submitit_launcher", "submitit"),
+}
 register()  # a launcher's worker gets the callback below, and with it the resolvers, but never runs train.py's top
 
 
@@ -42,6 +51,7 @@ class StudyCallback(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Refuse bad values in any job before the first one starts."""
         with explained():
+            require_launcher(config.hydra.runtime.choices["hydra/launcher"])
             if not over_lists(config):
                 check(plain(config))
             for words, job in jobs(config):
@@ -70,6 +80,13 @@ class StudyCallback(Callback):
         if names := failed(self.runs):
             log.error(f"failed: {', '.join(names)}")
             raise SystemExit(1)
+
+
+def require_launcher(name: str) -> None:
+    """InputError if the launcher comes with an extra that is not installed."""
+    module, extra = EXTRAS.get(name, ("hydra", ""))
+    if find_spec(module) is None:
+        raise InputError(f"hydra/launcher={name}: needs a package that is not installed; pip install -e '.[{extra}]'")
 
 
 def failed(runs: list[study.Run]) -> list[str]:

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from vitbn.analysis.arms import ended, group, matches, paired, placement_pairs
+from vitbn.analysis.arms import Ended, ended, group, paired, placement_pairs
 from vitbn.analysis.outcomes import differences, outcome
 from vitbn.analysis.results import read_study
 
@@ -78,8 +78,12 @@ def test_differences_keep_diverged_pairs_and_count_them(run, study):
     assert row.values == pytest.approx([0.1, 0.8]) and row.diverged == 1
 
 
-def test_matches(run, study):
-    run(lr=0.003, depth=4)
-    (found,) = read_study(study)
-    assert matches(found, {"lr": 0.003, "depth": [3, 4], "norm.ffn_in": "layer"})
-    assert not matches(found, {"lr": 0.005}) and not matches(found, {"nope": None})
+def test_ended_runs_are_found_by_values(run, study):
+    for seed in (1, 0):
+        run(lr=0.003, depth=4, seed=seed)
+    run(lr=0.003, depth=4, seed=2, status="running")
+    found = Ended(read_study(study))
+    wanted = {"lr": 0.003, "depth": [3, 4], "norm.ffn_in": "layer"}
+    assert [each.seed for each in found.fitting(wanted)] == [each.seed for each in found.fitting({})] == [0, 1]
+    assert not found.fitting({"lr": 0.005}) and not found.fitting({"nope": None})
+    assert not found.fitting(wanted | {"lr": 0.005})

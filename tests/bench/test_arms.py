@@ -110,10 +110,11 @@ def saved(monkeypatch):
 
 
 def test_ours_is_train_py_with_the_images_given(source, watch, saved, capsys):
-    ours = Ours(source, words=WORDS, epochs=2)
+    ours = Ours(source, words=[*WORDS, "matmul=highest"], epochs=2)
     turn = ours.turn(1, watch)
     assert turn.units == 2 and list(turn.figures) == ["train/loss", "val/loss", "val/acc"]
     assert turn.figures == ours.turn(1, watch).figures != ours.turn(2, watch).figures
+    assert turn.how == "route of float32 products: highest"
     assert len(saved) >= 3 * 2 and capsys.readouterr().out == ""
 
 

@@ -14,7 +14,7 @@ def runner(clock, speeds, units=1):
             with watch:
                 clock.now += speeds[name][number]
             clock.now += 100
-            return Turn(units, {"loss": float(number)})
+            return Turn(units, {"loss": float(number)}, how="quickly" if name == "b" else "")
 
         return Arm(name, f"about {name}", turn, parameters=7, work={"flop": 2.0})
 
@@ -40,6 +40,7 @@ def test_ratios_are_taken_round_by_round(clock):
     assert c["ratio"] == {"median": 0.5, "min": 0.5, "max": 10}
     assert c["figures"] == {"loss": {"median": 1, "min": 0, "max": 2}}
     assert (c["name"], c["what"], c["n"], c["parameters"], c["work"]) == ("c", "about c", 3, 7, {"flop": 2.0})
+    assert b["what"] == "about b; quickly"
     assert len(said) == 9 and said[0] == "round 1/3  a: 1.00 s"
 
 

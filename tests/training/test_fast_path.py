@@ -9,20 +9,27 @@ from tests.conftest import TINY
 from vitbn.data.batches import Batch
 from vitbn.models.build import build
 from vitbn.models.vit import VisionTransformer
+from vitbn.placements import PLACEMENTS
 from vitbn.training.classifier import Classifier
 
 SIZE = {"image_size": 28, "channels": 1, "num_classes": 10}
+NARROW = {**TINY, "dim": 8, "dim_head": 8}
 NETWORKS = {
-    **{name: {"_target_": f"vitbn.{name}", **TINY, "dim": 8, "dim_head": 8} for name in ("ViT", "ViTBNFFN", "ViTBN")},
+    **{name: {"_target_": f"vitbn.{name}", **NARROW} for name in ("ViT", "ViTBNFFN", "ViTBN")},
+    "ViTBN scalar": {"_target_": "vitbn.ViTBN", **NARROW, "placement": PLACEMENTS["vitbn_scalar"]},
     "ViT mean": {"_target_": "vitbn.ViT", **TINY, "pool": "mean"},
-    "MLP": {"_target_": "vitbn.models.mlp.MLP", **SIZE, "hidden": [20], "activation": "relu", "norm": "batch"},
+    "DNN": {"_target_": "vitbn.models.mlp.MLP", **SIZE, "hidden": [20, 20], "activation": "sigmoid", "norm": "none"},
+    "MLP + BN": {"_target_": "vitbn.models.mlp.MLP", **SIZE, "hidden": [20], "activation": "relu", "norm": "batch"},
+    "ResNet34": {"_target_": "vitbn.models.published.resnet34", **SIZE},
 }
+STEPS = {"ResNet34": 3}  # enough for its size; the others train 200
 BATCHES = [Batch(torch.rand(8, 1, 28, 28, dtype=torch.float64), (torch.arange(8) + i) % 10, 8) for i in range(200)]
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))]
 
 
-def batches(device):
-    return [Batch(images.to(device), labels.to(device), total) for images, labels, total in BATCHES]
+def batches(name, device):
+    chosen = BATCHES[: STEPS.get(name, 200)]
+    return [Batch(images.to(device), labels.to(device), total) for images, labels, total in chosen]
 
 
 class Losses(pl.Callback):
@@ -35,7 +42,7 @@ class Losses(pl.Callback):
         self.seen += outputs["loss"].tolist()
 
 
-def fast(net, folder, device):
+def fast(net, given, folder, device):
     """As train.py does it: fused Adam, chunks of steps, the merged attention, a narrow last block, CUDA graphs."""
     losses = Losses()
     module = Classifier(net, num_classes=10, optimizer=lambda p: torch.optim.Adam(p, lr=0.003, fused=True), seed=0)
@@ -43,17 +50,17 @@ def fast(net, folder, device):
         max_epochs=1, accelerator=device, devices=1, logger=False, enable_checkpointing=False, callbacks=[losses],
         enable_progress_bar=False, enable_model_summary=False, default_root_dir=folder, precision="64-true",
     )  # fmt: skip
-    given = batches(device)
-    chunks = [given[i : i + 32] for i in range(0, 200, 32)]
+    chunks = [given[i : i + 32] for i in range(0, len(given), 32)]
     trainer.fit(module, torch.utils.data.DataLoader(chunks, batch_size=None))
+    assert (module.captured is not None) == (device == "cuda")
     return losses.seen
 
 
-def simple(net, device):
+def simple(net, given):
     """Every token computed, keys and values written out, Adam parameter by parameter."""
     optimizer = torch.optim.Adam(net.parameters(), lr=0.003, foreach=False)
     losses = []
-    for images, labels, _ in batches(device):
+    for images, labels, _ in given:
         optimizer.zero_grad()
         loss = F.cross_entropy(net(images), labels)
         loss.backward()
@@ -64,13 +71,14 @@ def simple(net, device):
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("name", NETWORKS)
-def test_200_steps_of_the_fast_path_are_those_of_the_simple_one(name, device, tmp_path, monkeypatch):
+def test_200_steps_on_the_fast_path_are_those_of_the_simple_one(name, device, tmp_path, monkeypatch):
     config = {"name": name, **NETWORKS[name]}
-    found = fast(build(config, seed=0), tmp_path, device)
+    given = batches(name, device)
+    found = fast(build(config, seed=0), given, tmp_path, device)
     net = build(config, seed=0).double().to(device)
     for block in getattr(net, "blocks", []):
         assert block.attention.takes_merged(torch.empty(8, 17, block.attention.dim)) == ("mean" not in name)
         block.attention.route = "standard"
     monkeypatch.setattr(VisionTransformer, "_rows_read", lambda self: None)
-    assert len(found) == 200 and found[-1] != found[0]
-    assert found == pytest.approx(simple(net, device), rel=1e-8)
+    assert len(found) == len(given) and found[-1] != found[0]
+    assert found == pytest.approx(simple(net, given), rel=1e-8)

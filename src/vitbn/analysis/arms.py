@@ -129,7 +129,7 @@ class Ended:
         self._places: dict[str, dict[Any, set[int]]] = {}  # key -> value -> where the runs stand that hold it
 
     def fitting(self, wanted: Mapping[str, Any]) -> list[Run]:
-        """Those that `matches` finds, sorted by seed."""
+        """Those whose configuration has these values, sorted by seed; a list stands for any of its values."""
         found = set(range(len(self.runs))).intersection(*(self._having(*each) for each in wanted.items()))
         return [self.runs[place] for place in sorted(found)]
 
@@ -139,11 +139,6 @@ class Ended:
             for place, run in enumerate(self.runs):
                 self._places[key].setdefault(run.config.get(key, _MISSING), set()).add(place)
         return set().union(*(places for value, places in self._places[key].items() if _equal(value, wanted)))
-
-
-def matches(run: Run, wanted: Mapping[str, Any]) -> bool:
-    """Whether the run's configuration has these values; a list stands for any of its values."""
-    return all(_equal(run.config.get(key, _MISSING), value) for key, value in wanted.items())
 
 
 def _equal(value: Any, wanted: Any) -> bool:

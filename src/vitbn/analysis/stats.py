@@ -103,9 +103,9 @@ def onset(differences: Mapping[Any, Sequence[float]], margin: float = 0.0) -> On
         start |= dict.fromkeys(ahead, x)
         if not ahead:
             break
-    if counts < 2:
-        return Onset(start["estimate"], None, None, counts, xs[0], xs[-1])
-    return Onset(start["estimate"], start["high"], start["low"], counts, xs[0], xs[-1])
+    # where the upper ends begin to exceed the margin is the earliest onset, and the lower ends give the latest
+    low, high = (start["high"], start["low"]) if counts >= 2 else (None, None)
+    return Onset(start["estimate"], low, high, counts, xs[0], xs[-1])
 
 
 def epochs_to(epochs: np.ndarray, accuracy: np.ndarray, threshold: float) -> float:

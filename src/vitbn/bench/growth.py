@@ -56,7 +56,7 @@ def _arm(setting: Setting, axis: str, word: str) -> Arm:
 
 def _turn(ours: Ours, number: int, watch: Stopwatch) -> Turn:
     """The epochs after the first, by the clock of metrics.csv."""
-    rows = ours.train(number, Stopwatch(lambda: None))[1:]
+    rows = ours.train(number, Stopwatch(lambda: None))[0][1:]
     watch.seconds = sum(float(row["seconds"]) for row in rows)
     return Turn(units=len(rows) * len(ours.source.train) / EPOCH)
 

@@ -48,11 +48,12 @@ class Ours:
 
     def turn(self, number: int, watch: Stopwatch) -> Turn:
         """A fresh run with seed `number`; the figures are those after the first epoch, as of the other arms."""
-        rows = self.train(number, watch)
-        return Turn(units=self.epochs, figures={name: float(rows[0][name]) for name in FIGURES})
+        rows, result = self.train(number, watch)
+        figures = {name: float(rows[0][name]) for name in FIGURES}
+        return Turn(units=self.epochs, figures=figures, how=f"route of float32 products: {result['matmul']}")
 
-    def train(self, seed: int, watch: Stopwatch) -> list[dict[str, str]]:
-        """The rows of metrics.csv of a fresh run."""
+    def train(self, seed: int, watch: Stopwatch) -> tuple[list[dict[str, str]], dict[str, Any]]:
+        """The rows of metrics.csv of a fresh run, and its result."""
         with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
             run = compose_run([*self.words, f"runs={folder}", f"seed={seed}"])
             stack.enter_context(mock.patch.dict(sources.SOURCES, {run.config["data"]["name"]: lambda _: self.source}))
@@ -64,9 +65,9 @@ class Ours:
             stack.enter_context(demanded("ours", compiled=self.compiled, captured=self.captured))
             stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
             run.begin()
-            train(run, Signals())
+            result = train(run, Signals())
             with open(run.folder / "metrics.csv") as file:
-                return list(csv.DictReader(file))
+                return list(csv.DictReader(file)), result
 
 
 @contextlib.contextmanager

@@ -29,10 +29,11 @@ class Stopwatch:
 
 @dataclass(frozen=True)
 class Turn:
-    """What one turn did: so many units of work (epochs, images), and figures to stand beside the speed."""
+    """What one turn did: so many units of work (epochs, images), figures to stand beside the speed, and how."""
 
     units: float = 1
     figures: dict[str, float] = field(default_factory=dict)
+    how: str = ""
 
 
 @dataclass(frozen=True)
@@ -57,29 +58,29 @@ def alternate(
     Ratios are taken round by round against the first arm, so that a slow minute of the machine hits both sides.
     """
     seconds: dict[str, list[float]] = {arm.name: [] for arm in arms}
-    figures: dict[str, list[dict[str, float]]] = {arm.name: [] for arm in arms}
+    turns: dict[str, list[Turn]] = {arm.name: [] for arm in arms}
     for number in range(rounds):
         first = number % len(arms)
         for arm in (*arms[first:], *arms[:first]):
             watch = new_watch()
             turn = arm.turn(number, watch)
             seconds[arm.name].append(watch.seconds / turn.units)
-            figures[arm.name].append(turn.figures)
+            turns[arm.name].append(turn)
             said(f"round {number + 1}/{rounds}  {arm.name}: {watch.seconds:.2f} s")
-    return [_summary(arm, seconds[arm.name], seconds[arms[0].name], figures[arm.name]) for arm in arms]
+    return [_summary(arm, seconds[arm.name], seconds[arms[0].name], turns[arm.name]) for arm in arms]
 
 
-def _summary(arm: Arm, seconds: list[float], reference: list[float], figures: list[dict[str, float]]) -> dict[str, Any]:
+def _summary(arm: Arm, seconds: list[float], reference: list[float], turns: list[Turn]) -> dict[str, Any]:
     ratios = [one / other for one, other in zip(seconds, reference, strict=True)]
     return {
         "name": arm.name,
-        "what": arm.what,
+        "what": "; ".join(filter(None, [arm.what, *sorted({turn.how for turn in turns})])),
         "parameters": arm.parameters,
         "work": arm.work,
         "n": len(seconds),
         "seconds": {**spread(seconds), "all": seconds},
         "ratio": spread(ratios),
-        "figures": {name: spread([each[name] for each in figures]) for name in figures[0]},
+        "figures": {name: spread([turn.figures[name] for turn in turns]) for name in turns[0].figures},
     }
 
 

@@ -209,8 +209,11 @@ class Classifier(pl.LightningModule):
         return logits
 
     def _count(self, stage: str, losses: Tensor, logits: Tensor, batches: list[Batch]) -> None:
-        metrics = self._metrics(stage)
-        metrics["loss"].update(losses, torch.tensor([len(batch.labels) for batch in batches], device=losses.device))
+        metrics, sizes = self._metrics(stage), [len(batch.labels) for batch in batches]
+        counts = torch.full((len(sizes),), sizes[0], device=losses.device)
+        if len(set(sizes)) > 1:  # only here, at the end of an epoch, is anything copied to a GPU
+            counts = torch.tensor(sizes, device=losses.device)
+        metrics["loss"].update(losses, counts)
         _update(metrics["acc"], logits, torch.cat([batch.labels for batch in batches]))
 
     def _log_stage(self, stage: str) -> None:

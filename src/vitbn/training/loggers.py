@@ -52,8 +52,9 @@ def _mlflow(run: Run, uri: str | None) -> MLFlowLogger:
 
 
 def _wandb(run: Run, project: str, offline: bool) -> WandbLogger:
+    known = None if run.config["rerun"] else run.id  # what is trained again must not go on after the curves it had
     logger = WandbLogger(
-        project=project, name=run.id, id=run.id, group=run.config["study"], resume="allow", offline=offline,
+        project=project, name=run.id, id=known, group=run.config["study"], resume="allow", offline=offline,
         save_dir=run.folder,
     )  # fmt: skip
     logger.log_hyperparams(run.labels)

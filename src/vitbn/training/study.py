@@ -100,7 +100,7 @@ class Run:
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         stale = ["result.json", "traceback.txt", f"**/{durable.TEMPORARY}"]
         if self.config["rerun"]:
-            stale += ["mlflow_run_id", "metrics.csv", "events.out.tfevents.*", "**/*.ckpt"]
+            stale += ["mlflow_run_id", "metrics.csv", "csv/*/*", "events.out.tfevents.*", "**/*.ckpt"]
         for path in (path for pattern in stale for path in self.folder.glob(pattern)):
             path.unlink()
         durable.write_text(self.folder / "config.yaml", yaml.safe_dump(self.config, sort_keys=False))
@@ -167,7 +167,10 @@ def write_summary(study: Path) -> None:
 
 
 def print_table(study: Path, folders: Iterable[Path]) -> None:
-    """The runs as a table in the terminal; columns in which nothing differs are named once above it."""
+    """The runs as a table in the terminal; columns in which nothing differs are named once above it.
+
+    More than TABLE_ROWS are only counted.
+    """
     from rich.console import Console
     from rich.table import Table
 
