@@ -48,7 +48,6 @@ def test_a_launcher_that_is_not_installed_is_named_with_its_extra(tmp_path, clot
     if find_spec("ray") is not None:
         pytest.skip("needs an environment without ray")
     done = sweep(tmp_path, clothes, "ray")
-    assert (
-        done.returncode == 2
-        and "hydra/launcher=ray: needs a package that is not installed; pip install -e '.[ray]'" in done.stderr
-    )
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert "hydra/launcher=ray: needs a package that is not installed; pip install -e '.[ray]'" in done.stderr
+    assert not (tmp_path / "runs").exists()

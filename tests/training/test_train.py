@@ -155,11 +155,13 @@ def test_more_runs_than_a_table_holds_are_counted(make_run, capsys, monkeypatch)
 
 def test_rerun_forgets_the_earlier_training(make_run):
     run = make_run("rerun=true")
-    run.folder.mkdir(parents=True)
+    (run.folder / "csv" / "version_0").mkdir(parents=True)
+    (run.folder / "csv" / "version_0" / "metrics.csv").write_text("step")
     (run.folder / "result.json").write_text("{}")
     (run.folder / "notes.txt").write_text("mine")
     run.begin()
     assert run.result() is None and (run.folder / "notes.txt").exists()
+    assert not [*run.folder.glob("csv/**/*.csv")]
 
 
 def test_json_has_no_nan():
