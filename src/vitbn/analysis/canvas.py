@@ -12,6 +12,7 @@ from vitbn.analysis.arms import Arm
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = ("-", "--", "-.", ":")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+MOST_SINGLE = 30  # runs of a cell drawn singly; more are a smear, and take minutes
 STYLE = {
     "font.size": 10,
     "font.family": "DejaVu Sans",  # ships with matplotlib: the same picture everywhere

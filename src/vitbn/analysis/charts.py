@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from vitbn.analysis.arms import Arm, cells, placement_pairs
-from vitbn.analysis.canvas import COLOURS, Picture, fit_to_lines, grid, legend_above, looks, slug
+from vitbn.analysis.canvas import COLOURS, MOST_SINGLE, Picture, fit_to_lines, grid, legend_above, looks, slug
 from vitbn.analysis.outcomes import Difference, differences, final_accuracies
 from vitbn.analysis.results import Run
 from vitbn.analysis.stats import mean_interval
@@ -14,7 +14,7 @@ from vitbn.analysis.wording import percent, points
 
 _DIFFERENCES = (
     "Mean difference of validation accuracy after the last epoch with its 95 % interval, cut at the axis; "
-    "ticks: single seeds; a cross instead of a dot: diverged runs among them, scored as guesses."
+    "ticks: single seeds (at most 30); a cross instead of a dot: diverged runs among them, scored as guesses."
 )
 AXES = {"depth": "depth (encoder layers)", "lr": "learning rate"}
 
@@ -55,7 +55,7 @@ def accuracy_against(axis: str, arms: list[Arm]) -> list[Picture]:
         legend_above(figure, axes)
         name = "depth" if axis == "depth" else "learning rate"
         title = f"Accuracy after the last epoch against {name} {setting}".strip()
-        caption = "Mean over the finished runs, 95 % interval over seeds (t), cut at the axis; small: runs."
+        caption = "Mean over the finished runs, 95 % interval over seeds (t), cut at the axis; small: runs (at most 30)."
         alt = f"Validation accuracy against {name}. {_table_in_words(members)}"
         found.append(Picture(slug("accuracy-against", axis, setting), title, caption, alt, figure))
     return found
@@ -64,7 +64,8 @@ def accuracy_against(axis: str, arms: list[Arm]) -> list[Picture]:
 def _points(ax: Any, points: Sequence[tuple[Any, list[Run]]], label: str, look: dict[str, Any]) -> None:
     values = [(x, 100 * np.array(found)) for x, runs in points if (found := final_accuracies(runs))]
     for x, seeds in values:
-        ax.plot([x] * len(seeds), seeds, look["marker"], color=look["color"], alpha=0.4, markersize=3.5)
+        single = seeds[:MOST_SINGLE]
+        ax.plot([x] * len(single), single, look["marker"], color=look["color"], alpha=0.4, markersize=3.5)
     xs, means = [x for x, _ in values], [mean_interval(found.tolist()) for _, found in values]
     ax.plot(xs, [each.estimate for each in means], **look, linewidth=1.8, markersize=5.5, label=label)
     for x, each in zip(xs, means, strict=True):
@@ -143,7 +144,8 @@ def _difference(ax: Any, place: int, row: Difference) -> None:
     ahead, interval = COLOURS[1] if row.interval.estimate > 0 else COLOURS[0], row.interval
     if interval.low is not None and interval.high is not None:
         ax.hlines(place, 100 * interval.low, 100 * interval.high, color=ahead, linewidth=2.2)
-    ax.plot([100 * value for value in row.values], [place] * len(row.values), "|", color="#555555", markersize=9)
+    single = [100 * value for value in row.values[:MOST_SINGLE]]
+    ax.plot(single, [place] * len(single), "|", color="#555555", markersize=9)
     ax.plot(100 * interval.estimate, place, "X" if row.diverged else "o", color=ahead, markersize=7)
 
 

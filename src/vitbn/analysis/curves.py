@@ -9,6 +9,7 @@ from vitbn.analysis.arms import Arm, cells
 from vitbn.analysis.canvas import (
     COLOURS,
     DASHES,
+    MOST_SINGLE,
     Picture,
     fit_to_lines,
     grid,
@@ -22,7 +23,6 @@ from vitbn.analysis.stats import mean_interval
 from vitbn.analysis.wording import percent, plain
 
 RATE_COLOURS = (COLOURS[6], COLOURS[4], COLOURS[5], COLOURS[3])  # not those of the placements
-MOST_LINES = 30  # single runs per arm and panel; more are a smear, and take minutes
 MOST = 12  # figures, and twice as many panels in one; a random search would give one per trial
 Cell = tuple[Any, Any]  # depth, learning rate
 _BAND = (
@@ -148,7 +148,7 @@ def _loss(ax: Any, runs: list[Run], label: str, look: dict[str, Any]) -> None:
 
 def _curve(ax: Any, runs: list[Run], metric: str, scale: float, line: dict[str, Any], label: str | None) -> None:
     shown = [run for run in runs if len(run.rows.get(metric, ()))]
-    for run in sorted(shown, key=lambda run: run.status != "diverged")[:MOST_LINES]:
+    for run in sorted(shown, key=lambda run: run.status != "diverged")[:MOST_SINGLE]:
         _single(ax, run, run.rows[metric] * scale, line)
     done = [run for run in shown if run.status == "done"]
     if not done:
