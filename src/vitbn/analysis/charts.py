@@ -55,7 +55,7 @@ def accuracy_against(axis: str, arms: list[Arm]) -> list[Picture]:
         legend_above(figure, axes)
         name = "depth" if axis == "depth" else "learning rate"
         title = f"Accuracy after the last epoch against {name} {setting}".strip()
-        caption = "Mean over the finished runs, 95 % interval over seeds (t), cut at the axis; small: runs (at most 30)."
+        caption = "Mean over the finished runs, 95 % interval over seeds (t), cut at the axis; small: at most 30 runs."
         alt = f"Validation accuracy against {name}. {_table_in_words(members)}"
         found.append(Picture(slug("accuracy-against", axis, setting), title, caption, alt, figure))
     return found
