@@ -18,7 +18,12 @@ SWEEPS = {
     "numbers and choices": ["depth=2,1", "lr=1,0.003,1e-2", "seed=range(2)", "model.dropout=0,0.5"],
     "groups": ["model=vit,vitbn,mlp", "norm.ffn_in=none", "batch_size=50,100", "matmul=null,medium"],
     "a group's own keys": ["optimizer=sgd,adam", "lr=0.1,0.2", "schedule=constant,cosine", "epochs=1,2"],
-    "keys that others refer to": ["data.channels=1,3", "pool=cls,mean", "+data.val_batch_size=7,8", "norm.final=batch,layer"],
+    "keys that others refer to": [
+        "data.channels=1,3",
+        "pool=cls,mean",
+        "+data.val_batch_size=7,8",
+        "norm.final=batch,layer",
+    ],
     "a value for a reference": ["optimizer.lr=0.1,0.2", "lr=0.3,0.4", "model.depth=1,2", "depth=3,4"],
     "booleans": ["compile=true,false", "recalibrate_bn=false,true", "trainer.devices=1,2"],
     "references": ["depth=2,3", "epochs=5,${depth}", "seed=1,2"],

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from vitbn import sweep as sweeping
+from vitbn.errors import InputError
+
 ROOT = Path(__file__).parents[1]
 WORDS = ["data=fashion_mnist", "model.dim=16", "model.heads=2", "model.dim_head=8", "model.mlp_dim=24", "depth=1",
          "epochs=2", "batch_size=50", "trainer=cpu", "logger=none", "seed=0,1"]  # fmt: skip
@@ -42,6 +45,24 @@ def test_a_launcher_changes_nothing_but_where_runs_train(tmp_path, clothes, laun
     assert sum("1 threads" in text for text in results) == 2
     again = sweep(tmp_path, clothes, launcher, "data.holdout=50")
     assert again.returncode == 0 and outcomes(tmp_path / "runs" / launcher) == found
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("joblib", r"needs a package .*\[joblib\]"), ("submitit_local", r".*\[submitit\]"), ("ray", r".*\[ray\]")],
+)
+def test_the_extra_of_a_launcher_is_named(name, message, monkeypatch):
+    monkeypatch.setattr(sweeping, "find_spec", lambda module: module == "hydra")
+    with pytest.raises(InputError, match=f"hydra/launcher={name}: {message}"):
+        sweeping.require_launcher(name)
+    sweeping.require_launcher("basic")
+
+
+def test_slurm_is_asked_for_before_anything_is_written(monkeypatch):
+    monkeypatch.setattr(sweeping, "find_spec", lambda module: True)
+    monkeypatch.setattr(sweeping, "which", lambda program: None)
+    with pytest.raises(InputError, match="hydra/launcher=submitit_slurm: no srun here"):
+        sweeping.require_launcher("submitit_slurm")
 
 
 def test_a_launcher_that_is_not_installed_is_named_with_its_extra(tmp_path, clothes):

@@ -5,6 +5,7 @@ import logging
 import os
 from collections.abc import Sequence
 from importlib.util import find_spec
+from shutil import which
 from typing import Any
 
 from hydra.experimental.callback import Callback
@@ -83,10 +84,12 @@ class StudyCallback(Callback):
 
 
 def require_launcher(name: str) -> None:
-    """InputError if the launcher comes with an extra that is not installed."""
+    """InputError if the launcher comes with an extra that is not installed, or submits to a Slurm that is not there."""
     module, extra = EXTRAS.get(name, ("hydra", ""))
     if find_spec(module) is None:
         raise InputError(f"hydra/launcher={name}: needs a package that is not installed; pip install -e '.[{extra}]'")
+    if name == "submitit_slurm" and which("srun") is None:
+        raise InputError(f"hydra/launcher={name}: no srun here; type it on a machine of a Slurm cluster")
 
 
 def failed(runs: list[study.Run]) -> list[str]:
