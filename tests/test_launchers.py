@@ -52,7 +52,7 @@ def test_a_launcher_changes_nothing_but_where_runs_train(tmp_path, clothes, laun
     [("joblib", r"needs a package .*\[joblib\]"), ("submitit_local", r".*\[submitit\]"), ("ray", r".*\[ray\]")],
 )
 def test_the_extra_of_a_launcher_is_named(name, message, monkeypatch):
-    monkeypatch.setattr(sweeping, "find_spec", lambda module: module == "hydra")
+    monkeypatch.setattr(sweeping, "find_spec", lambda module: module if module == "hydra" else None)
     with pytest.raises(InputError, match=f"hydra/launcher={name}: {message}"):
         sweeping.require_launcher(name)
     sweeping.require_launcher("basic")

@@ -7,6 +7,7 @@ import difflib
 import os
 import re
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -106,6 +107,8 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
 
 def register() -> None:
     """Tell Hydra the schema, the named placements and the resolver that names a run's folder."""
+    # conf/hydra/launcher holds what we want otherwise than the launchers' own configurations of the same name
+    warnings.filterwarnings("ignore", r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema", UserWarning)
     store = ConfigStore.instance()
     store.store(name="schema", node=Schema)
     for name, placement in {**PLACEMENTS, **dict.fromkeys(WITHOUT_SLOTS, {})}.items():
