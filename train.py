@@ -10,11 +10,11 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from vitbn import config
-from vitbn.lock import owned
+from vitbn.config import compose as config
+from vitbn.store.lock import owned
+from vitbn.store.run import FINISHED, Run
+from vitbn.training.ddp import spread
 from vitbn.training.outcome import attempt
-from vitbn.training.processes import spread
-from vitbn.training.study import FINISHED, Run
 from vitbn.training.train import train
 
 log = logging.getLogger("vitbn")

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from reliability import ROOT, outcomes
 
+from vitbn.config.sweep import EXTRAS, require_launcher
 from vitbn.errors import InputError
-from vitbn.sweep import EXTRAS, require_launcher
 
 IMAGES = 4_000  # of an epoch of mnist5k
 

@@ -34,11 +34,13 @@ from hydra import compose, initialize_config_dir
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from vitbn import config, durable, sealed  # noqa: E402
-from vitbn.lock import owned  # noqa: E402
-from vitbn.training import checkpoint  # noqa: E402
+from vitbn.config import compose as config  # noqa: E402
+from vitbn.store import atomic as durable  # noqa: E402
+from vitbn.store import checkpoint_file as sealed  # noqa: E402
+from vitbn.store.lock import owned  # noqa: E402
+from vitbn.store.run import Run  # noqa: E402
+from vitbn.training.callbacks import checkpoint  # noqa: E402
 from vitbn.training.outcome import attempt  # noqa: E402
-from vitbn.training.study import Run  # noqa: E402
 from vitbn.training.train import train  # noqa: E402
 
 SMALL = ["data=mnist5k", "trainer=cpu", "depth=1", "epochs=2", "batch_size=200", "checkpoint.every_minutes=1e-9"]

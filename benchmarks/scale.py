@@ -21,10 +21,10 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 
-from vitbn import config
-from vitbn.jobs import jobs
-from vitbn.training.status import write_plan
-from vitbn.training.study import Run
+from vitbn.config import compose as config
+from vitbn.config.jobs import jobs
+from vitbn.store.run import Run
+from vitbn.store.status import write_plan
 
 ROOT = Path(__file__).parents[1]
 

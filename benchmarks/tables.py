@@ -5,7 +5,7 @@ python benchmarks/tables.py
 
 from pathlib import Path
 
-from vitbn.bench.table import filled
+from vitbench.table import filled
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "performance.md"

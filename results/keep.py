@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from vitbn.training.study import FINISHED, read_result, run_folders
+from vitbn.store.run import FINISHED, read_result, run_folders
 
 KEPT = Path(__file__).parent
 FILES = ("result.json", "metrics.csv", "steps.csv")

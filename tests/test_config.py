@@ -9,17 +9,17 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 
-from vitbn import config
 from vitbn.analysis.arms import Ended
 from vitbn.analysis.claims import load_claims
-from vitbn.analysis.results import Run, flatten
+from vitbn.analysis.records import Run, flatten
 from vitbn.analysis.verdict import missing
-from vitbn.checks import check
+from vitbn.config import compose as config
+from vitbn.config.checks import check
+from vitbn.config.jobs import jobs
 from vitbn.data.folder import scan
 from vitbn.errors import InputError
-from vitbn.jobs import jobs
-from vitbn.placements import PLACEMENTS, complete
-from vitbn.training.study import run_id
+from vitbn.models.placements import PLACEMENTS, complete
+from vitbn.store.run import run_id
 
 ROOT = Path(__file__).parents[1]
 config.register()

@@ -8,8 +8,8 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from vitbn import config
-from vitbn.jobs import Variants, jobs
+from vitbn.config import compose as config
+from vitbn.config.jobs import Variants, jobs
 
 CONF = str(Path(__file__).parents[1] / "conf")
 config.register()

@@ -1,6 +1,6 @@
 import torch
 
-from vitbn import keyed
+from vitbn import rng as keyed
 
 
 def test_key_is_stable_and_tells_its_parts_apart():

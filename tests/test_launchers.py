@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from vitbn import sweep as sweeping
+from vitbn.config import sweep as sweeping
 from vitbn.errors import InputError
 
 ROOT = Path(__file__).parents[1]

@@ -4,8 +4,8 @@ import pickle
 import pytest
 import torch
 
-from vitbn import sealed
 from vitbn.errors import InputError
+from vitbn.store import checkpoint_file as sealed
 
 
 @pytest.fixture

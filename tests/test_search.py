@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from vitbn.analysis.canvas import style
-from vitbn.analysis.searches import search_pictures, search_section
+from vitbn.analysis.search_sections import search_pictures, search_section
 from vitbn.errors import InputError
-from vitbn.training.search import Search, parameter
+from vitbn.plotting import style
+from vitbn.store.search import Search, parameter
 
 ROOT = Path(__file__).parents[1]
 SPACE = {"lr": parameter("lr", {"low": 1e-5, "high": 1e-2, "log": True}),

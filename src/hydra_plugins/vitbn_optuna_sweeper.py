@@ -15,12 +15,12 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from vitbn import durable
-from vitbn.config import plain
+from vitbn.config.compose import plain
 from vitbn.errors import InputError
-from vitbn.lock import owned
-from vitbn.training.search import Search, parameter
-from vitbn.training.study import Run, config_hash, write_summary
+from vitbn.store import atomic as durable
+from vitbn.store.lock import owned
+from vitbn.store.run import Run, config_hash, write_summary
+from vitbn.store.search import Search, parameter
 
 log = logging.getLogger(__name__)
 GROUPS = ("model", "data", "optimizer", "schedule")  # what a best configuration names first

@@ -9,8 +9,8 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from vitbn.sweep import StudyCallback
-from vitbn.training.study import FINISHED
+from vitbn.config.sweep import StudyCallback
+from vitbn.store.run import FINISHED
 
 log = logging.getLogger(__name__)
 NAMED = 50  # skipped runs that get a line each

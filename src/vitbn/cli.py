@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from vitbn.errors import InputError
 
 if TYPE_CHECKING:
-    from vitbn.inference.arriving import Data
+    from vitbn.inference.eval_data import Data
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     adders = (
         _add_status, _add_report, _add_claims, _add_summary, _add_predict, _add_transplant, _add_evaluate,
-        _add_recalibrate, _add_export, _add_serve, _add_bench,
+        _add_recalibrate, _add_export, _add_serve,
     )  # fmt: skip
     for add in adders:
         add(commands)
@@ -52,7 +52,7 @@ def _add_status(commands: Commands) -> None:
 
 
 def _status(args: argparse.Namespace) -> int:
-    from vitbn.training.status import print_status
+    from vitbn.store.status import print_status
 
     named = args.runs / args.study
     print_status(named if named.is_dir() or not Path(args.study).is_dir() else Path(args.study))
@@ -99,8 +99,8 @@ def _add_summary(commands: Commands) -> None:
 
 
 def _summary(args: argparse.Namespace) -> int:
-    from vitbn import config
-    from vitbn.checks import check
+    from vitbn.config import compose as config
+    from vitbn.config.checks import check
 
     with config.explained():
         cfg = config.read(args.overrides)
@@ -108,24 +108,10 @@ def _summary(args: argparse.Namespace) -> int:
             cfg = config.read([*args.overrides, "data=imagenette"])
         tree = config.plain(cfg)
         check(tree, args.overrides)
-    from vitbn.training.summary import print_summary
+    from vitbn.inference.model_summary import print_summary
 
     print_summary(tree["model"])
     return 0
-
-
-def _add_bench(commands: Commands) -> None:
-    from vitbn.bench.options import add_options
-
-    parser = commands.add_parser("bench", help="how fast, against what people would use instead")
-    add_options(parser)
-    parser.set_defaults(call=_bench)
-
-
-def _bench(args: argparse.Namespace) -> int:
-    from vitbn.bench.main import bench
-
-    return bench(args)
 
 
 CKPT = "a run's folder, a checkpoint in it, a file or folder of weights, or a hub ID"
@@ -171,7 +157,7 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
 
 def _data(args: argparse.Namespace) -> "Data":
     """What --data names: a data set's configuration, a folder, or nothing."""
-    from vitbn import config
+    from vitbn.config import compose as config
 
     if args.data is None or Path(args.data).is_dir():
         return args.data and Path(args.data)
@@ -206,7 +192,7 @@ def _sizes(text: str) -> list[int]:
 
 def _evaluate(args: argparse.Namespace) -> int:
     data = _data(args)
-    from vitbn.inference.commands import evaluate
+    from vitbn.inference.evaluate import evaluate
 
     evaluate(args.ckpt, data=data, root=args.root, statistics=args.statistics, batch_sizes=args.batch_sizes,
              out=args.out, as_json=args.as_json)  # fmt: skip
@@ -222,7 +208,7 @@ def _add_recalibrate(commands: Commands) -> None:
 
 def _recalibrate(args: argparse.Namespace) -> int:
     data = _data(args)
-    from vitbn.inference.commands import recalibrate
+    from vitbn.inference.evaluate import recalibrate
 
     print(recalibrate(args.ckpt, data=data, root=args.root, out=args.out))
     return 0
@@ -240,7 +226,7 @@ def _add_export(commands: Commands) -> None:
 
 def _export(args: argparse.Namespace) -> int:
     data, fold = _data(args), not args.no_fold
-    from vitbn.inference.commands import export
+    from vitbn.inference.evaluate import export
 
     options = {"data": data, "root": args.root, "out": args.out, "fold": fold, "half": args.half}
     for path in export(args.ckpt, form=args.format, **options):

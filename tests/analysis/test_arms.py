@@ -3,8 +3,8 @@ import math
 import pytest
 
 from vitbn.analysis.arms import Ended, ended, group, paired, placement_pairs
-from vitbn.analysis.outcomes import differences, outcome
-from vitbn.analysis.results import read_study
+from vitbn.analysis.comparisons import differences, outcome
+from vitbn.analysis.records import read_study
 
 
 def test_arms_are_placements_times_settings_in_a_fixed_order(run, study):

@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from vitbn.analysis.guard import confounds, studied_keys, tally
-from vitbn.analysis.results import read_run
+from vitbn.analysis.confounds import confounds, studied_keys, tally
+from vitbn.analysis.records import read_run
 
 
 @pytest.fixture

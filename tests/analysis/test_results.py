@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from vitbn.analysis.results import check_one_dataset, flatten, read_studies, read_study
+from vitbn.analysis.records import check_one_dataset, flatten, read_studies, read_study
 from vitbn.errors import InputError
 
 

@@ -7,7 +7,7 @@ import pytest
 from vitbn.analysis.arms import Ended
 from vitbn.analysis.claims import Claim, Part
 from vitbn.analysis.judge import judge, region
-from vitbn.analysis.results import read_study
+from vitbn.analysis.records import read_study
 from vitbn.analysis.stats import Interval
 from vitbn.analysis.verdict import evaluate, missing
 

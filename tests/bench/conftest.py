@@ -1,8 +1,8 @@
 import pytest
+from vitbench import machine
+from vitbench.growth import made_up
+from vitbench.runner import Stopwatch
 
-from vitbn.bench import machine
-from vitbn.bench.growth import made_up
-from vitbn.bench.runner import Stopwatch
 from vitbn.data import sources
 
 SMALL = ("model.dim=16", "model.heads=2", "model.dim_head=8", "model.mlp_dim=24")

@@ -1,11 +1,11 @@
 import pytest
 import torch
 from torch import nn
+from vitbench.flops import epoch_work, evaluation_work, training_work
+from vitbench.others import parameters, standard_route, timm, vit_pytorch
 
 from tests.conftest import TINY
 from vitbn import ViT, ViTBN
-from vitbn.bench.arithmetic import epoch_work, evaluation_work, training_work
-from vitbn.bench.others import parameters, standard_route, timm, vit_pytorch
 
 SIZE = {key: TINY[key] for key in TINY if key not in ("pool", "dropout", "emb_dropout", "pos_emb")}
 

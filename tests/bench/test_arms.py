@@ -5,18 +5,19 @@ import pytest
 import torch
 from PIL import Image
 from torch.nn import functional as F
+from vitbench import others
+from vitbench.baselines import LightningDefaults, PlainLoop, best_workers
+from vitbench.ours import Ours
+from vitbench.runner import Stopwatch, Turn
 
 from tests.bench.conftest import SMALL
 from tests.conftest import TINY
-from vitbn import ViT, keyed
-from vitbn.bench import others
-from vitbn.bench.loops import LightningDefaults, PlainLoop, best_workers
-from vitbn.bench.ours import Ours
-from vitbn.bench.runner import Stopwatch, Turn
+from vitbn import ViT
+from vitbn import rng as keyed
 from vitbn.data.splits import Source, Split
 from vitbn.errors import InputError
 from vitbn.models.init import initialize
-from vitbn.training.checkpoint import DurableCheckpointIO
+from vitbn.training.callbacks.checkpoint import DurableCheckpointIO
 
 LOOP = {"batch_size": 20, "val_batch_size": 50, "lr": 0.003, "device": torch.device("cpu")}
 WORDS = ("data=mnist5k", "depth=1", "batch_size=20", "trainer=cpu", *SMALL)

@@ -3,10 +3,11 @@ import sys
 
 import pytest
 import torch
+from bench import main
+from vitbench import growth, start
+from vitbench import infer as inference
 
 from tests.bench.conftest import SMALL
-from vitbn.bench import growth, inference, start
-from vitbn.cli import main
 from vitbn.data import sources
 from vitbn.errors import InputError
 
@@ -15,13 +16,13 @@ TRAIN = ["train", "ours", "ours-no-checkpoints", "ours-no-logger", "plain", "pla
 
 @pytest.fixture
 def bench(tmp_path, as_mnist5k, monkeypatch):
-    """Run `vitbn bench` with tiny networks; its exit status, and what it saved."""
+    """Run `python benchmarks/bench.py` with tiny networks; its exit status, and what it saved."""
     monkeypatch.setenv("COLUMNS", "200")
 
     def run(*words):
         out = tmp_path / "result.json"
         small = ["--quick", "--rounds", "1", "--depth", "1", "--out", str(out), "--ours", *SMALL]
-        status = main(["bench", *words, *small])
+        status = main([*words, *small])
         return status, json.loads(out.read_text()) if out.exists() else None
 
     return run
@@ -122,7 +123,9 @@ def test_a_missing_package_is_named_with_the_remedy(bench, monkeypatch, capsys, 
     chosen = arm if what == "train" else name
     assert bench(what, "--arms", chosen) == (2, None)
     error = capsys.readouterr().err
-    assert f"vitbn bench compares with {name}, which is not installed: pip install -e '.[bench]'" in error
+    assert (
+        f"bench.py compares with {name}, which is not installed: pip install -e '.[bench]'" in error
+    )
     assert error.count("\n") == 1
 
 
@@ -134,7 +137,7 @@ def test_the_parser_refuses(words, capsys):
 
 
 def test_results_of_a_gpu_and_of_a_quick_run_go_elsewhere():
-    from vitbn.bench.options import Options, out_path
+    from vitbench.options import Options, out_path
 
     paths = [out_path(Options("train", quick=quick), device) for quick in (False, True) for device in ("cpu", "cuda")]
     assert [path.name for path in paths] == [

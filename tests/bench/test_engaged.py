@@ -1,8 +1,8 @@
 import pytest
 import torch
 import torch._dynamo
+from vitbench.engaged import demanded
 
-from vitbn.bench.engaged import demanded
 from vitbn.errors import InputError
 
 

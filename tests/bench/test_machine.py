@@ -1,7 +1,7 @@
 import pytest
 import torch
+from vitbench import machine
 
-from vitbn.bench import machine
 from vitbn.errors import InputError
 
 CPU = torch.device("cpu")

@@ -1,6 +1,5 @@
 import pytest
-
-from vitbn.bench.runner import Arm, Stopwatch, Turn, alternate, spread
+from vitbench.runner import Arm, Stopwatch, Turn, alternate, spread
 
 
 def runner(clock, speeds, units=1):

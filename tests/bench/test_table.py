@@ -2,9 +2,8 @@ import json
 from pathlib import Path
 
 import pytest
-
-from vitbn.bench import table
-from vitbn.bench.picture import draw_growth
+from vitbench import table
+from vitbench.picture import draw_growth
 
 ROOT = Path(__file__).parents[2]
 

@@ -6,7 +6,7 @@ import torchvision.transforms.v2.functional as F
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 
-from vitbn.data.augment import Draws, _resize_table, augment, draw, to_float
+from vitbn.data.affine import Draws, _resize_table, augment, draw, to_float
 
 NEAREST, BILINEAR = InterpolationMode.NEAREST, InterpolationMode.BILINEAR
 

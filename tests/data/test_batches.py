@@ -3,9 +3,9 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
-from vitbn import keyed
+from vitbn import rng as keyed
 from vitbn.data import crops
-from vitbn.data.augment import augment, draw, to_float
+from vitbn.data.affine import augment, draw, to_float
 from vitbn.data.batches import FixedBatches, Pixels, TrainBatches
 from vitbn.data.datamodule import ImageData
 from vitbn.data.splits import Split, hold_out

@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import pytest
 
-from vitbn.data import cache
+from vitbn.data import image_cache as cache
 from vitbn.data.decode import decode
 from vitbn.data.folder import scan
 from vitbn.errors import InputError

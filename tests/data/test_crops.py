@@ -9,7 +9,7 @@ from torchvision.transforms.v2 import functional as F
 
 from vitbn.data import crops
 from vitbn.data.crops import Crops, draw, resize
-from vitbn.keyed import generator
+from vitbn.rng import generator
 
 
 def random_images(count, side, channels=3) -> Tensor:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from vitbn.data import sources
-from vitbn.data.digits import IDX_FILES
+from vitbn.data.mnist import IDX_FILES
 
 ROOT = Path(os.environ.get("VITBN_DATA", "nowhere"))
 HERE = all((ROOT / "MNIST" / "raw" / name).exists() for name in IDX_FILES)

@@ -7,7 +7,7 @@ import torch
 
 from tests.conftest import write_idx
 from vitbn.data import idx, sources
-from vitbn.data.digits import IDX_FILES
+from vitbn.data.mnist import IDX_FILES
 from vitbn.data.splits import Split, hold_out
 from vitbn.errors import InputError
 

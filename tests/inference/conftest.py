@@ -2,10 +2,10 @@ import pytest
 import torch
 
 from tests.training.conftest import make_run
-from vitbn import sealed
-from vitbn.data.digits import CLOTHES
-from vitbn.models.build import build
-from vitbn.models.norm import ScalarBatchNorm, TokenBatchNorm
+from vitbn.data.mnist import CLOTHES
+from vitbn.models.factory import build
+from vitbn.models.norms import ScalarBatchNorm, TokenBatchNorm
+from vitbn.store import checkpoint_file as sealed
 
 __all__ = ["make_run", "scramble"]
 

@@ -4,7 +4,7 @@ import torch
 from tests.conftest import TINY
 from tests.inference.conftest import scramble
 from vitbn import ViT, ViTBN, ViTBNFFN
-from vitbn.inference.attended import attended
+from vitbn.inference.attention_maps import attended
 from vitbn.inference.fold import fold
 from vitbn.models.attention import Attention
 

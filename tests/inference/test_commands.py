@@ -5,10 +5,10 @@ import torch
 
 from vitbn.cli import main
 from vitbn.data.sources import load
-from vitbn.inference.arriving import fresh_statistics
-from vitbn.inference.network import load_network
-from vitbn.models.statistics import batch_norms
-from vitbn.sealed import is_whole
+from vitbn.inference.eval_data import fresh_statistics
+from vitbn.models.bn_statistics import batch_norms
+from vitbn.store.checkpoint_file import is_whole
+from vitbn.weights.network import load_network
 
 
 @pytest.fixture(autouse=True)

@@ -9,13 +9,13 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from vitbn.cli import main
-from vitbn.data.digits import CLOTHES
+from vitbn.data.mnist import CLOTHES
 from vitbn.data.sources import load
 from vitbn.errors import InputError
 from vitbn.inference import export
-from vitbn.inference.network import load_network
 from vitbn.models.attention import Attention
-from vitbn.models.norm import TokenBatchNorm
+from vitbn.models.norms import TokenBatchNorm
+from vitbn.weights.network import load_network
 
 
 @pytest.fixture(autouse=True)

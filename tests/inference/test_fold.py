@@ -10,9 +10,9 @@ from tests.inference.conftest import scramble
 from vitbn.errors import InputError
 from vitbn.inference import fold as folding
 from vitbn.inference.fold import fold, fold_proven, largest_difference
-from vitbn.models.norm import ScalarBatchNorm, TokenBatchNorm
+from vitbn.models.norms import ScalarBatchNorm, TokenBatchNorm
+from vitbn.models.placements import PLACEMENTS, Slot, complete
 from vitbn.models.vit import VisionTransformer
-from vitbn.placements import PLACEMENTS, Slot, complete
 
 IMAGES = torch.rand(7, 1, 28, 28, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 # which Linear takes up the norm of each slot

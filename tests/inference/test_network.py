@@ -5,12 +5,12 @@ import torch
 import yaml
 
 from vitbn.data.batches import Pixels
-from vitbn.data.digits import CLOTHES
+from vitbn.data.mnist import CLOTHES
 from vitbn.errors import InputError
-from vitbn.inference.network import load_network
-from vitbn.sealed import seal
+from vitbn.store.checkpoint_file import seal
 from vitbn.training.outcome import attempt
 from vitbn.training.train import train
+from vitbn.weights.network import load_network
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def test_bad_checkpoints_are_one_line(run, capsys, tmp_path):
 
 
 def test_a_configuration_cannot_call_what_is_no_network(run):
-    for target in ("os.system", "pathlib.Path", "vitbn.durable.write_text", "no.such.thing"):
+    for target in ("os.system", "pathlib.Path", "vitbn.store.atomic.write_text", "no.such.thing"):
         for model in ({"name": "vit", "_target_": target}, {**run.config["model"], "dim": {"_target_": target}}):
             (run.folder / "config.yaml").write_text(yaml.safe_dump({**run.config, "model": model}))
             refuse(run.folder, f"config.yaml: refused, {target} is not a network")

@@ -10,8 +10,8 @@ from torchvision.transforms.v2 import functional as tv
 from tests.inference import foreign
 from vitbn.cli import main
 from vitbn.data.decode import MAX_PIXELS
-from vitbn.inference.network import load_network
 from vitbn.inference.predict import predict_files
+from vitbn.weights.network import load_network
 
 LABELS = {"id2label": {"0": "cat", "1": "dog", "2": "owl"}, "num_attention_heads": 2}
 PIXELS = {"image_mean": [0.4, 0.5, 0.6], "image_std": [0.2, 0.3, 0.4]}

@@ -10,11 +10,11 @@ from torch import nn
 from tests.inference import foreign
 from tests.inference.foreign import EPS, SIZE, saved
 from vitbn.errors import InputError
-from vitbn.inference.network import load_network
-from vitbn.inference.origin import is_place, locate
-from vitbn.inference.pretrained import load_pretrained, to_type, weights_of
-from vitbn.inference.weights import write
 from vitbn.models.vit import VisionTransformer
+from vitbn.weights.files import write
+from vitbn.weights.hub import is_place, locate
+from vitbn.weights.network import load_network
+from vitbn.weights.pretrained import load_pretrained, to_type, weights_of
 
 HEADS = {"num_attention_heads": 2}
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from sklearn.metrics import log_loss, precision_recall_fscore_support
 
-from vitbn.inference.scores import BINS, scores
+from vitbn.inference.metrics import BINS, scores
 
 NAMES = ("a", "b", "c", "d")
 GENERATOR = torch.Generator().manual_seed(0)

@@ -5,15 +5,15 @@ import pytest
 import torch
 from PIL import Image
 
-from vitbn import config
+from vitbn.config import compose as config
 from vitbn.data.sources import load
 from vitbn.errors import InputError
-from vitbn.inference.arriving import arriving, fresh_statistics, inputs, shuffled
-from vitbn.inference.network import load_network
-from vitbn.inference.scores import answers
-from vitbn.inference.statistics import panel
+from vitbn.inference.bn_report import panel
+from vitbn.inference.eval_data import arriving, fresh_statistics, inputs, shuffled
+from vitbn.inference.metrics import answers
+from vitbn.models.bn_statistics import batch_norms, batch_statistics, measure, put
 from vitbn.models.mlp import MLP
-from vitbn.models.statistics import batch_norms, batch_statistics, measure, put
+from vitbn.weights.network import load_network
 
 
 @pytest.fixture(autouse=True)

@@ -13,16 +13,16 @@ from torch.nn import functional as F
 
 from tests.conftest import TINY
 from tests.inference.foreign import SIZE
-from vitbn import config
 from vitbn.cli import main
+from vitbn.config import compose as config
 from vitbn.inference import operate
-from vitbn.inference.damage import heat_map
-from vitbn.inference.network import Network, load_network
 from vitbn.inference.transplant import Damage, Site, Transplant, sites
-from vitbn.inference.weights import Weights, write
-from vitbn.models.norm import TokenBatchNorm
+from vitbn.inference.transplant_report import heat_map
+from vitbn.models.norms import TokenBatchNorm
+from vitbn.models.placements import PLACEMENTS, Slot, complete
 from vitbn.models.vit import VisionTransformer
-from vitbn.placements import PLACEMENTS, Slot, complete
+from vitbn.weights.files import Weights, write
+from vitbn.weights.network import Network, load_network
 
 
 def network(placement="vit", dtype=torch.float64, **options):
@@ -261,11 +261,11 @@ def test_the_heat_map_has_slots_in_rows_and_blocks_in_columns():
 
 def test_fine_tuning_starts_from_the_transplanted_network(make_run, tmp_path, capsys):
     from vitbn.data.datamodule import ImageData
-    from vitbn.inference.pretrained import load_pretrained
-    from vitbn.models.build import build
+    from vitbn.models.factory import build
     from vitbn.training.fingerprint import digest
     from vitbn.training.outcome import attempt
     from vitbn.training.train import train
+    from vitbn.weights.pretrained import load_pretrained
 
     run = make_run("epochs=1", "data.mean=0.2", "data.std=0.3", "data.augment=false", "lr=0.02")
     before = attempt(run, train)["metrics"]["test/acc"]

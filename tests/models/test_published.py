@@ -5,10 +5,10 @@ import torch
 import torchvision
 from torch import nn
 
-from vitbn.keyed import generator
-from vitbn.models.build import build
 from vitbn.models.dropout import Dropout
+from vitbn.models.factory import build
 from vitbn.models.published import alexnet, resnet34, vgg16
+from vitbn.rng import generator
 
 SIZE = {"channels": 3, "num_classes": 10}
 

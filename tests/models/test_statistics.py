@@ -7,10 +7,10 @@ from torch import nn
 from tests.conftest import TINY
 from tests.inference.conftest import scramble
 from vitbn import ViTBN
-from vitbn.models.norm import ScalarBatchNorm
-from vitbn.models.statistics import Moments, batch_norms, batch_statistics, measure, observed, put, samples
+from vitbn.models.bn_statistics import Moments, batch_norms, batch_statistics, measure, observed, put, samples
+from vitbn.models.norms import ScalarBatchNorm
+from vitbn.models.placements import PLACEMENTS
 from vitbn.models.vit import VisionTransformer
-from vitbn.placements import PLACEMENTS
 
 IMAGES = torch.rand(23, 1, 28, 28, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 

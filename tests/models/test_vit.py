@@ -11,10 +11,10 @@ import vitbn
 from tests.conftest import ARTICLE, TINY
 from vitbn import ViT, ViTBN, ViTBNFFN
 from vitbn.models.init import initialize
-from vitbn.models.norm import ScalarBatchNorm, TokenBatchNorm
+from vitbn.models.norms import ScalarBatchNorm, TokenBatchNorm
+from vitbn.models.placements import PLACEMENTS, Kind, Slot
 from vitbn.models.pos_emb import sincos_1d
 from vitbn.models.vit import VisionTransformer
-from vitbn.placements import PLACEMENTS, Kind, Slot
 
 
 @pytest.mark.parametrize(("model", "count"), [(ViT, 893_164), (ViTBNFFN, 893_932), (ViTBN, 893_932)])
@@ -282,7 +282,7 @@ def test_wrong_images_are_named():
 
 
 def test_every_kind_has_a_constructor():
-    from vitbn.models.norm import KINDS
+    from vitbn.models.norms import KINDS
 
     assert set(KINDS) == set(Kind)
     assert all(set(placement) <= set(Slot) for placement in PLACEMENTS.values())

@@ -9,10 +9,10 @@ import pytest
 
 from tests.conftest import TINY
 from tests.inference.conftest import scramble
-from vitbn.inference.weights import Weights, write
-from vitbn.models.build import build
+from vitbn.models.factory import build
 from vitbn.serve.app import create_app
 from vitbn.serve.readers import load_readers
+from vitbn.weights.files import Weights, write
 
 TARGETS = {"vit": "vitbn.ViT", "vitbnffn": "vitbn.ViTBNFFN"}
 

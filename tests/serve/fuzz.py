@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import torch
 from PIL import Image, ImageDraw
 
-from vitbn.keyed import generator
+from vitbn.rng import generator
 
 FORMATS = ("png", "jpeg", "gif", "bmp", "tiff", "webp", "ppm", "ico", "tga", "jpeg2000", "pcx", "dds", "sgi", "eps")
 MODES = {"jpeg": ("L", "RGB", "CMYK"), "gif": ("P", "L"), "tiff": ("L", "RGB", "RGBA", "1", "I;16", "CMYK"),

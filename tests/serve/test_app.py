@@ -9,11 +9,11 @@ from PIL import Image
 from tests.serve.fuzz import bodies
 from tests.serve.test_ink import SEVEN, encoded, line
 from vitbn.errors import InputError
-from vitbn.inference.network import load_network
-from vitbn.models.build import build
+from vitbn.models.factory import build
 from vitbn.serve.app import MAX_BODY, create_app
-from vitbn.serve.ink import as_mnist
+from vitbn.serve.preprocess import as_mnist
 from vitbn.serve.readers import Reader, load_readers
+from vitbn.weights.network import load_network
 
 DIGIT = encoded(line(*SEVEN))
 

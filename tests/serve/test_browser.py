@@ -230,7 +230,7 @@ def test_nothing_sticks_out(address, page, width):
 
 
 def test_the_colours_are_those_of_the_reports():
-    from vitbn.analysis.canvas import COLOURS
+    from vitbn.plotting import COLOURS
 
     style = (Path(__file__).parents[2] / "src/vitbn/serve/static/page.css").read_text()
     assert [f".reader-{n} {{ --colour: {colour}; }}" in style for n, colour in enumerate(COLOURS[:2], 1)] == [

@@ -8,11 +8,11 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from vitbn import keyed
+from vitbn import rng as keyed
 from vitbn.data.sources import load
 from vitbn.errors import InputError
-from vitbn.inference.network import load_network
-from vitbn.serve.ink import MAX_PIXELS, as_mnist
+from vitbn.serve.preprocess import MAX_PIXELS, as_mnist
+from vitbn.weights.network import load_network
 
 SHEET = 560
 

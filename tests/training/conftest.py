@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from vitbn import config
-from vitbn.training.study import Run
+from vitbn.config import compose as config
+from vitbn.store.run import Run
 
 ROOT = Path(__file__).parents[2]
 SMALL = ["data=fashion_mnist", "trainer=cpu", "model.dim=16", "model.heads=2", "model.dim_head=8", "model.mlp_dim=24",

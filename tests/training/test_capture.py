@@ -9,8 +9,8 @@ from torch.nn import functional as F
 from tests.conftest import TINY
 from vitbn import ViTBN
 from vitbn.data.batches import Batch
-from vitbn.training import capture
-from vitbn.training.capture import Captured
+from vitbn.training import cuda_graph as capture
+from vitbn.training.cuda_graph import Captured
 
 OPTIMIZERS = {
     "adam": partial(torch.optim.Adam, lr=0.01, fused=True),

@@ -6,9 +6,9 @@ from torch.nn import functional as F
 from tests.conftest import TINY
 from vitbn import ViT
 from vitbn.data.batches import Batch
-from vitbn.models.build import build, make_optimizer
 from vitbn.models.dropout import Dropout
-from vitbn.training.classifier import Classifier
+from vitbn.models.factory import build, make_optimizer
+from vitbn.training.module import Classifier
 
 
 def classifier(**changes):

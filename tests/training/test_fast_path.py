@@ -7,10 +7,10 @@ from torch.nn import functional as F
 
 from tests.conftest import TINY
 from vitbn.data.batches import Batch
-from vitbn.models.build import build
+from vitbn.models.factory import build
+from vitbn.models.placements import PLACEMENTS
 from vitbn.models.vit import VisionTransformer
-from vitbn.placements import PLACEMENTS
-from vitbn.training.classifier import Classifier
+from vitbn.training.module import Classifier
 
 SIZE = {"image_size": 28, "channels": 1, "num_classes": 10}
 NARROW = {**TINY, "dim": 8, "dim_head": 8}

@@ -9,15 +9,15 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from vitbn import config
-from vitbn.checks import check
+from vitbn.config import compose as config
+from vitbn.config.checks import check
 from vitbn.data import sources
 from vitbn.data.datamodule import ImageData
 from vitbn.data.folder import scan
-from vitbn.models.build import build, make_optimizer
-from vitbn.training.classifier import Classifier, training_mode
+from vitbn.models.factory import build, make_optimizer
+from vitbn.store.run import Run
+from vitbn.training.module import Classifier, training_mode
 from vitbn.training.outcome import attempt
-from vitbn.training.study import Run
 from vitbn.training.train import train
 
 FOLDER = ["data=folder", "data.cache_size=80", "trainer=cpu", "batch_size=4", "epochs=1", "optimizer=sgd", "lr=0.001"]

@@ -7,7 +7,8 @@ import torch
 
 from tests.conftest import TINY
 from vitbn import ViTBNFFN
-from vitbn.training import matmul, recording
+from vitbn.training import matmul
+from vitbn.training.callbacks import metrics as recording
 from vitbn.training.outcome import attempt
 from vitbn.training.train import train
 

@@ -4,12 +4,13 @@ import multiprocessing
 import pytest
 import torch
 
-from vitbn import durable, sealed
-from vitbn.lock import is_owned, owned
-from vitbn.training.guards import Stuck, chance_level
+from vitbn.store import atomic as durable
+from vitbn.store import checkpoint_file as sealed
+from vitbn.store.lock import is_owned, owned
+from vitbn.store.run import Run
+from vitbn.store.status import Progress, progress, seconds_left, spoken, write_plan
+from vitbn.training.callbacks.stopping import Stuck, chance_level
 from vitbn.training.outcome import attempt
-from vitbn.training.status import Progress, progress, seconds_left, spoken, write_plan
-from vitbn.training.study import Run
 from vitbn.training.train import train
 
 
@@ -29,7 +30,7 @@ def test_a_run_that_raises_is_recorded_with_its_traceback_and_tried_again(make_r
 
 def test_divergence_is_an_outcome_with_its_step(make_run, monkeypatch):
     """The step is known from a run of plain arithmetic: the loss is made infinite at step 8, in epoch 2."""
-    from vitbn.training import classifier
+    from vitbn.training import module as classifier
 
     original, steps = classifier.Classifier.training_step, []
 

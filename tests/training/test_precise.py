@@ -5,12 +5,13 @@ import torch
 
 from tests.training.test_resume import Killed, Stop, assert_equal, state
 from vitbn.data.datamodule import ImageData
-from vitbn.inference.network import load_network
-from vitbn.models.statistics import batch_norms, measure, put
-from vitbn.training import checkpoint, precise
+from vitbn.models.bn_statistics import batch_norms, measure, put
+from vitbn.store.run import config_hash
+from vitbn.training.callbacks import checkpoint
+from vitbn.training.callbacks import recalibrate as precise
 from vitbn.training.outcome import attempt
-from vitbn.training.study import config_hash
 from vitbn.training.train import train
+from vitbn.weights.network import load_network
 
 OPTIONS = ("model=vitbn", "log_every=4", "checkpoint.every_minutes=1e-9", "recalibrate_bn=true")
 

@@ -6,8 +6,8 @@ import signal
 import pytest
 
 from vitbn.data.batches import share
+from vitbn.training.ddp import spread
 from vitbn.training.outcome import attempt
-from vitbn.training.processes import spread
 from vitbn.training.train import train
 
 ALONE, PAIR = ["study=alone"], ["study=pair", "trainer.devices=2", "trainer.strategy=ddp"]
@@ -60,7 +60,8 @@ def end_at_step_7(run, signals):
     """`train`, in which one of the processes gets a signal or dies."""
     from pytorch_lightning import Callback
 
-    from vitbn.training import assembly, recording
+    from vitbn.training import assembly
+    from vitbn.training.callbacks import metrics as recording
 
     class Disturb(Callback):
         def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):

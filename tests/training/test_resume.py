@@ -9,10 +9,10 @@ import pytest
 import torch
 from pytorch_lightning.callbacks import Callback
 
-from vitbn.training import checkpoint
+from vitbn.store.run import Run
+from vitbn.training.callbacks import checkpoint
 from vitbn.training.outcome import Signals, attempt
 from vitbn.training.schedule import make_factor
-from vitbn.training.study import Run
 from vitbn.training.train import train
 
 STEPS = 6  # per epoch: 300 images, batch 50

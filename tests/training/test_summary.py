@@ -7,10 +7,10 @@ from torchvision.models import ResNet34_Weights, VGG16_Weights
 from tests.conftest import ARTICLE
 from vitbn import ViTBN
 from vitbn.cli import main
+from vitbn.inference.model_summary import layers
+from vitbn.models.placements import PLACEMENTS
 from vitbn.models.published import resnet34, vgg16
 from vitbn.models.vit import VisionTransformer
-from vitbn.placements import PLACEMENTS
-from vitbn.training.summary import layers
 
 
 @pytest.mark.parametrize(("make", "weights"), [(resnet34, ResNet34_Weights), (vgg16, VGG16_Weights)])

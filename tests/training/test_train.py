@@ -7,8 +7,8 @@ import torch
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from vitbn.store.run import finite, print_table, write_summary
 from vitbn.training.outcome import Signals, attempt
-from vitbn.training.study import finite, print_table, write_summary
 from vitbn.training.train import train
 
 
@@ -143,7 +143,7 @@ def test_summary_and_table_hold_one_sorted_row_per_run(make_run, capsys):
 
 
 def test_more_runs_than_a_table_holds_are_counted(make_run, capsys, monkeypatch):
-    monkeypatch.setattr("vitbn.training.study.TABLE_ROWS", 2)
+    monkeypatch.setattr("vitbn.store.run.TABLE_ROWS", 2)
     runs = [make_run(f"seed={seed}") for seed in range(3)]
     for run, status in zip(runs, ("done", "failed", "done"), strict=True):
         run.begin()

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from vitbn.analysis.results import Run, within
-from vitbn.placements import PLACEMENTS, Slot, complete
+from vitbn.analysis.records import Run, within
+from vitbn.models.placements import PLACEMENTS, Slot, complete
 
 AXES = ("depth", "lr", "seed")
 PLACEMENT = ("norm", "model.name", "model._target_", "model.placement", "model.norm", "model.batch_norm")

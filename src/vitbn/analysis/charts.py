@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 
 from vitbn.analysis.arms import Arm, cells, placement_pairs
-from vitbn.analysis.canvas import COLOURS, MOST_SINGLE, Picture, fit_to_lines, grid, legend_above, looks, slug
-from vitbn.analysis.outcomes import Difference, differences, final_accuracies
-from vitbn.analysis.results import Run
+from vitbn.analysis.comparisons import Difference, differences, final_accuracies
+from vitbn.analysis.formatting import percent, points
+from vitbn.analysis.records import Run
 from vitbn.analysis.stats import mean_interval
-from vitbn.analysis.wording import percent, points
+from vitbn.plotting import COLOURS, MOST_SINGLE, Picture, fit_to_lines, grid, legend_above, looks, slug
 
 _DIFFERENCES = (
     "Mean difference of validation accuracy after the last epoch with its 95 % interval, cut at the axis; "

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from vitbn.analysis.results import EPOCH_METRICS, METRICS
+from vitbn.analysis.records import EPOCH_METRICS, METRICS
 from vitbn.errors import InputError
 
 CLAIMS = Path(__file__).resolve().parents[3] / "claims"

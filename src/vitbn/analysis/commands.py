@@ -10,10 +10,10 @@ from rich.table import Table
 
 from vitbn.analysis.arms import Ended
 from vitbn.analysis.claims import CLAIMS, Claim, load_claims
+from vitbn.analysis.formatting import effect_texts, expectation
 from vitbn.analysis.judge import INCONCLUSIVE, REFUTED, SUPPORTED
-from vitbn.analysis.results import Run, read_studies
+from vitbn.analysis.records import Run, read_studies
 from vitbn.analysis.verdict import ClaimResult, evaluate
-from vitbn.analysis.wording import effect_texts, expectation
 from vitbn.errors import InputError
 
 NUMBERS = ("effect", "95 % interval", "n")

@@ -3,8 +3,8 @@
 import numpy as np
 
 from vitbn.analysis.arms import Arm
-from vitbn.analysis.canvas import Picture, grid
-from vitbn.analysis.wording import percent
+from vitbn.analysis.formatting import percent
+from vitbn.plotting import Picture, grid
 
 
 def confusion(arm: Arm) -> np.ndarray | None:

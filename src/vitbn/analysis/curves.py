@@ -6,7 +6,11 @@ from typing import Any
 import numpy as np
 
 from vitbn.analysis.arms import Arm, cells
-from vitbn.analysis.canvas import (
+from vitbn.analysis.comparisons import final_accuracies
+from vitbn.analysis.formatting import percent, plain
+from vitbn.analysis.records import Run
+from vitbn.analysis.stats import mean_interval
+from vitbn.plotting import (
     COLOURS,
     DASHES,
     MOST_SINGLE,
@@ -17,10 +21,6 @@ from vitbn.analysis.canvas import (
     looks,
     slug,
 )
-from vitbn.analysis.outcomes import final_accuracies
-from vitbn.analysis.results import Run
-from vitbn.analysis.stats import mean_interval
-from vitbn.analysis.wording import percent, plain
 
 RATE_COLOURS = (COLOURS[6], COLOURS[4], COLOURS[5], COLOURS[3])  # not those of the placements
 MOST = 12  # figures, and twice as many panels in one; a random search would give one per trial

@@ -7,10 +7,10 @@ import numpy as np
 
 from vitbn.analysis.arms import Ended
 from vitbn.analysis.claims import Part
-from vitbn.analysis.guard import studied_keys, tally
+from vitbn.analysis.comparisons import outcome
+from vitbn.analysis.confounds import studied_keys, tally
 from vitbn.analysis.judge import PartResult, judge, region
-from vitbn.analysis.outcomes import outcome
-from vitbn.analysis.results import Run
+from vitbn.analysis.records import Run
 from vitbn.analysis.stats import Interval, paired_interval, share_interval
 
 Filter = dict[str, Any]

@@ -4,11 +4,11 @@ import math
 
 from vitbn.analysis.arms import Ended
 from vitbn.analysis.claims import Part
+from vitbn.analysis.comparisons import outcome
 from vitbn.analysis.effects import Filter, by_seed
+from vitbn.analysis.formatting import onset_text
 from vitbn.analysis.judge import INCONCLUSIVE, MIN_SEEDS, REFUTED, SUPPORTED, PartResult
-from vitbn.analysis.outcomes import outcome
 from vitbn.analysis.stats import Interval, Onset, onset
-from vitbn.analysis.wording import onset_text
 
 INF = math.inf
 

@@ -2,7 +2,7 @@
 
 from vitbn.analysis import charts, confusion, curves
 from vitbn.analysis.arms import Arm
-from vitbn.analysis.canvas import Picture
+from vitbn.plotting import Picture
 
 
 def pictures(arms: list[Arm]) -> list[Picture]:

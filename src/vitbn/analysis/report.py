@@ -5,15 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vitbn import durable
 from vitbn.analysis.arms import Arm, Ended, group
-from vitbn.analysis.canvas import Picture, style
 from vitbn.analysis.claims import CLAIMS, load_claims
+from vitbn.analysis.formatting import DASH, effect_texts, expectation
 from vitbn.analysis.judge import INCONCLUSIVE, REFUTED, SUPPORTED
-from vitbn.analysis.pace import critical_section, crossover_section, threshold_section
 from vitbn.analysis.plots import pictures
-from vitbn.analysis.results import Run, read_studies
-from vitbn.analysis.searches import read_search, search_pictures, search_section
+from vitbn.analysis.records import Run, read_studies
+from vitbn.analysis.search_sections import read_search, search_pictures, search_section
 from vitbn.analysis.sections import (
     Section,
     Table,
@@ -24,10 +22,12 @@ from vitbn.analysis.sections import (
     unstable_section,
     what_was_run,
 )
+from vitbn.analysis.speed_sections import critical_section, crossover_section, threshold_section
 from vitbn.analysis.summary import summary_csv
 from vitbn.analysis.template import PAGE, TABLE
 from vitbn.analysis.verdict import ClaimResult, evaluate
-from vitbn.analysis.wording import DASH, effect_texts, expectation
+from vitbn.plotting import Picture, style
+from vitbn.store import atomic as durable
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 
 from vitbn.analysis.arms import Arm, cells, ended, paired, placement_pairs
-from vitbn.analysis.canvas import Picture
+from vitbn.analysis.comparisons import Difference, differences, final_accuracies
+from vitbn.analysis.confounds import tally
 from vitbn.analysis.confusion import confusion, most_confused
-from vitbn.analysis.guard import tally
-from vitbn.analysis.outcomes import Difference, differences, final_accuracies
-from vitbn.analysis.results import STATUSES, Run, some
+from vitbn.analysis.formatting import DASH, accuracy_text, interval_text, plain, points
+from vitbn.analysis.records import STATUSES, Run, some
 from vitbn.analysis.stats import mean_interval
 from vitbn.analysis.summary import row as summary_row
-from vitbn.analysis.wording import DASH, accuracy_text, interval_text, plain, points
+from vitbn.plotting import Picture
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import io
 from typing import Any
 
 from vitbn.analysis.arms import Arm
-from vitbn.analysis.results import Run
+from vitbn.analysis.records import Run
 
 # the first thirteen as training writes them while a sweep is going
 COLUMNS = (

@@ -7,8 +7,9 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from vitbn import keyed
-from vitbn.data import augment, crops
+from vitbn import rng as keyed
+from vitbn.data import affine as augment
+from vitbn.data import crops
 from vitbn.data.splits import Split
 
 # Finished pixels made at once, enough to be efficient, few enough for caches: 2,000 and 20,000 images of MNIST

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vitbn.data.augment import to_float
+from vitbn.data.affine import to_float
 
 # Szegedy et al., 2015, as in torchvision's RandomResizedCrop
 AREA = (0.08, 1.0)  # of the image

@@ -8,8 +8,8 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from vitbn import keyed
-from vitbn.data import augment as article
+from vitbn import rng as keyed
+from vitbn.data import affine as article
 from vitbn.data.batches import AUGMENTATIONS, FixedBatches, Pixels, TrainBatches, batches_at_once
 from vitbn.data.sources import load
 from vitbn.data.splits import Source, Split, hold_out

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vitbn.data.cache import mapped
 from vitbn.data.folder import Folder, digest, scan
+from vitbn.data.image_cache import mapped
 from vitbn.data.splits import Source, Split
 from vitbn.errors import InputError
 

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from vitbn.data import digits, pictures
+from vitbn.data import mnist as digits
+from vitbn.data import pictures
 from vitbn.data.splits import Source
 
 SOURCES: dict[str, Callable[..., Source]] = {

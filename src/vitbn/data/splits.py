@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from vitbn.errors import InputError
-from vitbn.keyed import generator
+from vitbn.rng import generator
 
 
 @dataclass(frozen=True)

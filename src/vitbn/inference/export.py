@@ -1,6 +1,6 @@
 """A network as one file for use elsewhere: what it answers and how images become its input are recorded inside.
 
-safetensors  the weights; vitbn.inference.network.load_network reads it back
+safetensors  the weights; vitbn.weights.network.load_network reads it back
 onnx         for ONNX Runtime and others
 torch        a torch.export program, which runs without this package
 
@@ -24,12 +24,12 @@ from torch import Tensor, nn
 
 from vitbn.data.splits import Split
 from vitbn.errors import InputError
-from vitbn.inference.arriving import batch_of, inputs
+from vitbn.inference.eval_data import batch_of, inputs
 from vitbn.inference.fold import Run, largest_difference
-from vitbn.inference.network import Network
-from vitbn.inference.weights import Weights, pack
 from vitbn.models.attention import Attention
-from vitbn.training.study import OMITTED
+from vitbn.store.run import OMITTED
+from vitbn.weights.files import Weights, pack
+from vitbn.weights.network import Network
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_linear_bn_weights
 
 from vitbn.errors import InputError
-from vitbn.models.norm import BATCH_NORMS
+from vitbn.models.norms import BATCH_NORMS
+from vitbn.models.placements import Kind, Placement, Slot
 from vitbn.models.vit import Block, VisionTransformer
-from vitbn.placements import Kind, Placement, Slot
 
 LIMIT = 1e-4  # a folded network whose logits lie further from the original's is refused
 LAYER_STAYS = "its mean and variance depend on every input"

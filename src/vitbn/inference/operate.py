@@ -7,14 +7,14 @@ from pathlib import Path
 import torch
 
 from vitbn.errors import InputError
-from vitbn.inference import damage
-from vitbn.inference.arriving import Data, arriving
-from vitbn.inference.network import Network, load_network
-from vitbn.inference.pretrained import ADAPTED, to_type, vit_options
+from vitbn.inference import transplant_report as damage
+from vitbn.inference.eval_data import Data, arriving
 from vitbn.inference.transplant import Site, Transplant, sites
-from vitbn.inference.weights import Weights, write
+from vitbn.models.placements import Slot
 from vitbn.models.vit import VisionTransformer
-from vitbn.placements import Slot
+from vitbn.weights.files import Weights, write
+from vitbn.weights.network import Network, load_network
+from vitbn.weights.pretrained import ADAPTED, to_type, vit_options
 
 FILE = "transplanted.safetensors"
 

@@ -14,8 +14,8 @@ from torch import Tensor
 from vitbn.data.decode import decode
 from vitbn.errors import InputError
 from vitbn.inference.images import image_files
-from vitbn.inference.network import Network, load_network
 from vitbn.progress import shown
+from vitbn.weights.network import Network, load_network
 
 BATCH = 64
 Prediction = list[tuple[str, float]]  # labels with their probabilities, the most probable first

@@ -5,9 +5,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from vitbn.analysis.canvas import Picture, grid, legend_above, look, slug
-from vitbn.inference.scores import Scores
-from vitbn.inference.statistics import BATCH, RECALIBRATED, Panel
+from vitbn.inference.bn_report import BATCH, RECALIBRATED, Panel
+from vitbn.inference.metrics import Scores
+from vitbn.plotting import Picture, grid, legend_above, look, slug
 
 FIGURES = ("accuracy", "loss", "calibration error")
 

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vitbn.inference.network import Network
-from vitbn.models.norm import TokenBatchNorm
+from vitbn.models.norms import TokenBatchNorm
+from vitbn.models.placements import Slot
 from vitbn.models.vit import VisionTransformer
-from vitbn.placements import Slot
 from vitbn.progress import shown
+from vitbn.weights.network import Network
 
 BATCH = 250
 _OUTSIDE = {Slot.embed_in: "embedding.in_norm", Slot.embed_out: "embedding.out_norm", Slot.final: "final_norm"}

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitbn.models.dropout import Dropout
-from vitbn.models.merged import MergedAttention, attend, mixed_precision
-from vitbn.models.norm import make_norm
+from vitbn.models.merged_attention import MergedAttention, attend, mixed_precision
+from vitbn.models.norms import make_norm
 
 # W_qk (H D, D), its bias (H D,) or None, W_vo (H D, D), its bias (H, D) or None, output bias (D,) or None
 Products = tuple[Tensor, Tensor | None, Tensor, Tensor | None, Tensor | None]

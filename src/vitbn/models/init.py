@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from vitbn.keyed import key
+from vitbn.rng import key
 
 
 @torch.no_grad()

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from vitbn.placements import PosEmb
+from vitbn.models.placements import PosEmb
 
 
 def sincos_1d(tokens: int, dim: int) -> Tensor:

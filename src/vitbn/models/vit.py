@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from vitbn.models.attention import Attention
 from vitbn.models.dropout import Dropout
-from vitbn.models.norm import make_norm, per_token
+from vitbn.models.norms import make_norm, per_token
+from vitbn.models.placements import PLACEMENTS, Placement, Pool, Slot, complete
 from vitbn.models.pos_emb import Positions
-from vitbn.placements import PLACEMENTS, Placement, Pool, Slot, complete
 
 
 class FeedForward(nn.Module):

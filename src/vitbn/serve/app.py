@@ -6,7 +6,7 @@ from flask import Flask, Response, jsonify, render_template, request
 from werkzeug.exceptions import HTTPException
 
 from vitbn.errors import InputError
-from vitbn.serve.ink import as_mnist
+from vitbn.serve.preprocess import as_mnist
 from vitbn.serve.readers import Reader
 
 MAX_BODY = 1_000_000  # bytes

@@ -7,7 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from vitbn.errors import InputError
-from vitbn.inference.origin import locate
+from vitbn.weights.hub import locate
 
 HOST = "127.0.0.1"
 

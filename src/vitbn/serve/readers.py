@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 
 from vitbn.analysis.arms import NAMES
-from vitbn.data.digits import DIGITS
+from vitbn.data.mnist import DIGITS
 from vitbn.errors import InputError
-from vitbn.inference.attended import attended
-from vitbn.inference.network import Network, load_network
+from vitbn.inference.attention_maps import attended
 from vitbn.models.vit import VisionTransformer
+from vitbn.weights.network import Network, load_network
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from waitress.server import create_server
 from waitress.task import ErrorTask
 
 from vitbn.serve.app import HEADERS, MAX_BODY, TOO_LARGE, create_app
-from vitbn.serve.ink import MAX_PIXELS
+from vitbn.serve.preprocess import MAX_PIXELS
 from vitbn.serve.readers import load_readers
 
 THREADS = 8  # each answers with one thread of torch

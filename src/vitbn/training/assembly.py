@@ -12,20 +12,22 @@ import torch
 from pytorch_lightning.plugins.environments import LightningEnvironment
 from pytorch_lightning.strategies import DDPStrategy
 
-from vitbn import sealed
 from vitbn.data.datamodule import ImageData
 from vitbn.errors import InputError
-from vitbn.inference.pretrained import load_pretrained
-from vitbn.models.build import build, make_optimizer
-from vitbn.models.synchronized import synchronize
-from vitbn.training import checkpoint, guards, recording
-from vitbn.training.classifier import Classifier
+from vitbn.models.factory import build, make_optimizer
+from vitbn.models.sync_batchnorm import synchronize
+from vitbn.store import checkpoint_file as sealed
+from vitbn.store.run import Run
+from vitbn.training.callbacks import checkpoint
+from vitbn.training.callbacks import metrics as recording
+from vitbn.training.callbacks import stopping as guards
+from vitbn.training.callbacks.recalibrate import PreciseStatistics
 from vitbn.training.fingerprint import fingerprint
 from vitbn.training.loggers import make_logger
+from vitbn.training.module import Classifier
 from vitbn.training.outcome import Signals
-from vitbn.training.precise import PreciseStatistics
 from vitbn.training.schedule import make_factor
-from vitbn.training.study import Run
+from vitbn.weights.pretrained import load_pretrained
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ def _require_devices(trainer: dict[str, Any]) -> None:
 
 
 def _placing(trainer: dict[str, Any]) -> dict[str, Any]:
-    """What Lightning is told about devices; `vitbn.training.processes` has started one process for each."""
+    """What Lightning is told about devices; `vitbn.training.ddp` has started one process for each."""
     strategy = DDPStrategy(cluster_environment=LightningEnvironment()) if trainer["devices"] > 1 else "auto"
     return {key: trainer[key] for key in ("accelerator", "devices", "precision")} | {"strategy": strategy}
 

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vitbn import keyed
-from vitbn.data.augment import Draws
+from vitbn import rng as keyed
+from vitbn.data.affine import Draws
 
 
 def digest(*tensors: Tensor) -> str:

@@ -8,10 +8,10 @@ from pathlib import Path
 from pytorch_lightning.loggers import CSVLogger, Logger, MLFlowLogger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
-from vitbn import durable
 from vitbn.errors import InputError
-from vitbn.training.recording import Events
-from vitbn.training.study import Run
+from vitbn.store import atomic as durable
+from vitbn.store.run import Run
+from vitbn.training.callbacks.metrics import Events
 
 
 def make_logger(run: Run) -> Logger | None:

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vitbn import durable, keyed
+from vitbn import rng as keyed
+from vitbn.store import atomic as durable
 from vitbn.training.fingerprint import processor
 
 log = logging.getLogger("vitbn")

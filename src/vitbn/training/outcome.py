@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from vitbn.errors import InputError
-from vitbn.training.study import Run
+from vitbn.store.run import Run
 
 log = logging.getLogger("vitbn")
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)

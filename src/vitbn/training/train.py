@@ -2,9 +2,9 @@
 
 from typing import TYPE_CHECKING, Any
 
+from vitbn.store.run import Run
 from vitbn.training.outcome import Signals
 from vitbn.training.spared import BY_TORCHMETRICS, spared
-from vitbn.training.study import Run
 
 if TYPE_CHECKING:
     from vitbn.training.assembly import Parts
@@ -24,7 +24,7 @@ def train(run: Run, signals: Signals) -> dict[str, Any]:
 
 def _fit_and_test(run: Run, signals: Signals, parts: "Parts") -> str:
     """Returns the route that matrix products took."""
-    from vitbn import sealed
+    from vitbn.store import checkpoint_file as sealed
     from vitbn.training import matmul
 
     cfg, trainer, classifier, data = run.config, parts.trainer, parts.classifier, parts.data

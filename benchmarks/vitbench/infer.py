@@ -1,0 +1,67 @@
+"""`python benchmarks/bench.py infer`: networks in evaluation, from single images to large batches."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from vitbench import machine, others
+from vitbench.engaged import demanded
+from vitbench.flops import evaluation_work
+from vitbench.options import Options, chosen
+from vitbench.runner import Arm, Stopwatch, Turn, alternate
+from vitbench.setting import Setting
+from vitbn import ViT, ViTBN, ViTBNFFN
+from vitbn import rng as keyed
+from vitbn.inference.fold import fold
+
+BATCHES = (1, 100, 1000)
+IMAGES = 3_000  # per turn, in passes of which there are at least 3 and at most 200
+UNIT = {"name": "µs per image", "per": 1e6}
+COMPILED = "vit-compiled"
+
+# name: what it is, and what makes it from its size. A network that is new here is one more line.
+NETWORKS: dict[str, tuple[str, Callable[[dict[str, Any]], nn.Module]]] = {
+    "vit": ("ours, LayerNorm", lambda size: ViT(**size)),
+    COMPILED: ("vit under torch.compile", lambda size: ViT(**size)),
+    "vitbnffn": ("ours, BatchNorm in the feed-forward", lambda size: ViTBNFFN(**size)),
+    "vitbnffn-folded": ("vitbnffn with its BatchNorms folded", lambda size: fold(ViTBNFFN(**size).eval()).net),
+    "vitbn": ("ours, BatchNorm everywhere", lambda size: ViTBN(**size)),
+    "vitbn-folded": ("vitbn with its BatchNorms folded", lambda size: fold(ViTBN(**size).eval()).net),
+    "vit-pytorch": ("vit-pytorch's ViT", others.vit_pytorch),
+    "timm": ("timm's ViT with heads as wide as ours", others.timm),
+    "timm-own-heads": ("timm's ViT with its own narrow heads", lambda size: others.timm(size, wide_heads=False)),
+}
+
+
+def measure(options: Options, device: torch.device) -> dict[str, Any]:
+    """One table per batch size."""
+    setting = Setting(options, device)
+    names = chosen([name for name in NETWORKS if name != COMPILED or options.compile], options)
+    nets = {name: NETWORKS[name][1](setting.size).to(device).eval() for name in names}
+    peak, tables = machine.peak(device), []
+    for batch in BATCHES:
+        arms = [_arm(setting, name, net, batch) for name, net in nets.items()]
+        summaries = alternate(arms, options.rounds, setting.new_watch)
+        tables.append({"title": f"Evaluation at batch {batch}", "unit": UNIT, "arms": summaries})
+    return {"conditions": {"depth": options.depth}, "peak": peak, "tables": tables}
+
+
+def _arm(setting: Setting, name: str, net: nn.Module, batch: int) -> Arm:
+    shape = (batch, *(setting.size[key] for key in ("channels", "image_size", "image_size")))
+    images = torch.rand(shape, generator=keyed.generator("bench", batch)).to(setting.device)
+    passes = min(200, max(3, (setting.options.images or IMAGES) // batch))
+    work = {key: value / batch for key, value in evaluation_work(net, shape).items()}
+    run = torch.compile(net) if name == COMPILED else net
+
+    @torch.inference_mode()
+    def turn(number: int, watch: Stopwatch) -> Turn:
+        with watch:
+            for _ in range(passes):
+                run(images)
+        return Turn(units=passes * batch)
+
+    with demanded(name, compiled=name == COMPILED):
+        turn(0, setting.new_watch())
+    return Arm(name, NETWORKS[name][0], turn, others.parameters(net), work)

@@ -1,0 +1,98 @@
+"""The words of `python benchmarks/bench.py`. Imports no torch."""
+
+import argparse
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from vitbn.errors import InputError
+
+WHAT = {
+    "train": "an epoch, end to end: data, training, validation, logging",
+    "infer": "time per image at batch 1, 100 and 1000",
+    "data": "an epoch of augmented batches, without a network",
+    "growth": "how the time of an epoch grows with depth, batch size, image size and tokens; draws the picture",
+    "start": "from Enter to help, to the message about a wrong value and to the first training step",
+}
+ROUNDS = {"train": 3, "infer": 5, "data": 3, "growth": 3, "start": 5}
+RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What was typed; nothing where nothing was, until `settled`."""
+
+    what: str
+    quick: bool = False
+    data: str | None = None
+    depth: int | None = None
+    batch_size: int | None = None
+    rounds: int = 0
+    epochs: int | None = None
+    images: int | None = None
+    threads: int | None = None
+    device: str = "auto"
+    arms: str | None = None
+    compile: bool = False
+    capture: bool = True
+    ours: Sequence[str] = ()
+    out: Path | None = None
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Arguments whose names are the fields of Options."""
+    number: dict[str, Any] = {"type": _counting, "metavar": "N"}
+    parser.add_argument("what", choices=WHAT, help="; ".join(f"{name}: {text}" for name, text in WHAT.items()))
+    parser.add_argument("--quick", action="store_true", help="tiny: under a minute, on mnist5k, needs no download")
+    parser.add_argument("--data", metavar="NAME", help="mnist (default), fashion_mnist or mnist5k")
+    parser.add_argument("--depth", **number, help="encoder blocks (default: 6)")
+    parser.add_argument("--batch-size", **number, help="training images per step (default: 100)")
+    parser.add_argument("--rounds", **number, default=0, help="turns of every arm (default: 3; infer and start 5)")
+    parser.add_argument("--epochs", **number, help="epochs of train.py per turn (default: 1; on a GPU 10)")
+    parser.add_argument("--images", **number, help="training images of an epoch (default: all)")
+    parser.add_argument("--threads", **number, help="threads of torch (default: torch's own choice)")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--arms", metavar="NAME,NAME", help="only these, and the first, to which all are compared")
+    parser.add_argument("--compile", action="store_true", help="also with torch.compile; nothing compiled is an error")
+    parser.add_argument(
+        "--no-capture", dest="capture", action="store_false",
+        help="on a GPU: do not demand that train.py replays CUDA graphs",
+    )  # fmt: skip
+    parser.add_argument(
+        "--ours", metavar="KEY=VALUE", nargs="+", default=(), help="further words for train.py, e.g. model=vitbn"
+    )
+    parser.add_argument("--out", type=Path, metavar="PATH", help="JSON file (default: in benchmarks/results)")
+
+
+def settled(args: argparse.Namespace) -> Options:
+    """Options with the defaults filled in that depend on others."""
+    options = Options(**{field.name: getattr(args, field.name) for field in fields(Options)})
+    quick: dict[str, Any] = {"data": "mnist5k", "depth": 2, "rounds": 2, "images": 200}
+    full = {"data": "mnist", "depth": 6, "rounds": ROUNDS[options.what]}
+    defaults: dict[str, Any] = {**full, "batch_size": 100, **(quick if options.quick else {})}
+    missing: dict[str, Any] = {key: value for key, value in defaults.items() if not getattr(options, key)}
+    return replace(options, **missing)
+
+
+def chosen(names: Iterable[str], options: Options) -> list[str]:
+    """The arms that were asked for, the first always among them; InputError lists the names."""
+    names = list(names)
+    if options.arms is None:
+        return names
+    asked = options.arms.split(",")
+    if unknown := [name for name in asked if name not in names]:
+        raise InputError(f"--arms {','.join(unknown)}: unknown; choose from {', '.join(names)}")
+    return [name for name in names if name in asked or name == names[0]]
+
+
+def out_path(options: Options, device: str) -> Path:
+    """Where the result goes: of a GPU and of a quick run in files of their own."""
+    parts = [options.what, *(["cuda"] if device == "cuda" else []), *(["quick"] if options.quick else [])]
+    return options.out or RESULTS / f"{'-'.join(parts)}.json"
+
+
+def _counting(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: must be a whole number, at least 1")
+    return int(text)

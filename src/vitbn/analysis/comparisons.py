@@ -1,0 +1,51 @@
+"""What runs came to: accuracies after the last epoch, and same-seed differences between arms."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from vitbn.analysis.arms import Arm, cells, paired
+from vitbn.analysis.records import Run
+from vitbn.analysis.stats import Interval, paired_interval
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Validation accuracy of one arm minus another's at one depth and learning rate."""
+
+    depth: Any
+    lr: Any
+    values: list[float]  # one per shared seed
+    interval: Interval
+    diverged: int  # pairs with a diverged run
+
+
+def outcome(run: Run, metric: str, epoch: int | None = None) -> float | None:
+    """The metric after an epoch (None: the last); a diverged run scores as a guess: 1/classes, ln(classes).
+
+    Leaving diverged runs out would favour the arm that loses its bad seeds, so a comparison keeps them with
+    what such a network is worth.
+    """
+    value = run.last(metric) if epoch is None else run.at_epoch(metric, epoch)
+    if run.status == "diverged" and (epoch is None or value is None or not math.isfinite(value)):
+        return 1 / run.classes if metric.endswith("acc") else math.log(run.classes)
+    return value
+
+
+def final_accuracies(runs: list[Run]) -> list[float]:
+    """Validation accuracies after the last epoch of the finished runs; diverged ones are counted apart."""
+    found = [run.last("val/acc") for run in runs if run.status == "done"]
+    return [value for value in found if value is not None]
+
+
+def differences(first: Arm, second: Arm) -> list[Difference]:
+    """How far the second arm is ahead, per depth and learning rate."""
+    found = []
+    for depth, lr in cells([first, second]):
+        pairs = paired(first.at(depth, lr), second.at(depth, lr))
+        scores = [(outcome(one, "val/acc"), outcome(two, "val/acc")) for one, two in pairs]
+        values = [two - one for one, two in scores if one is not None and two is not None]
+        if values:
+            diverged = sum("diverged" in (one.status, two.status) for one, two in pairs)
+            found.append(Difference(depth, lr, values, paired_interval(values), diverged))
+    return found

@@ -1,0 +1,270 @@
+"""Run folders as records: what `runs/<study>/<run_id>/` holds, read tolerantly and named when broken."""
+
+import json
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from vitbn.errors import InputError
+from vitbn.store.run import OMITTED, says_something
+
+EPOCH_METRICS = ("train/loss", "train/acc", "val/loss", "val/acc")
+FINAL_METRICS = ("test/acc", "test/loss")
+METRICS = EPOCH_METRICS + FINAL_METRICS
+FINISHED = ("done", "failed", "diverged")
+STATUSES = (*FINISHED, "running", "unreadable")
+PACKAGED_DATA = ("mnist", "fashion_mnist", "mnist5k")  # elsewhere content or place says which they are
+# These cannot change a result (or repeat a key that is compared already), so they neither part nor confound.
+IGNORED = (*OMITTED, "hydra")
+
+_MISSING = object()
+_ENTRIES = re.compile(r"\n(?=\w)")  # of a YAML mapping: every line that begins at the margin is another one
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml: 0.6 ms a file instead of 6
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: its flat configuration (`model.name`), its epochs as columns, its result."""
+
+    path: Path
+    config: dict[str, Any]
+    rows: dict[str, np.ndarray]
+    result: dict[str, Any]
+    status: str
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def run_id(self) -> str:
+        """The folder's name."""
+        return self.path.name
+
+    @property
+    def seed(self) -> int:
+        """What the two arms of a paired comparison share."""
+        return self.config.get("seed", 0)
+
+    @property
+    def depth(self) -> int | None:
+        """Encoder layers; None for a network that has none (the key `depth` is set for every network)."""
+        return self.config.get("depth") if "model.depth" in self.config else None
+
+    @property
+    def lr(self) -> float | None:
+        """The learning rate."""
+        return self.config.get("lr")
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """Hashes of initial weights, order and validation draw, and the parameter count."""
+        return self.result.get("fingerprint") or {}
+
+    @property
+    def classes(self) -> int:
+        """Number of classes, 10 where the configuration does not say."""
+        return self.config.get("model.num_classes") or 10
+
+    @cached_property
+    def compared(self) -> dict[str, Any]:
+        """The configuration without what cannot change a result and without `model.x`, `optimizer.x` that repeat `x`.
+
+        A key that is null or false counts as absent, as it does in a run's identity: older runs do not have it.
+        """
+        return {key: value for key, value in self.config.items() if says_something(value) and self._adds(key, value)}
+
+    def _adds(self, key: str, value: Any) -> bool:
+        group, _, name = key.partition(".")
+        if group in ("model", "optimizer") and key != "model.name" and self.config.get(name, _MISSING) == value:
+            return False
+        return not within(key, IGNORED) and not (group == "norm" and f"model.placement.{name}" in self.config)
+
+    def last(self, metric: str) -> float | None:
+        """The metric after the last epoch, None where it was not measured."""
+        value = (self.result.get("metrics") or {}).get(metric)
+        if value is None and metric in self.rows and len(self.rows[metric]):
+            value = self.rows[metric][-1]
+        return None if value is None else float(value)
+
+    def at_epoch(self, metric: str, epoch: int) -> float | None:
+        """The metric after that epoch (from 1), None where the run has no such row."""
+        where = np.flatnonzero(self.rows.get("epoch", np.empty(0)) == epoch)
+        return float(self.rows[metric][where[0]]) if len(where) and metric in self.rows else None
+
+    def steps(self) -> dict[str, np.ndarray]:
+        """Columns of steps.csv (`step`, `train/loss`); empty where the run kept none."""
+        path = self.path / "steps.csv"
+        return _table(path, finished=self.status in FINISHED)[0] if path.exists() else {}
+
+
+@cache  # asked for every key of every run
+def within(key: str, prefixes: tuple[str, ...]) -> bool:
+    """Whether a dotted key is one of the prefixes or lies below one."""
+    return any(key == prefix or key.startswith(f"{prefix}.") for prefix in prefixes)
+
+
+def read_study(folder: Path | str) -> list[Run]:
+    """Every run of one study, sorted by run id; InputError where there is none."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; give a study such as runs/article{_siblings(folder)}")
+    runs = [read_run(path.parent) for path in sorted(folder.glob("*/config.yaml"))]
+    if not runs:
+        studies = sorted({path.parents[1].name for path in folder.glob("*/*/config.yaml")})
+        hint = f"it holds the studies {', '.join(studies)}: name one" if studies else "is it a study's folder?"
+        raise InputError(f"{folder}: no runs in this folder (no */config.yaml); {hint}")
+    if all(run.status == "unreadable" for run in runs):
+        raise InputError(f"{folder}: none of its {len(runs)} runs can be read; first: {runs[0].notes[0]}")
+    return runs
+
+
+def read_studies(folders: Iterable[Path | str]) -> tuple[list[Run], list[str]]:
+    """Runs of several studies and a warning line per oddity; a run id met twice counts once."""
+    runs: dict[str, Run] = {}
+    warnings: list[str] = []
+    for folder in folders:
+        for run in read_study(folder):
+            other = runs.get(run.run_id)
+            if other is None or (other.status not in FINISHED and run.status in FINISHED):
+                runs[run.run_id] = run
+            if other is not None:
+                warnings.append(f"{run.path}: the same run as {other.path}; counted once")
+            warnings += run.notes
+    found = list(runs.values())
+    check_one_dataset(found)
+    return found, warnings
+
+
+def check_one_dataset(runs: Iterable[Run]) -> None:
+    """Refuse runs that were measured on different images."""
+    groups: dict[tuple, list[str]] = {}
+    for run in runs:
+        if run.status == "unreadable":
+            continue
+        name = run.config.get("data.name")
+        told = name in PACKAGED_DATA or run.config.get("data.content")
+        keys = ["data.name", "data.augment", "data.holdout", "data.content"] + ["data.root"] * (not told)
+        groups.setdefault(tuple((key, run.config.get(key)) for key in keys), []).append(run.run_id)
+    if len(groups) > 1:
+        spelt = {keys: " ".join(f"{key}={value}" for key, value in keys) for keys in groups}
+        named = "; ".join(f"{spelt[keys]}: {some(ids)}" for keys, ids in groups.items())
+        raise InputError(f"runs on different data cannot share a report ({named}); report them separately")
+
+
+def read_run(folder: Path) -> Run:
+    """One run folder; without result.json it is `running`, with a broken file `unreadable`."""
+    config: dict[str, Any] = {}
+    try:
+        config = _config(folder / "config.yaml")
+        result = _result(folder / "result.json")
+        status = result.get("status", "running") if result else "running"
+        if status not in (*FINISHED, "running"):
+            raise InputError(f"{folder / 'result.json'}: status {status!r} is none of {', '.join(FINISHED)}")
+        rows, notes = _rows(folder / "metrics.csv", status)
+    except InputError as error:
+        return Run(folder, config, {}, {}, "unreadable", (str(error),))
+    return Run(folder, config, rows, result, status, notes)
+
+
+def some(names: list[str], most: int = 3) -> str:
+    """The first few names and how many more."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mapping to dotted keys; lists become tuples."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = tuple(value) if isinstance(value, list) else value
+    return flat
+
+
+def _config(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        try:
+            entries = map(_entry, _ENTRIES.split(text))
+            return {key: value for entry in entries for key, value in entry.items()}
+        except (yaml.YAMLError, AttributeError):  # not a plain list of entries
+            config = yaml.load(text, Loader=_Loader)
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise InputError(f"{path}: cannot be read as YAML ({_line(error)}); run it again with rerun=true") from error
+    if not isinstance(config, dict):
+        raise InputError(f"{path}: empty or not a mapping; run it again with rerun=true")
+    return flatten(config)
+
+
+@cache
+def _entry(text: str) -> dict[str, Any]:
+    """One entry of a configuration, flat; most are alike in all runs of a study."""
+    return flatten(yaml.load(text, Loader=_Loader))
+
+
+def _result(path: Path) -> dict[str, Any]:
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (ValueError, OSError) as error:
+        raise InputError(f"{path}: broken JSON ({_line(error)}); remove it and run again") from error
+    if not isinstance(result, dict):
+        raise InputError(f"{path}: not a JSON object; remove it and run again")
+    return result
+
+
+def _rows(path: Path, status: str) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    if not path.exists():
+        if status == "done":
+            raise InputError(f"{path}: missing although the run is done; run it again with rerun=true")
+        return {}, ()
+    rows, notes = _table(path, finished=status in FINISHED)
+    missing = [name for name in ("epoch", *EPOCH_METRICS) if name not in rows]
+    if missing and (rows or status == "done"):
+        raise InputError(f"{path}: no column {', '.join(missing)}; run it again with rerun=true")
+    return rows, notes
+
+
+def _table(path: Path, finished: bool) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """A CSV of numbers as columns; a half-written last line is dropped, silently while the run goes on."""
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    tail = lines.pop()  # empty when the last line is whole
+    if tail and finished:
+        lines.append(tail)
+    if not lines:
+        return {}, ()
+    names = lines[0].strip().split(",")
+    table: list[list[float]] = []
+    notes: tuple[str, ...] = ()
+    for number, line in enumerate(lines[1:], start=2):
+        try:
+            table.append(_cells(line, len(names)))
+        except ValueError as error:
+            if number < len(lines):
+                raise InputError(f"{path}, line {number}: {error}; run it again with rerun=true") from error
+            notes = (f"{path}, line {number}: half-written last row dropped",) if finished else ()
+    columns = np.array(table, dtype=float).reshape(len(table), len(names))
+    return {name: columns[:, index] for index, name in enumerate(names)}, notes
+
+
+def _cells(line: str, count: int) -> list[float]:
+    cells = line.strip().split(",")
+    if len(cells) != count:
+        raise ValueError(f"{len(cells)} of {count} fields")
+    return [float(cell) if cell else math.nan for cell in cells]
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _siblings(folder: Path) -> str:
+    names = sorted(path.name for path in folder.parent.glob("*") if path.is_dir()) if folder.parent.is_dir() else []
+    return f" (there: {some(names, 8)})" if names else ""

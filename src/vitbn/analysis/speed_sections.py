@@ -1,0 +1,109 @@
+"""The report's sections about speed: time to a threshold, who overtakes whom, and the critical depth."""
+
+from typing import Any
+
+import numpy as np
+
+from vitbn.analysis.arms import Arm, cells, ended, paired, placement_pairs
+from vitbn.analysis.comparisons import differences, outcome
+from vitbn.analysis.formatting import INF, onset_text, plain
+from vitbn.analysis.records import Run
+from vitbn.analysis.sections import Section, Table, tabled
+from vitbn.analysis.stats import THRESHOLDS, Onset, epochs_to, onset, seconds_to
+
+CRITICAL_MARGIN = 0.005  # of val/acc; what claims/critical-depth.yaml calls ahead
+
+
+def threshold_section(arms: list[Arm]) -> Section:
+    """Epochs and seconds until 90, 95 and 97 % of validation accuracy."""
+    rows = []
+    for arm in arms:
+        for depth, lr in cells([arm]):
+            if runs := ended(arm.at(depth, lr)):
+                times = [_time_to(runs, threshold) for threshold in THRESHOLDS]
+                rows.append([arm.name, plain(depth), plain(lr), str(len(runs)), *times])
+    text = (
+        "The first epoch with a validation accuracy of at least the threshold, and the seconds of all "
+        "epochs up to it: median over the ended runs, with the number of runs that get there where not all "
+        "do. Seconds compare only between runs on equal hardware."
+    )
+    head = ["arm", "depth", "lr", "n", *(f"to {100 * threshold:g} %" for threshold in THRESHOLDS)]
+    return tabled("Speed", text, Table("Time to a validation accuracy (epochs, seconds)", head, rows))
+
+
+def _time_to(runs: list[Run], threshold: float) -> str:
+    epochs, seconds = [], []
+    for run in runs:
+        accuracy = run.rows.get("val/acc", np.empty(0))
+        epochs.append(epochs_to(run.rows.get("epoch", np.empty(0)), accuracy, threshold))
+        seconds.append(seconds_to(run.rows.get("seconds", np.empty(len(accuracy))), accuracy, threshold))
+    reached = sum(epoch < INF for epoch in epochs)
+    share = "" if reached == len(runs) else f" ({reached} of {len(runs)})"
+    median = float(np.median(epochs))
+    if median == INF:
+        return f"not reached{share}"
+    return f"{median:g} ep., {np.median(seconds):.0f} s{share}"
+
+
+def crossover_section(arms: list[Arm]) -> Section:
+    """Who leads early and who leads at the end."""
+    rows = []
+    for first, second in placement_pairs(arms):
+        for depth, lr in cells([first, second]):
+            pairs = paired(first.at(depth, lr), second.at(depth, lr))
+            if words := _crossover(first, second, pairs):
+                names = f"{first.name} / {second.name}"
+                rows.append([names, plain(depth), plain(lr), str(len(pairs)), words])
+    text = (
+        "The crossover is the first epoch from which on, to the last, the mean same-seed difference of "
+        "val/acc favours one arm. In brackets: the first epoch from which on it may be ahead (every upper "
+        "end of the 95 % intervals above 0), and the first from which on it surely is (every lower end)."
+    )
+    head = ["arms", "depth", "lr", "n", "course"]
+    return tabled("Crossover", text, Table("Who is ahead from which epoch on", head, rows, words=(0, 4)))
+
+
+def _crossover(first: Arm, second: Arm, pairs: list[tuple[Run, Run]]) -> str:
+    lengths = [len(run.rows.get("epoch", ())) for pair in pairs for run in pair if run.status == "done"]
+    if not lengths or not min(lengths):
+        return ""
+    ahead = {epoch: _by_seed(pairs, epoch) for epoch in range(1, min(lengths) + 1)}
+    found = {second.name: onset(ahead), first.name: onset({e: [-d for d in ds] for e, ds in ahead.items()})}
+    for name, other in ((second.name, first.name), (first.name, second.name)):
+        course = found[name]
+        if course.estimate == course.first:
+            return f"{name} ahead throughout"
+        if course.estimate < INF:
+            return f"{name} overtakes {other} at epoch {onset_text(course)}"
+    return "neither is ahead at the end"
+
+
+def _by_seed(pairs: list[tuple[Run, Run]], epoch: int) -> list[float]:
+    scores = [(outcome(one, "val/acc", epoch), outcome(two, "val/acc", epoch)) for one, two in pairs]
+    return [two - one for one, two in scores if one is not None and two is not None]
+
+
+def critical_depths(first: Arm, second: Arm) -> dict[Any, Onset]:
+    """Per learning rate with two depths or more: the depth from which the second arm is ahead."""
+    by_rate: dict[Any, dict[float, list[float]]] = {}
+    for each in differences(first, second):
+        if each.depth is not None:
+            by_rate.setdefault(each.lr, {})[each.depth] = each.values
+    return {lr: onset(found, CRITICAL_MARGIN) for lr, found in by_rate.items() if len(found) > 1}
+
+
+def critical_section(arms: list[Arm]) -> Section:
+    """The critical depth of every two placements, per learning rate."""
+    rows = []
+    for first, second in placement_pairs(arms):
+        for lr, found in critical_depths(first, second).items():
+            contrast, tried = f"{second.name} over {first.name}", f"{found.first:g} to {found.last:g}"
+            rows.append([contrast, plain(lr), str(found.n), tried, onset_text(found)])
+    text = (
+        "The smallest depth from which on, at every deeper one tried, the second arm's val/acc is ahead by "
+        f"more than {100 * CRITICAL_MARGIN:g} points. In brackets: the shallowest depth that the intervals "
+        "allow, and the shallowest that they establish, each depth with its own 95 % interval; > means "
+        "beyond the depths tried."
+    )
+    head = ["contrast", "lr", "fewest seeds", "depths tried", "critical depth"]
+    return tabled("Critical depth", text, Table("Critical depth per learning rate", head, rows))

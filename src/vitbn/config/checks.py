@@ -1,0 +1,140 @@
+"""Which values of the keys people type can be trained, and one clear line for the first that cannot. No torch."""
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from vitbn.config.compose import CONF
+from vitbn.data.folder import scan
+from vitbn.errors import InputError
+from vitbn.models.placements import WITHOUT_SLOTS, Kind, PosEmb
+from vitbn.weights.hub import RULE, is_place
+
+Range = tuple[Callable[[Any], bool], str]
+_positive: Range = (
+    lambda v: isinstance(v, int | float) and math.isfinite(v) and v > 0,
+    "must be a number above 0",
+)
+_number: Range = (lambda v: isinstance(v, int | float) and math.isfinite(v), "must be a number")
+_not_negative: Range = (lambda v: _number[0](v) and v >= 0, "must be a number, at least 0")
+_counting: Range = (lambda v: isinstance(v, int) and v >= 1, "must be a whole number, at least 1")
+_natural: Range = (lambda v: isinstance(v, int) and v >= 0, "must be a whole number, at least 0")
+_fraction: Range = (lambda v: isinstance(v, int | float) and 0 <= v < 1, "must lie in [0, 1)")
+_share: Range = (lambda v: isinstance(v, int | float) and 0 <= v <= 1, "must lie in [0, 1]")
+
+
+def _one_of(*choices: Any) -> Range:
+    spelt = ", ".join(str(choice).lower() if isinstance(choice, bool) else str(choice) for choice in choices)
+    return (lambda v: any(v is c or (v == c and type(v) is type(c)) for c in choices), f"choose from {spelt}")
+
+
+def _per_channel(single: Range) -> Range:
+    fits, rule = single
+    return (lambda v: all(map(fits, v)) if isinstance(v, list) else fits(v)), f"{rule}, or one per channel"
+
+
+RANGES: dict[str, Range] = {
+    "depth": _counting,
+    "lr": _positive,
+    "seed": _natural,
+    "epochs": _counting,
+    "batch_size": _counting,
+    "val_batch_size": _counting,
+    "chunk": _counting,
+    "stop_stuck": _natural,
+    "log_every": _natural,
+    "data.mean": _per_channel(_number),
+    "data.std": _per_channel(_positive),
+    "data.augment": _one_of(True, False, "crop"),
+    "data.channels": _one_of(1, 3),
+    "data.image_size": _counting,
+    "data.cache_size": _counting,
+    "data.size": _one_of(160, 320, "full"),
+    "data.on_bad_image": _one_of("error", "skip"),
+    "optimizer.momentum": _fraction,
+    "optimizer.weight_decay": _not_negative,
+    "schedule.every": _counting,
+    "schedule.factor": _share,
+    "schedule.warmup": _share,
+    "schedule.floor": _share,
+    "checkpoint.every_minutes": _positive,
+    "trainer.devices": _counting,
+    "trainer.strategy": (
+        lambda v: v in ("auto", "ddp"),
+        "choose ddp: vitbn starts its processes itself, also in a sweep, which other launchers would begin again",
+    ),
+    "trainer.sync_batchnorm": _one_of("auto", True, False),
+    "trainer.precision": _one_of("32-true", "16-mixed", "bf16-mixed", "bf16-true", "64-true"),
+    "study": (
+        lambda v: bool(re.fullmatch(r"[\w.+-]+", v)) and v.strip("."),
+        "must be a folder name of letters, digits, '.', '_', '+' and '-'",
+    ),
+    "data.holdout": _natural,
+    "model.patch_size": _counting,
+    "model.dim": _counting,
+    "model.heads": _counting,
+    "model.dim_head": _counting,
+    "model.mlp_dim": _counting,
+    "model.norm_eps": _positive,
+    "model.dropout": _fraction,
+    "model.emb_dropout": _fraction,
+    "model.pretrained": (lambda v: isinstance(v, str) and is_place(v), RULE),
+}
+
+
+def check(config: dict[str, Any], typed: Sequence[str] = ()) -> None:
+    """Raise InputError for the first value that cannot be trained, or was `typed` and means nothing to the network.
+
+    `config` is resolved, as `config.plain` gives it.
+    """
+    _check_use(config, typed)
+    for key, (fits, rule) in RANGES.items():
+        value = _at(config, key)
+        if value is not None and not fits(value):
+            raise InputError(f"{key}={value}: {rule}")
+    model, data = config["model"], config["data"]
+    placed = next((slot for slot, kind in config["norm"].items() if kind != Kind.none), None)
+    if placed and "placement" not in model:
+        raise InputError(f"norm.{placed}={config['norm'][placed]}: model={model['name']} has no slots for norms")
+    patch, side = model.get("patch_size"), data["image_size"]
+    if patch is not None and side % patch:
+        divisors = ", ".join(str(d) for d in range(1, side + 1) if side % d == 0)
+        raise InputError(f"model.patch_size={patch}: does not divide the image size {side}; choose from {divisors}")
+    devices, batch_size = config["trainer"]["devices"], config["batch_size"]
+    if devices > batch_size:
+        raise InputError(f"trainer.devices={devices}: more than batch_size={batch_size} images")
+    _check_data(data)
+    if config["pos_emb"] == PosEmb.pe1d and model.get("dim", 0) % 2:
+        raise InputError(f"model.dim={model['dim']}: pos_emb=pe1d needs an even number")
+
+
+def _at(config: dict[str, Any], key: str) -> Any:
+    """The value of a dotted key, None where there is none."""
+    for part in key.split("."):
+        config = (config or {}).get(part)  # type: ignore[assignment]
+    return config
+
+
+def _check_use(config: dict[str, Any], typed: Sequence[str]) -> None:
+    """Such a key would only give a second name to the same training."""
+    model = config["model"]
+    for key in {word.partition("=")[0] for word in typed} & {"depth", "pool", "pos_emb"}:
+        if key not in model:
+            users = ", ".join(sorted({path.stem for path in (CONF / "model").glob("*.yaml")} - {*WITHOUT_SLOTS}))
+            raise InputError(
+                f"{key}={config[key]}: model={model['name']} has no use for it, only {users} have; leave it out"
+            )
+
+
+def _check_data(data: dict[str, Any]) -> None:
+    for key in ("mean", "std"):
+        value = data.get(key)
+        if isinstance(value, list) and len(value) != data["channels"]:
+            remedy = f"type one number, or {data['channels']} for data.channels={data['channels']}"
+            raise InputError(f"data.{key}={value}: {remedy}")
+    side, cached = data["image_size"], data.get("cache_size", data["image_size"])
+    if data.get("augment") is True and cached != side:
+        raise InputError(f"data.cache_size={cached}: data.augment=true needs images of the network's size, {side}")
+    if data.get("source") == "folder":
+        scan(data["root"]).require_validation(data.get("holdout", 0))

@@ -1,0 +1,187 @@
+"""The keys people type: their types and choices, and one clear line when a value does not fit.
+
+Nothing here imports torch: a mistyped key must be reported within a second.
+"""
+
+import difflib
+import os
+import re
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.errors import CompactHydraException, MissingConfigException
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from vitbn.data.folder import scan
+from vitbn.errors import InputError
+from vitbn.models.placements import PLACEMENTS, WITHOUT_SLOTS, Kind, Pool, PosEmb, Slot, complete
+from vitbn.store.run import run_id
+
+WORKER_LOST = ("TerminatedWorkerError", "UncompletedJobError")  # of joblib and submitit, which need not be installed
+# Hydra copies its repository for every group that --help lists, and with it this singleton: half of the time
+ConfigStore.__deepcopy__ = lambda self, memo: self  # type: ignore[attr-defined]
+CONF = Path(__file__).resolve().parents[3] / "conf"
+
+
+class Accelerator(StrEnum):
+    """Where to train; `auto` takes the GPU if there is one."""
+
+    auto = "auto"
+    cpu = "cpu"
+    gpu = "gpu"
+
+
+class Matmul(StrEnum):
+    """`torch.set_float32_matmul_precision`."""
+
+    highest = "highest"
+    high = "high"
+    medium = "medium"
+
+
+@dataclass
+class TrainerConfig:
+    """Where and how to train."""
+
+    accelerator: Accelerator = Accelerator.auto
+    devices: int = 1
+    precision: str = "32-true"
+    strategy: str = "auto"
+    sync_batchnorm: Any = "auto"
+
+
+@dataclass
+class CheckpointConfig:
+    """When to write checkpoints besides the end of every epoch."""
+
+    every_minutes: float = 10.0
+
+
+@dataclass
+class Schema:
+    """Root of the configuration; values and comments stand in conf/config.yaml."""
+
+    model: Any = MISSING
+    norm: dict[Slot, Kind] = field(default_factory=lambda: complete({}))
+    data: Any = MISSING
+    optimizer: Any = MISSING
+    schedule: Any = MISSING
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    logger: Any = MISSING
+    depth: int = MISSING
+    lr: float = MISSING
+    pool: Pool = MISSING
+    pos_emb: PosEmb = MISSING
+    seed: int = MISSING
+    study: str = MISSING
+    epochs: int = MISSING
+    batch_size: int = MISSING
+    val_batch_size: int = MISSING
+    compile: bool = MISSING
+    chunk: int | None = None
+    matmul: Matmul | None = None
+    recalibrate_bn: bool = MISSING
+    rerun: bool = MISSING
+    fail_fast: bool = MISSING
+    test_train_mode: bool = MISSING
+    stop_stuck: int = MISSING
+    log_every: int = MISSING
+    runs: str = MISSING
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+
+
+def plain(cfg: DictConfig) -> dict[str, Any]:
+    """The configuration without Hydra's own part, resolved, as plain dicts, strings and numbers."""
+    tree = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+    return OmegaConf.to_container(tree, resolve=True, throw_on_missing=True, enum_to_str=True)  # type: ignore[return-value]
+
+
+def register() -> None:
+    """Tell Hydra the schema, the named placements and the resolver that names a run's folder."""
+    # conf/hydra/launcher holds what we want otherwise than the launchers' own configurations of the same name
+    warnings.filterwarnings("ignore", r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema", UserWarning)
+    store = ConfigStore.instance()
+    store.store(name="schema", node=Schema)
+    for name, placement in {**PLACEMENTS, **dict.fromkeys(WITHOUT_SLOTS, {})}.items():
+        store.store(group="norm", name=name, node=dict(placement))
+    OmegaConf.register_new_resolver(
+        "run_id", lambda *, _root_: run_id(plain(_root_)), replace=True
+    )  # `_root_` is how OmegaConf hands a resolver the whole configuration
+    OmegaConf.register_new_resolver("folder_classes", lambda root: len(scan(root).classes), replace=True)
+    OmegaConf.register_new_resolver("folder_content", lambda root: scan(root).content, replace=True)
+
+
+def read(overrides: Sequence[str]) -> DictConfig:
+    """The configuration that train.py would have with these overrides, not yet checked."""
+    register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("config", overrides=list(overrides))
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Turn bad input into one line on stderr and exit status 2; anything else passes through."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints and exits before its exceptions get here
+    try:
+        yield
+    except (InputError, CompactHydraException, OmegaConfBaseException, OSError) as error:
+        sys.stderr.write(f"error: {one_line(error)}\n")
+        raise SystemExit(2) from None
+    except Exception as error:
+        if type(error).__name__ not in WORKER_LOST:
+            raise
+        sys.stderr.write("error: a worker process was killed; the same command goes on from its checkpoint\n")
+        raise SystemExit(1) from None
+
+
+def one_line(error: Exception) -> str:
+    """What is wrong, where and what to type instead."""
+    if isinstance(error, MissingConfigException) and error.options:
+        group, _, value = (error.missing_cfg_file or "").rpartition("/")
+        return f"{group}={value}: unknown; choose from {', '.join(sorted(error.options))}"
+    for inner in _contexts(error):  # what went wrong inside an interpolation says more than where it was used
+        if isinstance(inner, InputError):
+            return str(inner)
+        if isinstance(inner, MissingMandatoryValue):
+            missing = str(inner).rpartition(" ")[2]
+            return f"{missing}: has no default; type {missing}=VALUE"
+    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+    text = re.sub(r"\s+", " ", str(cause).partition("\n    full_key")[0]).strip()
+    key = getattr(cause, "full_key", None)
+    if not key:
+        return text
+    typed = next((arg for arg in sys.argv[1:] if arg.lstrip("+~").split("=")[0] == key), key)
+    if re.search(r"not in struct|^Key .* not in '|^Key .* incompatible with the enum", text):
+        return f"{typed}: unknown key{_alternatives(key, getattr(cause, 'parent_node', None))}"
+    if expected := re.search(r"expected one of \[(.*)\]", text):
+        return f"{typed}: choose from {expected[1]}"
+    return f"{typed}: {text}"
+
+
+def _contexts(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__context__
+
+
+def _alternatives(cfg_key: str, siblings: Any) -> str:
+    """The key that was probably meant, and all that can be typed in its place."""
+    parent, _, name = cfg_key.rpartition(".")
+    if not siblings:
+        return ""
+    known = [str(key) for key in siblings if not re.match("_|(name|hydra|published)$", str(key))]
+    known += [] if parent else ["experiment"]
+    prefix = f"{parent}." if parent else ""
+    owner = f" of {parent}={siblings['name']}" if parent and "name" in siblings else ""
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"; did you mean {prefix}{close[0]}?" if close else ";"
+    return f"{hint} The keys{owner} are {', '.join(prefix + key for key in known)}"

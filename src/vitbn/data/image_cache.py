@@ -1,0 +1,118 @@
+"""Image files decoded once into one array on disk, which is mapped into memory and never read as a whole.
+
+<folder>/images.u8    uint8 (N, C, S, S), one image after the other in the order of the files; black for a bad one
+<folder>/index.json   what the array was made of, its shape and the bad files; written last, so it vouches for the array
+"""
+
+import errno
+import json
+import logging
+import math
+import shutil
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitbn.data.decode import decode
+from vitbn.data.folder import File, digest
+from vitbn.errors import InputError
+from vitbn.progress import shown
+from vitbn.store import atomic as durable
+from vitbn.store.lock import owned
+
+log = logging.getLogger("vitbn")
+VERSION = 1  # of what `decode` makes of a file
+AT_ONCE = 512  # files handed to the threads at a time: bounds what waits to be written
+NAMED = 5  # bad files named in a message
+UNUSABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)  # of a place, whatever is written
+
+
+def mapped(
+    files: Sequence[File], *, root: Path, folder: Path, size: int, channels: int, skip: bool
+) -> tuple[NDArray[np.uint8], list[int]]:
+    """(the images of the files below `root`, the rows of bad ones), from the cache in `folder` or newly decoded.
+
+    The cache is made again when a name, a size or a time of the files has changed. Without `skip` a bad file is an
+    InputError that names it; with it, bad files are reported.
+    """
+    shape = (len(files), channels, size, size)
+    made_of = {
+        "version": VERSION, "shape": list(shape),
+        "files": digest((file.path, file.size, file.mtime) for file in files),
+    }  # fmt: skip
+    try:
+        with owned(folder, wait=True) as mine:
+            if not mine:
+                raise InputError(f"{folder}: cannot be locked; name a folder that can, data.cache=DIR")
+            bad = _read_index(folder, made_of)
+            if bad is None:
+                bad = _decode_all(files, root, folder, made_of, skip)
+            # copy on write: torch asks for an array that could be written to; the file itself never is
+            images = np.memmap(folder / "images.u8", np.uint8, mode="c", shape=shape)
+    except OSError as error:
+        if error.errno not in UNUSABLE:
+            raise
+        remedy = "name a folder that can, data.cache=DIR"
+        raise InputError(f"{error.filename}: cannot be written ({error.strerror}); {remedy}") from None
+    _report(bad, skip, folder)
+    return images, [row for row, file in enumerate(files) if file.path in bad]
+
+
+def _read_index(folder: Path, made_of: dict[str, Any]) -> dict[str, str] | None:
+    """The bad files of a cache that is whole and made of just these files; None if there is no such cache."""
+    try:
+        index = json.loads((folder / "index.json").read_text())
+        whole = (folder / "images.u8").stat().st_size == math.prod(made_of["shape"])
+    except (OSError, ValueError):
+        return None
+    return index["bad"] if whole and index["made_of"] == made_of else None
+
+
+def _decode_all(files: Sequence[File], root: Path, folder: Path, made_of: dict[str, Any], skip: bool) -> dict[str, str]:
+    for left in folder.glob(durable.TEMPORARY):
+        left.unlink()
+    _, channels, size, _ = made_of["shape"]
+    _require_space(folder, math.prod(made_of["shape"]))
+    bad: dict[str, str] = {}
+
+    def one(file: File) -> NDArray[np.uint8]:
+        try:
+            return decode(root / file.path, channels=channels, size=size)
+        except InputError as error:
+            if not skip:
+                raise InputError(f"{error}; mend or remove it, or leave it out with data.on_bad_image=skip") from None
+            bad[file.path] = str(error)
+            return np.zeros((channels, size, size), np.uint8)
+
+    def fill(out: BinaryIO) -> None:
+        with ThreadPoolExecutor() as pool:  # Pillow decodes and resizes outside of Python's lock
+            chunks = (files[first : first + AT_ONCE] for first in range(0, len(files), AT_ONCE))
+            images = (pixels for chunk in chunks for pixels in pool.map(one, chunk))
+            for pixels in shown(images, f"decoding {root}", len(files)):
+                out.write(pixels.tobytes())
+
+    log.info(f"{root}: decoding {len(files):,} images into {folder}")
+    durable.write(folder / "images.u8", fill)
+    durable.write_json(folder / "index.json", {"made_of": made_of, "bad": bad})
+    return bad
+
+
+def _require_space(folder: Path, needed: int) -> None:
+    if needed > (free := shutil.disk_usage(folder).free):
+        sizes = f"the decoded images take {needed / 1e9:.2f} GB and {free / 1e9:.2f} GB are free"
+        raise InputError(f"{folder}: {sizes}; make room, lower data.cache_size, or name another folder, data.cache=DIR")
+
+
+def _report(bad: dict[str, str], skip: bool, folder: Path) -> None:
+    if not bad:
+        return
+    named = "; ".join(sorted(bad.values())[:NAMED])
+    if len(bad) > NAMED:
+        named += f" and {len(bad) - NAMED} more, all of them in {folder / 'index.json'}"
+    if not skip:
+        raise InputError(f"{named}; mend or remove them, or leave them out with data.on_bad_image=skip")
+    log.warning(f"left out {len(bad)} image{'s' if len(bad) > 1 else ''}: {named}")

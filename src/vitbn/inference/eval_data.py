@@ -1,0 +1,113 @@
+"""The images a trained network is tried on, and those that tell what its BatchNorms should see."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vitbn.data.batches import FixedBatches, Pixels
+from vitbn.data.datamodule import ImageData
+from vitbn.data.splits import Split
+from vitbn.errors import InputError
+from vitbn.inference.images import image_files, read
+from vitbn.models.bn_statistics import BATCH, IMAGES, Buffers, measure
+from vitbn.rng import generator
+from vitbn.weights.network import Network
+
+CPU = torch.device("cpu")
+Data = dict[str, Any] | Path | None  # a data set's configuration, a folder of images, or the run's own data
+
+
+@dataclass(frozen=True)
+class Arriving:
+    """Test images in an order that mixes the classes, and training images; `classes` is what their labels mean."""
+
+    name: str
+    train: Split
+    test: Split
+    classes: tuple[str, ...]
+
+    def labelled_for(self, network: Network) -> "Arriving":
+        """The same; InputError if their classes are not the network's."""
+        if self.classes != network.labels:
+            theirs, ours = (", ".join(each) for each in (self.classes, network.labels))
+            raise InputError(f"--data {self.name}: its classes are {theirs}; the network answers {ours}")
+        return self
+
+
+def arriving(network: Network, data: Data, root: Path | None = None, *, count: int | None = None) -> Arriving:
+    """The images of a data set, or all of a folder, labelled by the folders they lie in, for training and test alike.
+
+    With `count`, the same so many of either at most, and of a folder one half each. `root`: where a data set's files
+    lie. InputError if the images do not fit the network.
+    """
+    if data is None and "data" not in network.config:
+        raise InputError(f"{network.source}: imported weights; give --data: a data set's name or a folder of images")
+    found = _of_folder(network, data, count) if isinstance(data, Path) else _of_source(network, data, root)
+    if (channels := found.test.stored.shape[1]) != network.channels:
+        raise InputError(f"--data {found.name}: images of {channels} channels, the network sees {network.channels}")
+    train = found.train if count is None else shuffled(found.train, "train", count)
+    return Arriving(found.name, train, shuffled(found.test, "evaluate", count), found.classes)
+
+
+def _of_source(network: Network, data: dict[str, Any] | None, root: Path | None) -> Arriving:
+    """The run's own data where the run found them; another data set in $VITBN_DATA or beside the run's own."""
+    own, config, environment = network.config.get("data", {}), data or network.config, os.environ.get("VITBN_DATA")
+    beside = None if own.get("source") else own.get("root")  # a run on image files found nothing but these there
+    places = (root, own.get("root"), environment) if data is None else (root, environment, beside)
+    place = str(next(filter(None, places), "data"))  # an exported file does not say where its data were
+    images = ImageData.of({**config, "data": {**config["data"], "root": place}})
+    return Arriving(images.data_name, images.splits[0], images.test, images.classes)
+
+
+def _of_folder(network: Network, folder: Path, count: int | None) -> Arriving:
+    files = image_files([folder])
+    if count is not None:
+        if len(files) < 2:
+            raise InputError(f"{folder}: one image; it takes at least two")
+        files = [files[i] for i in _order(len(files), "folder")[: 2 * count].tolist()]
+    names = [file.parent.name for file in files]
+    classes = network.labels if set(names) <= set(network.labels) else tuple(sorted(set(names)))
+    labels = torch.tensor([classes.index(name) for name in names])
+    split = Split(read(files, channels=network.channels, size=network.image_size), labels)
+    half, rows = len(files) // 2, torch.arange(len(files))
+    train, test = (split, split) if count is None else (split[rows[:half]], split[rows[half:]])
+    return Arriving(folder.resolve().name, train, test, classes)
+
+
+def shuffled(split: Split, purpose: str, count: int | None = None) -> Split:
+    """`count` images (by default all) in an order that is always the same."""
+    return split[_order(len(split), purpose)[:count]]
+
+
+def _order(count: int, purpose: str) -> Tensor:
+    return torch.randperm(count, generator=generator("arriving", purpose, count))
+
+
+def batch_of(split: Split) -> int:
+    """How many images at once, where their number changes nothing."""
+    return min(BATCH, len(split))
+
+
+def inputs(network: Network, split: Split, size: int, *, standardised: bool = True) -> Iterator[Tensor]:
+    """Clean images as the network's input (or only in [0, 1]), in batches of exactly `size`, made one by one.
+
+    The last batch is filled up with the first images. InputError if there are not so many images.
+    """
+    if size > len(split):
+        raise InputError(f"--batch-sizes {size}: there are only {len(split)} images")
+    filled = split[torch.arange(-(-len(split) // size) * size) % len(split)]
+    side = network.image_size
+    pixels = Pixels(network.mean, network.std, side) if standardised else Pixels(side=side)
+    return (b.images for b in FixedBatches(filled, batch_size=size, draws=None, device=CPU, pixels=pixels))
+
+
+def fresh_statistics(network: Network, train: Split) -> tuple[Buffers, int]:
+    """BatchNorm statistics over clean training images, and how many: 10,000, or all in whole batches."""
+    size = batch_of(train)
+    count = min(IMAGES, len(train) // size * size)
+    return measure(network.net, inputs(network, shuffled(train, "recalibrate", count), size)), count

@@ -1,0 +1,92 @@
+"""The state of a search: what Optuna keeps in search.db, and search.json for those who read. Imports no torch."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from numbers import Real
+from pathlib import Path
+from typing import Any
+
+from vitbn.errors import InputError
+from vitbn.store import atomic as durable
+
+Parameter = tuple[str, dict[str, Any]]  # the name of one of Optuna's distributions and its arguments
+
+
+def parameter(key: str, value: Any) -> Parameter:
+    """A range {low, high, log, step} or a list of choices; InputError for anything else."""
+    if isinstance(value, Mapping):
+        known = {name: value[name] for name in ("low", "high", "log", "step") if name in value}
+        ends = [known.get("low"), known.get("high")]
+        if len(known) == len(value) and all(isinstance(end, Real) for end in ends) and ends[0] <= ends[1]:  # type: ignore[operator]
+            whole = all(isinstance(end, int) for end in ends)
+            return ("IntDistribution" if whole else "FloatDistribution"), known
+    elif isinstance(value, list) and value:
+        return "CategoricalDistribution", {"choices": value}
+    raise InputError(f"hydra.sweeper.space.{key}={value}: must be {{low: 1, high: 5}}, with log or step, or a list")
+
+
+@dataclass
+class Search:
+    """Trials of one configuration over a space of parameters, in search.db of the study's folder."""
+
+    folder: Path
+    metric: str
+    study: Any  # Optuna's
+    space: dict[str, Any]  # key -> Optuna's distribution
+    waiting: list[Any] = field(default_factory=list)  # trials that an earlier process began and did not end
+
+    @classmethod
+    def opened(cls, folder: Path, name: str, space: Mapping[str, Parameter], metric: str, seed: int) -> "Search":
+        """The search of that name, new or as it was left; InputError without Optuna."""
+        try:
+            import optuna
+        except ImportError:
+            raise InputError("a search needs Optuna; pip install -e '.[optuna]'") from None
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        storage = f"sqlite:///{folder.resolve() / 'search.db'}"
+        direction: Any = "minimize" if metric.endswith("loss") else "maximize"
+        study = optuna.create_study(storage=storage, study_name=name, direction=direction, load_if_exists=True)
+        # not the seed alone: a search that goes on would draw again what it has drawn before
+        study.sampler = optuna.samplers.TPESampler(seed=seed + len(study.trials))
+        kinds = {key: getattr(optuna.distributions, kind)(**options) for key, (kind, options) in space.items()}
+        return cls(folder, metric, study, kinds, study.get_trials(states=[optuna.trial.TrialState.RUNNING]))
+
+    @property
+    def ended(self) -> int:
+        """How many trials are done or have failed."""
+        return sum(trial.state.is_finished() for trial in self.study.trials)
+
+    def ask(self) -> Any:
+        """A trial (number, params) to train: one that was interrupted, or a new one."""
+        return self.waiting.pop(0) if self.waiting else self.study.ask(self.space)
+
+    def tell(self, trial: Any, run_id: str, value: float | None) -> None:
+        """The trial's value; None if the run diverged or failed, which Optuna hears as a failure."""
+        from optuna.trial import TrialState
+
+        self.study.tell(trial.number, value, TrialState.FAIL if value is None else TrialState.COMPLETE)
+        known = {each["number"]: each["run"] for each in read(self.folder).get("trials", [])} | {trial.number: run_id}
+        trials = [
+            {"number": each.number, "run": known.get(each.number), "params": each.params, "value": each.value}
+            for each in self.study.trials
+            if each.state.is_finished()
+        ]
+        content = {"name": self.study.study_name, "metric": self.metric, "space": list(self.space), "trials": trials}
+        durable.write_json(self.folder / "search.json", content)
+
+    @property
+    def best(self) -> Any | None:
+        """The best trial so far; None if none was trained to its end."""
+        from optuna.trial import TrialState
+
+        return self.study.best_trial if self.study.get_trials(states=[TrialState.COMPLETE]) else None
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """What search.json of a study says; empty if the study is no search."""
+    import json
+
+    try:
+        return json.loads((folder / "search.json").read_text())
+    except FileNotFoundError:
+        return {}

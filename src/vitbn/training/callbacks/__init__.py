@@ -1,0 +1,1 @@
+"""What is done around every training: files, checkpoints, stopping."""

@@ -1,0 +1,1 @@
+"""A file, a run or a hub ID -> a network."""
