@@ -11,6 +11,7 @@ import argparse
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -76,13 +77,15 @@ def make_images(folder: Path) -> None:
 
 def trained(checkout: Path, runs: Path, name: str, images: Path, *, again: bool) -> Path:
     """The folder of the configuration's run."""
+    if again:
+        shutil.rmtree(runs, ignore_errors=True)
     known = [path.parent for path in runs.glob("same/*/result.json")]
-    if not known or again:
+    if not known:
         words = [word.format(images=images) for word in CONFIGURATIONS[name]]
         if "\nmatmul:" in (checkout / "conf" / "config.yaml").read_text():
             words.append("matmul=highest")
         environment = os.environ | {"PYTHONPATH": str(checkout / "src"), "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "train.py", *words, "study=same", f"runs={runs}", "rerun=true"]
+        command = [sys.executable, "train.py", *words, "study=same", f"runs={runs}"]
         subprocess.run(command, cwd=checkout, env=environment, check=True, stdout=subprocess.DEVNULL)
         known = [path.parent for path in runs.glob("same/*/result.json")]
     (folder,) = known
