@@ -9,9 +9,9 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 
-from vitbn.analysis.arms import Ended
+from vitbn.analysis.arms import FinishedRuns
 from vitbn.analysis.claims import load_claims
-from vitbn.analysis.records import Run, flatten
+from vitbn.analysis.records import RunRecord, flatten
 from vitbn.analysis.verdict import missing
 from vitbn.config import compose as config
 from vitbn.config.checks import check
@@ -215,13 +215,13 @@ def trained_by(command):
 @pytest.mark.parametrize("claim", load_claims(), ids=lambda claim: claim.id)
 def test_a_claims_commands_train_what_it_needs_and_nothing_else(claim):
     trained = [
-        Run(Path(), flatten(cfg), {}, {}, "done")
-        for command in missing(claim, Ended([]))
+        RunRecord(Path(), flatten(cfg), {}, {}, "done")
+        for command in missing(claim, FinishedRuns([]))
         for cfg in trained_by(command.replace("seed=0,1,2,3,4", "seed=0,1,2"))
     ]
     needed = [cell for part in claim.parts for cell in part.needs()]
     assert {run.config["study"] for run in trained} == {claim.study}
-    found = Ended(trained)
+    found = FinishedRuns(trained)
     for cell in needed:
         assert [run.seed for run in found.fitting(cell)] == [0, 1, 2], cell
     assert {id(run) for cell in needed for run in found.fitting(cell)} == set(map(id, trained))

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vitbn.analysis.arms import Arm
-
 # Okabe and Ito's colours (2008), told apart under colour blindness; their yellow is too pale on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = ("-", "--", "-.", ":")
@@ -68,11 +66,6 @@ def look(index: int) -> dict[str, Any]:
         "linestyle": DASHES[index % len(DASHES)],
         "marker": MARKERS[index % len(MARKERS)],
     }
-
-
-def looks(arms: list[Arm]) -> dict[str, dict[str, Any]]:
-    """A look for every placement, the same in all pictures of a report."""
-    return {name: look(index) for index, name in enumerate(dict.fromkeys(arm.placement for arm in arms))}
 
 
 def grid(panels: int, columns: int, width: float = 9.6, height: float = 2.9, **options: Any) -> tuple[Any, list]:

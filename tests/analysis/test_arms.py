@@ -2,8 +2,8 @@ import math
 
 import pytest
 
-from vitbn.analysis.arms import Ended, ended, group, paired, placement_pairs
-from vitbn.analysis.comparisons import differences, outcome
+from vitbn.analysis.arms import FinishedRuns, finished, group, paired, placement_pairs
+from vitbn.analysis.comparisons import differences, score
 from vitbn.analysis.records import read_study
 
 
@@ -60,14 +60,14 @@ def test_pairs_share_the_seed_and_have_an_outcome(run, study):
     run(model="vitbnffn", seed=3)
     first, second = group(read_study(study))
     assert [(a.seed, b.seed) for a, b in paired(first.runs, second.runs)] == [(1, 1)]
-    assert [found.seed for found in ended(second.runs)] == [1, 3]
+    assert [found.seed for found in finished(second.runs)] == [1, 3]
 
 
 def test_diverged_runs_score_as_guesses(run, study):
     run(status="diverged", values=[0.5, 0.6])
     (found,) = read_study(study)
-    assert outcome(found, "val/acc") == 0.1 and outcome(found, "val/loss") == pytest.approx(math.log(10))
-    assert outcome(found, "val/acc", 2) == 0.6 and outcome(found, "val/acc", 3) == 0.1
+    assert score(found, "val/acc") == 0.1 and score(found, "val/loss") == pytest.approx(math.log(10))
+    assert score(found, "val/acc", 2) == 0.6 and score(found, "val/acc", 3) == 0.1
 
 
 def test_differences_keep_diverged_pairs_and_count_them(run, study):
@@ -82,7 +82,7 @@ def test_ended_runs_are_found_by_values(run, study):
     for seed in (1, 0):
         run(lr=0.003, depth=4, seed=seed)
     run(lr=0.003, depth=4, seed=2, status="running")
-    found = Ended(read_study(study))
+    found = FinishedRuns(read_study(study))
     wanted = {"lr": 0.003, "depth": [3, 4], "norm.ffn_in": "layer"}
     assert [each.seed for each in found.fitting(wanted)] == [each.seed for each in found.fitting({})] == [0, 1]
     assert not found.fitting({"lr": 0.005}) and not found.fitting({"nope": None})

@@ -1,7 +1,7 @@
 import pytest
 import yaml
 
-from vitbn.analysis.arms import Ended
+from vitbn.analysis.arms import FinishedRuns
 from vitbn.analysis.claims import CLAIMS, load_claim, load_claims, spell_out
 from vitbn.analysis.verdict import missing
 from vitbn.errors import InputError
@@ -27,7 +27,7 @@ def test_every_claim_of_the_project_is_valid_and_can_be_trained():
     assert {claim.id for claim in claims} == EXPECTED
     for claim in claims:
         assert claim.seeds >= 3
-        for command in missing(claim, Ended([])):
+        for command in missing(claim, FinishedRuns([])):
             assert command.startswith("python train.py -m experiment=") and "seed=0,1,2" in command
 
 
@@ -71,7 +71,7 @@ def test_a_minimal_claim(tmp_path):
     claim = load_claim(write(tmp_path))
     (part,) = claim.parts
     assert part.a == {"model.name": "vit"} and part.epoch is None and part.smallest_effect == 0.01
-    assert missing(claim, Ended([])) == ["python train.py -m model=vit,vitbn seed=0,1,2"]
+    assert missing(claim, FinishedRuns([])) == ["python train.py -m model=vit,vitbn seed=0,1,2"]
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ import pytest
 
 from vitbn.analysis import commands
 from vitbn.analysis.arms import group
-from vitbn.analysis.confusion import most_confused
-from vitbn.analysis.plots import pictures
+from vitbn.analysis.charts import most_confused
 from vitbn.analysis.records import read_study
+from vitbn.analysis.report import pictures
 from vitbn.analysis.sections import confound_section, headline, measured_on, unstable_section, what_was_run
 from vitbn.analysis.speed_sections import critical_section, crossover_section, threshold_section
 from vitbn.errors import InputError

@@ -4,12 +4,11 @@ import math
 
 import pytest
 
-from vitbn.analysis.arms import Ended
-from vitbn.analysis.claims import Claim, Part
-from vitbn.analysis.judge import judge, region
+from vitbn.analysis.arms import FinishedRuns
+from vitbn.analysis.claims import Claim, Part, judge, region
 from vitbn.analysis.records import read_study
 from vitbn.analysis.stats import Interval
-from vitbn.analysis.verdict import evaluate, missing
+from vitbn.analysis.verdict import judge_claim, missing
 
 VIT, BN = {"model.name": "vit"}, {"model.name": "vitbnffn"}
 NOISE = (0.0, 0.002, -0.001, 0.001)  # per seed, of the difference
@@ -25,7 +24,7 @@ def part(kind="difference", expect="greater", a=BN, b=VIT, **keys):
 
 def verdict(study, *parts, seeds=3):
     claim = Claim("c", "", "", "article", seeds, list(parts))
-    return evaluate(claim, Ended(read_study(study)))
+    return judge_claim(claim, FinishedRuns(read_study(study)))
 
 
 @pytest.fixture
@@ -284,6 +283,33 @@ def test_confounds_are_said_beside_the_verdict(run, study):
     assert "confound: configuration model.qkv_bias: False / True (3 of 3 pairs)" in result.notes
 
 
+@pytest.mark.parametrize("precision", [{"result": {"matmul": "medium"}}, {"matmul_precision": "medium"}])
+def test_another_matmul_precision_is_said_and_changes_no_verdict(run, study, precision):
+    for seed in range(3):
+        run(model="vit", seed=seed, **precision)
+        run(model="vitbnffn", seed=seed, final=0.95, result={"matmul": "highest"})
+    (result,) = verdict(study, part()).parts
+    line = "confound: matmul_precision: highest / medium (3 of 3 pairs)"
+    assert result.verdict == "SUPPORTED" and result.notes == (line,)
+    (result,) = verdict(study, part("overtakes", "inside")).parts
+    assert result.notes == (line,)
+
+
+def test_confounds_are_said_beside_a_critical_depth(run, study):
+    depths(run, {4: -0.02, 5: 0.1})
+    for depth in (4, 5):
+        run(model="vit", depth=depth, seed=3, batch_size=50)
+        run(model="vitbnffn", depth=depth, seed=3, final=0.95)
+    for result in (
+        verdict(study, critical(4, 5)).parts[0],
+        verdict(
+            study,
+            part("critical_depth_fall", "falls", start={"lr": 0.003, "depth": [4]}, end={"lr": 0.003, "depth": [5]}),
+        ).parts[0],
+    ):
+        assert "confound: configuration batch_size: 100 / 50 (2 of 8 pairs)" in result.notes
+
+
 def test_other_budgets_are_other_runs(planted, study):
     planted(0.03, epochs=2)
     ten = {"epochs": 10}
@@ -295,8 +321,8 @@ def test_missing_counts_failed_and_running_as_missing_and_diverged_as_there(run,
         run(model="vit", seed=seed, status=status)
         run(model="vitbnffn", seed=seed)
     claim = Claim("c", "", "", "article", 4, [part()])
-    assert missing(claim, Ended(read_study(study))) == ["python train.py -m x=1 seed=1"]
+    assert missing(claim, FinishedRuns(read_study(study))) == ["python train.py -m x=1 seed=1"]
     claim = Claim("c", "", "", "article", 5, [part(), part(train="y=2"), part(train="")])
-    assert missing(claim, Ended(read_study(study))) == [
+    assert missing(claim, FinishedRuns(read_study(study))) == [
         f"python train.py -m {train} seed=1,3" for train in ("x=1", "y=2")
     ]

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from vitbn.analysis.records import Run, within
+from vitbn.analysis.records import RunRecord, within
 from vitbn.models.placements import PLACEMENTS, Slot, complete
+from vitbn.plotting import look
 
 AXES = ("depth", "lr", "seed")
 PLACEMENT = ("norm", "model.name", "model._target_", "model.placement", "model.norm", "model.batch_norm")
@@ -24,20 +25,20 @@ class Arm:
 
     placement: str  # the network and where its norms differ from its own, "ViTBN ffn_hidden=none"
     setting: str  # every other key that the study varies, "pool=mean"; mostly empty
-    runs: list[Run]
+    runs: list[RunRecord]
 
     @property
     def name(self) -> str:
         """What tables call the arm."""
         return f"{self.placement} {self.setting}".strip()
 
-    def at(self, depth: Any, lr: Any) -> list[Run]:
+    def at(self, depth: Any, lr: Any) -> list[RunRecord]:
         """Its runs at one depth and learning rate."""
         return self._cells.get((depth, lr), [])
 
     @cached_property
-    def _cells(self) -> dict[tuple[Any, Any], list[Run]]:
-        found: dict[tuple[Any, Any], list[Run]] = {}
+    def _cells(self) -> dict[tuple[Any, Any], list[RunRecord]]:
+        found: dict[tuple[Any, Any], list[RunRecord]] = {}
         for run in self.runs:
             found.setdefault((run.depth, run.lr), []).append(run)
         return found
@@ -46,16 +47,16 @@ class Arm:
 _MISSING = object()
 
 
-def group(runs: Iterable[Run]) -> list[Arm]:
+def group(runs: Iterable[RunRecord]) -> list[Arm]:
     """Arms in a fixed order: ViT, ViTBNFFN, ViTBN, then by name."""
-    by_model: dict[str, list[tuple[Run, dict[str, Any]]]] = {}
+    by_model: dict[str, list[tuple[RunRecord, dict[str, Any]]]] = {}
     for run in runs:
         if run.status != "unreadable":
             by_model.setdefault(str(run.config.get("model.name")), []).append((run, run.compared))
     varying = {model: _varying(config for _, config in members) for model, members in by_model.items()}
     settings = sorted({key for keys in varying.values() for key in keys if not within(key, PLACEMENT)})
     flags = {key for members in by_model.values() for _, config in members for key in config if config[key] is True}
-    members_of: dict[tuple[str, str], list[Run]] = {}
+    members_of: dict[tuple[str, str], list[RunRecord]] = {}
     for model, members in by_model.items():
         for run, config in members:
             placement, setting = _placement(model, run.config), " ".join(_named(config, settings, flags))
@@ -110,25 +111,30 @@ def placement_pairs(arms: list[Arm]) -> list[tuple[Arm, Arm]]:
     ]
 
 
-def paired(first: Iterable[Run], second: Iterable[Run]) -> list[tuple[Run, Run]]:
-    """Ended runs (done or diverged) of equal seed, one pair per seed."""
-    others = {run.seed: run for run in ended(second)}
-    return [(run, others[run.seed]) for run in ended(first) if run.seed in others]
+def looks(arms: list[Arm]) -> dict[str, dict[str, Any]]:
+    """A look for every placement, the same in all pictures of a report."""
+    return {name: look(index) for index, name in enumerate(dict.fromkeys(arm.placement for arm in arms))}
 
 
-def ended(runs: Iterable[Run]) -> list[Run]:
+def paired(first: Iterable[RunRecord], second: Iterable[RunRecord]) -> list[tuple[RunRecord, RunRecord]]:
+    """FinishedRuns runs (done or diverged) of equal seed, one pair per seed."""
+    others = {run.seed: run for run in finished(second)}
+    return [(run, others[run.seed]) for run in finished(first) if run.seed in others]
+
+
+def finished(runs: Iterable[RunRecord]) -> list[RunRecord]:
     """Runs with an outcome, sorted by seed: done or diverged, neither failed nor still going."""
     return sorted((run for run in runs if run.status in ("done", "diverged")), key=lambda run: run.seed)
 
 
-class Ended:
+class FinishedRuns:
     """The ended runs of a study, found by what their configuration holds; every key is looked through once."""
 
-    def __init__(self, runs: Iterable[Run]) -> None:
-        self.runs = ended(runs)
+    def __init__(self, runs: Iterable[RunRecord]) -> None:
+        self.runs = finished(runs)
         self._places: dict[str, dict[Any, set[int]]] = {}  # key -> value -> where the runs stand that hold it
 
-    def fitting(self, wanted: Mapping[str, Any]) -> list[Run]:
+    def fitting(self, wanted: Mapping[str, Any]) -> list[RunRecord]:
         """Those whose configuration has these values, sorted by seed; a list stands for any of its values."""
         found = set(range(len(self.runs))).intersection(*(self._having(*each) for each in wanted.items()))
         return [self.runs[place] for place in sorted(found)]

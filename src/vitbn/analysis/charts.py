@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from vitbn.analysis.arms import Arm, cells, placement_pairs
+from vitbn.analysis.arms import Arm, cells, looks, placement_pairs
 from vitbn.analysis.comparisons import Difference, differences, final_accuracies
 from vitbn.analysis.formatting import percent, points
-from vitbn.analysis.records import Run
+from vitbn.analysis.records import RunRecord
 from vitbn.analysis.stats import mean_interval
-from vitbn.plotting import COLOURS, MOST_SINGLE, Picture, fit_to_lines, grid, legend_above, looks, slug
+from vitbn.plotting import COLOURS, MOST_SINGLE, Picture, fit_to_lines, grid, legend_above, slug
 
 _DIFFERENCES = (
     "Mean difference of validation accuracy after the last epoch with its 95 % interval, cut at the axis; "
@@ -61,7 +61,7 @@ def accuracy_against(axis: str, arms: list[Arm]) -> list[Picture]:
     return found
 
 
-def _points(ax: Any, points: Sequence[tuple[Any, list[Run]]], label: str, look: dict[str, Any]) -> None:
+def _points(ax: Any, points: Sequence[tuple[Any, list[RunRecord]]], label: str, look: dict[str, Any]) -> None:
     values = [(x, 100 * np.array(found)) for x, runs in points if (found := final_accuracies(runs))]
     for x, seeds in values:
         single = seeds[:MOST_SINGLE]
@@ -105,7 +105,7 @@ def heat_maps(arms: list[Arm]) -> list[Picture]:
     return [Picture("heat-map", "Depth and learning rate", caption, alt, figure)]
 
 
-def _mean(runs: list[Run]) -> float:
+def _mean(runs: list[RunRecord]) -> float:
     found = final_accuracies(runs)
     return 100 * float(np.mean(found)) if found else float("nan")
 
@@ -161,3 +161,52 @@ def _table_in_words(arms: list[Arm]) -> str:
             if found := final_accuracies(arm.at(depth, lr)):
                 texts.append(f"{arm.name} {_cell_words(depth, lr)}: {percent(float(np.mean(found)))}")
     return "; ".join(texts) + "." if texts else "No run is finished."
+
+
+def confusion(arm: Arm) -> np.ndarray | None:
+    """Test counts (true, predicted) summed over the arm's finished runs."""
+    tables = [run.result["confusion"] for run in arm.runs if run.status == "done" and run.result.get("confusion")]
+    shapes = {np.shape(table) for table in tables}
+    return np.sum(tables, axis=0) if len(shapes) == 1 else None
+
+
+def most_confused(counts: np.ndarray, most: int = 10) -> list[tuple[int, int, int, float]]:
+    """(true, predicted, images, share of the true class), most images first."""
+    wrong = counts - np.diag(np.diag(counts))
+    order = np.argsort(-wrong, axis=None, kind="stable")[:most]
+    places = [tuple(int(i) for i in np.unravel_index(flat, wrong.shape)) for flat in order]
+    return [(i, j, int(wrong[i, j]), wrong[i, j] / max(counts[i].sum(), 1)) for i, j in places if wrong[i, j]]
+
+
+def confusions(arms: list[Arm]) -> list[Picture]:
+    """Which true class was taken for which other, in percent of the true class; at most four arms."""
+    tables = [(arm, counts) for arm in arms if (counts := confusion(arm)) is not None][:4]
+    if not tables:
+        return []
+    figure, axes = grid(len(tables), 2, height=4.3)
+    shares = [100 * counts / np.maximum(counts.sum(1, keepdims=True), 1) for _, counts in tables]
+    top = max(max((share - np.diag(np.diag(share))).max() for share in shares), 0.1)
+    for ax, (arm, _), share in zip(axes, tables, shares, strict=True):
+        shown = np.where(np.eye(len(share), dtype=bool), np.nan, share)
+        image = ax.imshow(shown, cmap="Blues", vmin=0, vmax=top)
+        ax.set(
+            title=arm.name,
+            xlabel="predicted",
+            ylabel="true",
+            xticks=range(len(share)),
+            yticks=range(len(share)),
+        )
+        ax.grid(False)
+        for row, column in np.ndindex(share.shape):
+            value, diagonal = share[row, column], row == column
+            if diagonal or value >= 0.05:
+                colour = "#777777" if diagonal else "white" if value > 0.6 * top else "black"
+                ax.text(column, row, f"{value:.0f}" if diagonal else f"{value:.1f}", ha="center", va="center",
+                        fontsize=7, color=colour)  # fmt: skip
+    figure.colorbar(image, ax=axes, label="share of the true class (%)", shrink=0.8)
+    words = "; ".join(
+        f"{arm.name}: " + ", ".join(f"{i} as {j} {percent(s)}" for i, j, _, s in most_confused(counts, 3))
+        for arm, counts in tables
+    )
+    caption = "Clean test images, all finished runs of an arm together, in percent; diagonal: correct."
+    return [Picture("confusion", "Confused classes", caption, f"Confusion. Most confused: {words}.", figure)]

@@ -1,9 +1,11 @@
-"""Published statements as data: `claims/*.yaml`, read and checked; `verdict.py` holds them against runs.
+"""Published statements as data, `claims/*.yaml`, and the rule that turns an effect into a verdict.
 
-A claim names its arms (configuration filters) and has parts. Each part states one effect and the region it
-must lie in. A filter value may be a list: any of them.
+A claim names its arms (configuration filters) and has parts. Each part states one effect and the region it must lie in.
+A filter value may be a list: any of them. The 95 % interval wholly inside the region: SUPPORTED; wholly outside:
+REFUTED; across its edge, or fewer than 3 seeds: INCONCLUSIVE. `verdict.py` holds claims against runs.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import product
@@ -13,8 +15,11 @@ from typing import Any
 import yaml
 
 from vitbn.analysis.records import EPOCH_METRICS, METRICS
+from vitbn.analysis.stats import Interval
 from vitbn.errors import InputError
 
+SUPPORTED, REFUTED, INCONCLUSIVE = "SUPPORTED", "REFUTED", "INCONCLUSIVE"
+MIN_SEEDS = 3
 CLAIMS = Path(__file__).resolve().parents[3] / "claims"
 # kind -> the keys it needs; what it measures is said in docs/report.md
 KINDS: dict[str, tuple[str, ...]] = {
@@ -85,6 +90,39 @@ class Claim:
     figures: str = ""
     note: str = ""
     budget: str = ""
+
+
+@dataclass(frozen=True)
+class PartResult:
+    """A part's verdict and what it rests on."""
+
+    part: Part
+    verdict: str
+    effect: Interval
+    notes: tuple[str, ...] = ()
+
+
+def region(part: Part) -> tuple[float, float]:
+    """The effects that the statement allows, as an interval."""
+    centre = part.than
+    return {
+        "greater": (centre, math.inf),
+        "less": (-math.inf, centre),
+        "equal": (centre - part.smallest_effect, centre + part.smallest_effect),
+        "far_greater": (centre + part.margin, math.inf),
+        "far_less": (-math.inf, centre - part.margin),
+    }[part.expect]
+
+
+def judge(interval: Interval, allowed: tuple[float, float], seeds: int | None = None) -> str:
+    """Where the interval lies beside the allowed region; `seeds` where they are fewer than its n."""
+    if interval.low is None or interval.high is None or (interval.n if seeds is None else seeds) < MIN_SEEDS:
+        return INCONCLUSIVE
+    if allowed[0] < interval.low and interval.high < allowed[1]:
+        return SUPPORTED
+    if interval.high <= allowed[0] or interval.low >= allowed[1]:
+        return REFUTED
+    return INCONCLUSIVE
 
 
 def spell_out(wanted: dict[str, Any]) -> list[dict[str, Any]]:

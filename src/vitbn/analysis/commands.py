@@ -8,12 +8,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from vitbn.analysis.arms import Ended
-from vitbn.analysis.claims import CLAIMS, Claim, load_claims
+from vitbn.analysis.arms import FinishedRuns
+from vitbn.analysis.claims import CLAIMS, INCONCLUSIVE, REFUTED, SUPPORTED, Claim, load_claims
 from vitbn.analysis.formatting import effect_texts, expectation
-from vitbn.analysis.judge import INCONCLUSIVE, REFUTED, SUPPORTED
-from vitbn.analysis.records import Run, read_studies
-from vitbn.analysis.verdict import ClaimResult, evaluate
+from vitbn.analysis.records import RunRecord, read_studies
+from vitbn.analysis.verdict import ClaimResult, judge_claim
 from vitbn.errors import InputError
 
 NUMBERS = ("effect", "95 % interval", "n")
@@ -98,14 +97,14 @@ def _coloured(verdict: str) -> str:
 
 
 def _results(chosen: list[Claim], runs_root: Path) -> list[ClaimResult]:
-    studies: dict[str, Ended] = {}
+    studies: dict[str, FinishedRuns] = {}
     for claim in chosen:
         if claim.study not in studies:
-            studies[claim.study] = Ended(_read(Path(runs_root) / claim.study))
-    return [evaluate(claim, studies[claim.study]) for claim in chosen]
+            studies[claim.study] = FinishedRuns(_read(Path(runs_root) / claim.study))
+    return [judge_claim(claim, studies[claim.study]) for claim in chosen]
 
 
-def _read(folder: Path) -> list[Run]:
+def _read(folder: Path) -> list[RunRecord]:
     if not any(folder.glob("*/config.yaml")):
         return []
     runs, warnings = read_studies([folder])

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vitbn.analysis.arms import Arm, cells, paired
-from vitbn.analysis.records import Run
+from vitbn.analysis.records import RunRecord
 from vitbn.analysis.stats import Interval, paired_interval
 
 
@@ -20,7 +20,7 @@ class Difference:
     diverged: int  # pairs with a diverged run
 
 
-def outcome(run: Run, metric: str, epoch: int | None = None) -> float | None:
+def score(run: RunRecord, metric: str, epoch: int | None = None) -> float | None:
     """The metric after an epoch (None: the last); a diverged run scores as a guess: 1/classes, ln(classes).
 
     Leaving diverged runs out would favour the arm that loses its bad seeds, so a comparison keeps them with
@@ -32,7 +32,7 @@ def outcome(run: Run, metric: str, epoch: int | None = None) -> float | None:
     return value
 
 
-def final_accuracies(runs: list[Run]) -> list[float]:
+def final_accuracies(runs: list[RunRecord]) -> list[float]:
     """Validation accuracies after the last epoch of the finished runs; diverged ones are counted apart."""
     found = [run.last("val/acc") for run in runs if run.status == "done"]
     return [value for value in found if value is not None]
@@ -43,7 +43,7 @@ def differences(first: Arm, second: Arm) -> list[Difference]:
     found = []
     for depth, lr in cells([first, second]):
         pairs = paired(first.at(depth, lr), second.at(depth, lr))
-        scores = [(outcome(one, "val/acc"), outcome(two, "val/acc")) for one, two in pairs]
+        scores = [(score(one, "val/acc"), score(two, "val/acc")) for one, two in pairs]
         values = [two - one for one, two in scores if one is not None and two is not None]
         if values:
             diverged = sum("diverged" in (one.status, two.status) for one, two in pairs)

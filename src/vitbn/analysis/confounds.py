@@ -1,13 +1,13 @@
-"""The confound guard: what differs between two paired runs beyond the thing under study."""
+"""The confounder check: what differs between two paired runs beyond the thing under study."""
 
 from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
 from vitbn.analysis.arms import PLACEMENT
-from vitbn.analysis.records import Run, some, within
+from vitbn.analysis.records import RunRecord, some, within
 
-_ABSENT = "absent"
+_ABSENT, _NOT_RECORDED = "absent", "not recorded"
 _NORM_MARKS = ("norm", "bn", "ln")  # in the parts of a parameter's name
 _SLOTS = (
     "embed_in", "embed_out", "attn_in", "attn_out", "qk", "ffn_in", "ffn_hidden", "ffn_act", "ffn_out",
@@ -15,7 +15,7 @@ _SLOTS = (
 )  # fmt: skip
 
 
-def confounds(first: Run, second: Run, studied: Iterable[str] = PLACEMENT) -> list[str]:
+def confounds(first: RunRecord, second: RunRecord, studied: Iterable[str] = PLACEMENT) -> list[str]:
     """One line per difference in configuration, parameters, initial weights, order, evaluation, environment.
 
     `studied` are the configuration keys (or prefixes) that are meant to differ; with the placement among
@@ -26,11 +26,11 @@ def confounds(first: Run, second: Run, studied: Iterable[str] = PLACEMENT) -> li
         *_configuration(first, second, studied),
         *_parameters(first, second, placement=any(key in PLACEMENT for key in studied)),
         *_hashes(first, second),
-        *_environment(first, second),
+        *_environment(first, second, studied),
     ]
 
 
-def tally(pairs: Iterable[tuple[Run, Run]], studied: Iterable[str] = PLACEMENT) -> dict[str, int]:
+def tally(pairs: Iterable[tuple[RunRecord, RunRecord]], studied: Iterable[str] = PLACEMENT) -> dict[str, int]:
     """Every confound line with the number of pairs that show it."""
     studied = tuple(studied)
     counts: dict[str, int] = {}
@@ -46,16 +46,17 @@ def studied_keys(first: dict[str, Any], second: dict[str, Any]) -> tuple[str, ..
     return (*sorted(keys), *(PLACEMENT if any(within(key, PLACEMENT) for key in keys) else ()))
 
 
-def _configuration(first: Run, second: Run, studied: tuple[str, ...]) -> list[str]:
+def _configuration(first: RunRecord, second: RunRecord, studied: tuple[str, ...]) -> list[str]:
     one, two = first.compared, second.compared
+    keys = (one.keys() | two.keys()) - first.environment.keys() - second.environment.keys()  # no difference twice
     return [
         f"configuration {key}: {first.config.get(key, _ABSENT)} / {second.config.get(key, _ABSENT)}"
-        for key in sorted(one.keys() | two.keys())
-        if not within(key, tuple(studied)) and one.get(key, _ABSENT) != two.get(key, _ABSENT)
+        for key in sorted(keys)
+        if not within(key, studied) and one.get(key, _ABSENT) != two.get(key, _ABSENT)
     ]
 
 
-def _parameters(first: Run, second: Run, placement: bool) -> list[str]:
+def _parameters(first: RunRecord, second: RunRecord, placement: bool) -> list[str]:
     lines = []
     one, two = (run.fingerprint.get("weights") or {} for run in (first, second))
     only = [name for name in sorted(one.keys() ^ two.keys()) if not (placement and _is_norm(name))]
@@ -72,25 +73,35 @@ def _parameters(first: Run, second: Run, placement: bool) -> list[str]:
     return lines
 
 
-def _hashes(first: Run, second: Run) -> list[str]:
+def _hashes(first: RunRecord, second: RunRecord) -> list[str]:
+    one, two = first.fingerprint, second.fingerprint
+    if bool(one) != bool(two):
+        return [f"fingerprint (weights, order, evaluation): {_recorded(one)} / {_recorded(two)}"]
     names = {"val": "evaluation (draw of the validation images)"}
     if first.seed == second.seed:
         names["order"] = "order of the training images"
+    return _differences(one, two, names)
+
+
+def _environment(first: RunRecord, second: RunRecord, studied: tuple[str, ...]) -> list[str]:
+    """Matmul precision, versions, hardware; what only one of the two recorded may differ and is named too."""
+    one, two = first.environment, second.environment
+    if bool(one) != bool(two):
+        return [f"environment (matmul precision, versions, hardware): {_recorded(one)} / {_recorded(two)}"]
+    keys = [key for key in sorted(one.keys() | two.keys()) if not within(key, studied)]
+    return _differences(one, two, {key: key.replace("versions.", "version of ") for key in keys})
+
+
+def _differences(one: dict[str, Any], two: dict[str, Any], names: dict[str, str]) -> list[str]:
     return [
-        f"{text}: {first.fingerprint[key]} / {second.fingerprint[key]}"
-        for key, text in names.items()
-        if key in first.fingerprint and key in second.fingerprint and first.fingerprint[key] != second.fingerprint[key]
+        f"{name}: {one.get(key, _NOT_RECORDED)} / {two.get(key, _NOT_RECORDED)}"
+        for key, name in names.items()
+        if one.get(key) != two.get(key)
     ]
 
 
-def _environment(first: Run, second: Run) -> list[str]:
-    """Versions and hardware, where both runs recorded them (a diverged one may not)."""
-    one, two = (run.result.get("versions") or {} for run in (first, second))
-    lines = [f"version of {name}: {one[name]} / {two[name]}" for name in one if one[name] != two.get(name, one[name])]
-    hardware = [run.result.get("hardware") for run in (first, second)]
-    if None not in hardware and hardware[0] != hardware[1]:
-        lines.append(f"hardware: {hardware[0]} / {hardware[1]}")
-    return lines
+def _recorded(record: dict[str, Any]) -> str:
+    return "recorded" if record else _NOT_RECORDED
 
 
 @cache  # asked for every parameter of every pair

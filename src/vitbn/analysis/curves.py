@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from vitbn.analysis.arms import Arm, cells
+from vitbn.analysis.arms import Arm, cells, looks
 from vitbn.analysis.comparisons import final_accuracies
 from vitbn.analysis.formatting import percent, plain
-from vitbn.analysis.records import Run
+from vitbn.analysis.records import RunRecord
 from vitbn.analysis.stats import mean_interval
 from vitbn.plotting import (
     COLOURS,
@@ -18,7 +18,6 @@ from vitbn.plotting import (
     fit_to_lines,
     grid,
     legend_above,
-    looks,
     slug,
 )
 
@@ -132,21 +131,21 @@ def _setting(arms: list[Arm], setting: str) -> list[Page]:
     ]
 
 
-def _begun(runs: list[Run]) -> bool:
+def _begun(runs: list[RunRecord]) -> bool:
     return any(len(run.rows.get("epoch", ())) for run in runs)
 
 
-def _accuracy(ax: Any, runs: list[Run], label: str, look: dict[str, Any]) -> None:
+def _accuracy(ax: Any, runs: list[RunRecord], label: str, look: dict[str, Any]) -> None:
     line = {key: value for key, value in look.items() if key != "marker"}
     _curve(ax, runs, "val/acc", 100, line, label)
 
 
-def _loss(ax: Any, runs: list[Run], label: str, look: dict[str, Any]) -> None:
+def _loss(ax: Any, runs: list[RunRecord], label: str, look: dict[str, Any]) -> None:
     _curve(ax, runs, "train/loss", 1, {"color": look["color"], "linestyle": "-"}, label)
     _curve(ax, runs, "val/loss", 1, {"color": look["color"], "linestyle": "--"}, None)
 
 
-def _curve(ax: Any, runs: list[Run], metric: str, scale: float, line: dict[str, Any], label: str | None) -> None:
+def _curve(ax: Any, runs: list[RunRecord], metric: str, scale: float, line: dict[str, Any], label: str | None) -> None:
     shown = [run for run in runs if len(run.rows.get(metric, ()))]
     _singles(ax, sorted(shown, key=lambda run: run.status != "diverged")[:MOST_SINGLE], metric, scale, line)
     done = [run for run in shown if run.status == "done"]
@@ -164,7 +163,7 @@ def _curve(ax: Any, runs: list[Run], metric: str, scale: float, line: dict[str, 
         ax.fill_between(epochs, low, high, color=line["color"], alpha=0.15, linewidth=0)
 
 
-def _singles(ax: Any, runs: list[Run], metric: str, scale: float, line: dict[str, Any]) -> None:
+def _singles(ax: Any, runs: list[RunRecord], metric: str, scale: float, line: dict[str, Any]) -> None:
     """As one line with gaps: a line each would take matplotlib ten times as long."""
     if not runs:
         return

@@ -4,8 +4,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from vitbn.analysis.claims import Part
-from vitbn.analysis.judge import region
+from vitbn.analysis.claims import Part, region
 from vitbn.analysis.stats import Interval, Onset
 
 INF = math.inf

@@ -1,4 +1,4 @@
-"""Run folders as records: what `runs/<study>/<run_id>/` holds, read tolerantly and named when broken."""
+"""RunRecord folders as records: what `runs/<study>/<run_id>/` holds, read tolerantly and named when broken."""
 
 import json
 import math
@@ -18,8 +18,12 @@ from vitbn.store.run import OMITTED, says_something
 EPOCH_METRICS = ("train/loss", "train/acc", "val/loss", "val/acc")
 FINAL_METRICS = ("test/acc", "test/loss")
 METRICS = EPOCH_METRICS + FINAL_METRICS
-FINISHED = ("done", "failed", "diverged")
-STATUSES = (*FINISHED, "running", "unreadable")
+RESULT_STATUSES = ("done", "failed", "diverged")
+STATUSES = (*RESULT_STATUSES, "running", "unreadable")
+OUTCOMES = (
+    "status", "label", "metrics", "confusion", "epochs", "seconds", "step", "error",
+    "run", "config_hash", "fingerprint",
+)  # fmt: skip
 PACKAGED_DATA = ("mnist", "fashion_mnist", "mnist5k")  # elsewhere content or place says which they are
 # These cannot change a result (or repeat a key that is compared already), so they neither part nor confound.
 IGNORED = (*OMITTED, "hydra")
@@ -30,7 +34,7 @@ _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml: 0.6 ms a fil
 
 
 @dataclass(frozen=True)
-class Run:
+class RunRecord:
     """One training: its flat configuration (`model.name`), its epochs as columns, its result."""
 
     path: Path
@@ -65,6 +69,17 @@ class Run:
         """Hashes of initial weights, order and validation draw, and the parameter count."""
         return self.result.get("fingerprint") or {}
 
+    @cached_property
+    def environment(self) -> dict[str, Any]:
+        """What result.json says of how the run was computed: matmul precision, versions, hardware with its threads.
+
+        Everything there but the outcome, so that what a later version records is compared too.
+        """
+        recorded = {key: value for key, value in self.result.items() if key not in OUTCOMES}
+        probed = recorded.pop("matmul", None)  # as vitbn 0.x called what it chose by itself
+        recorded["matmul_precision"] = self.config.get("matmul_precision") or recorded.get("matmul_precision") or probed
+        return {key: value for key, value in flatten(recorded).items() if says_something(value)}
+
     @property
     def classes(self) -> int:
         """Number of classes, 10 where the configuration does not say."""
@@ -79,6 +94,8 @@ class Run:
         return {key: value for key, value in self.config.items() if says_something(value) and self._adds(key, value)}
 
     def _adds(self, key: str, value: Any) -> bool:
+        if key == "matmul" or (key, value) == ("matmul_precision", "highest"):
+            return False  # `environment` says which precision it was; the default is not told apart from an absent key
         group, _, name = key.partition(".")
         if group in ("model", "optimizer") and key != "model.name" and self.config.get(name, _MISSING) == value:
             return False
@@ -99,7 +116,7 @@ class Run:
     def steps(self) -> dict[str, np.ndarray]:
         """Columns of steps.csv (`step`, `train/loss`); empty where the run kept none."""
         path = self.path / "steps.csv"
-        return _table(path, finished=self.status in FINISHED)[0] if path.exists() else {}
+        return _table(path, finished=self.status in RESULT_STATUSES)[0] if path.exists() else {}
 
 
 @cache  # asked for every key of every run
@@ -108,7 +125,7 @@ def within(key: str, prefixes: tuple[str, ...]) -> bool:
     return any(key == prefix or key.startswith(f"{prefix}.") for prefix in prefixes)
 
 
-def read_study(folder: Path | str) -> list[Run]:
+def read_study(folder: Path | str) -> list[RunRecord]:
     """Every run of one study, sorted by run id; InputError where there is none."""
     folder = Path(folder)
     if not folder.is_dir():
@@ -123,14 +140,14 @@ def read_study(folder: Path | str) -> list[Run]:
     return runs
 
 
-def read_studies(folders: Iterable[Path | str]) -> tuple[list[Run], list[str]]:
+def read_studies(folders: Iterable[Path | str]) -> tuple[list[RunRecord], list[str]]:
     """Runs of several studies and a warning line per oddity; a run id met twice counts once."""
-    runs: dict[str, Run] = {}
+    runs: dict[str, RunRecord] = {}
     warnings: list[str] = []
     for folder in folders:
         for run in read_study(folder):
             other = runs.get(run.run_id)
-            if other is None or (other.status not in FINISHED and run.status in FINISHED):
+            if other is None or (other.status not in RESULT_STATUSES and run.status in RESULT_STATUSES):
                 runs[run.run_id] = run
             if other is not None:
                 warnings.append(f"{run.path}: the same run as {other.path}; counted once")
@@ -140,7 +157,7 @@ def read_studies(folders: Iterable[Path | str]) -> tuple[list[Run], list[str]]:
     return found, warnings
 
 
-def check_one_dataset(runs: Iterable[Run]) -> None:
+def check_one_dataset(runs: Iterable[RunRecord]) -> None:
     """Refuse runs that were measured on different images."""
     groups: dict[tuple, list[str]] = {}
     for run in runs:
@@ -156,19 +173,19 @@ def check_one_dataset(runs: Iterable[Run]) -> None:
         raise InputError(f"runs on different data cannot share a report ({named}); report them separately")
 
 
-def read_run(folder: Path) -> Run:
+def read_run(folder: Path) -> RunRecord:
     """One run folder; without result.json it is `running`, with a broken file `unreadable`."""
     config: dict[str, Any] = {}
     try:
         config = _config(folder / "config.yaml")
         result = _result(folder / "result.json")
         status = result.get("status", "running") if result else "running"
-        if status not in (*FINISHED, "running"):
-            raise InputError(f"{folder / 'result.json'}: status {status!r} is none of {', '.join(FINISHED)}")
+        if status not in (*RESULT_STATUSES, "running"):
+            raise InputError(f"{folder / 'result.json'}: status {status!r} is none of {', '.join(RESULT_STATUSES)}")
         rows, notes = _rows(folder / "metrics.csv", status)
     except InputError as error:
-        return Run(folder, config, {}, {}, "unreadable", (str(error),))
-    return Run(folder, config, rows, result, status, notes)
+        return RunRecord(folder, config, {}, {}, "unreadable", (str(error),))
+    return RunRecord(folder, config, rows, result, status, notes)
 
 
 def some(names: list[str], most: int = 3) -> str:
@@ -225,7 +242,7 @@ def _rows(path: Path, status: str) -> tuple[dict[str, np.ndarray], tuple[str, ..
         if status == "done":
             raise InputError(f"{path}: missing although the run is done; run it again with rerun=true")
         return {}, ()
-    rows, notes = _table(path, finished=status in FINISHED)
+    rows, notes = _table(path, finished=status in RESULT_STATUSES)
     missing = [name for name in ("epoch", *EPOCH_METRICS) if name not in rows]
     if missing and (rows or status == "done"):
         raise InputError(f"{path}: no column {', '.join(missing)}; run it again with rerun=true")

@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vitbn.analysis.arms import Arm, Ended, group
-from vitbn.analysis.claims import CLAIMS, load_claims
+from vitbn.analysis import charts, curves
+from vitbn.analysis.arms import Arm, FinishedRuns, group
+from vitbn.analysis.claims import CLAIMS, INCONCLUSIVE, REFUTED, SUPPORTED, load_claims
 from vitbn.analysis.formatting import DASH, effect_texts, expectation
-from vitbn.analysis.judge import INCONCLUSIVE, REFUTED, SUPPORTED
-from vitbn.analysis.plots import pictures
-from vitbn.analysis.records import Run, read_studies
+from vitbn.analysis.records import RunRecord, read_studies
 from vitbn.analysis.search_sections import read_search, search_pictures, search_section
 from vitbn.analysis.sections import (
     Section,
@@ -25,7 +24,7 @@ from vitbn.analysis.sections import (
 from vitbn.analysis.speed_sections import critical_section, crossover_section, threshold_section
 from vitbn.analysis.summary import summary_csv
 from vitbn.analysis.template import PAGE, TABLE
-from vitbn.analysis.verdict import ClaimResult, evaluate
+from vitbn.analysis.verdict import ClaimResult, judge_claim
 from vitbn.plotting import Picture, style
 from vitbn.store import atomic as durable
 
@@ -63,6 +62,19 @@ def write_report(folders: list[Path], claims: Path = CLAIMS) -> Path:
     return target / "report.html"
 
 
+def pictures(arms: list[Arm]) -> list[Picture]:
+    """Every picture the runs allow; draw and save them inside `style()`."""
+    return [
+        *curves.over_epochs(arms),
+        *curves.learning_rates(arms),
+        *charts.accuracy_against("depth", arms),
+        *charts.accuracy_against("lr", arms),
+        *charts.heat_maps(arms),
+        *charts.paired_differences(arms),
+        *charts.confusions(arms),
+    ]
+
+
 def report_folder(folders: list[Path]) -> Path:
     """The study's own folder; for several, a folder of their names beside the first."""
     first = Path(folders[0])
@@ -72,7 +84,7 @@ def report_folder(folders: list[Path]) -> Path:
 
 
 def _sections(
-    runs: list[Run], arms: list[Arm], warnings: list[str], drawn: list[Picture], searches: list[dict[str, Any]]
+    runs: list[RunRecord], arms: list[Arm], warnings: list[str], drawn: list[Picture], searches: list[dict[str, Any]]
 ) -> list[Section]:
     def named(*prefixes: str) -> list[Picture]:
         return [picture for picture in drawn if picture.name.startswith(prefixes)]
@@ -94,12 +106,12 @@ def _sections(
     return [section for section in sections if section.paragraphs or section.tables or section.pictures]
 
 
-def _claims(runs: list[Run], folder: Path) -> list[ClaimBlock]:
+def _claims(runs: list[RunRecord], folder: Path) -> list[ClaimBlock]:
     """The claims for which the studies hold at least one value."""
     if not folder.is_dir():
         return []
-    found = Ended(runs)
-    results = [evaluate(claim, found) for claim in load_claims(folder=folder)]
+    found = FinishedRuns(runs)
+    results = [judge_claim(claim, found) for claim in load_claims(folder=folder)]
     return [_block(result) for result in results if any(each.effect.n for each in result.parts)]
 
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from vitbn.analysis.arms import Arm, cells, ended, paired, placement_pairs
+from vitbn.analysis.arms import Arm, cells, finished, paired, placement_pairs
+from vitbn.analysis.charts import confusion, most_confused
 from vitbn.analysis.comparisons import Difference, differences, final_accuracies
 from vitbn.analysis.confounds import tally
-from vitbn.analysis.confusion import confusion, most_confused
 from vitbn.analysis.formatting import DASH, accuracy_text, interval_text, plain, points
-from vitbn.analysis.records import STATUSES, Run, some
+from vitbn.analysis.records import STATUSES, RunRecord, some
 from vitbn.analysis.stats import mean_interval
 from vitbn.analysis.summary import row as summary_row
 from vitbn.plotting import Picture
@@ -43,7 +43,7 @@ class Section:
         return self.title.lower().replace(" ", "-")
 
 
-def what_was_run(runs: list[Run], arms: list[Arm], warnings: list[str]) -> Section:
+def what_was_run(runs: list[RunRecord], arms: list[Arm], warnings: list[str]) -> Section:
     """Counts, data, hardware, versions, and how to read the figures."""
     counts = Counter(run.status for run in runs)
     readable = [run for run in runs if run.status != "unreadable"]
@@ -118,7 +118,7 @@ def headline(arms: list[Arm]) -> Section:
     return tabled("Accuracy", "", Table(caption, head, rows, words=(0, 6)))
 
 
-def _remarks(runs: list[Run]) -> str:
+def _remarks(runs: list[RunRecord]) -> str:
     counts = Counter(run.status for run in runs if run.status != "done")
     words = [f"{count} {status}, not in the mean" for status, count in counts.items()]
     stuck = sum(run.result.get("label") == "stuck" for run in runs if run.status == "done")
@@ -162,7 +162,7 @@ def confused_section(arms: list[Arm], pictures: list[Picture]) -> Section:
     return tabled("Confused digits", "", table, pictures)
 
 
-def unstable_section(runs: list[Run]) -> Section:
+def unstable_section(runs: list[RunRecord]) -> Section:
     """Every run that diverged, failed, got stuck or cannot be read."""
     rows = []
     for run in runs:
@@ -172,7 +172,7 @@ def unstable_section(runs: list[Run]) -> Section:
             rows.append([run.run_id, status, str(found["epochs"]), found["error"] or DASH])
     diverged = sum(run.status == "diverged" for run in runs)
     text = (
-        f"{diverged} of {len(ended(runs))} ended runs diverged. They are counted in every table and are part "
+        f"{diverged} of {len(finished(runs))} ended runs diverged. They are counted in every table and are part "
         "of no mean; in paired differences and verdicts they score as a guess."
     )
     table = Table("Runs that did not end well", ["run", "status", "epochs", "what happened"], rows, words=(0, 1, 3))

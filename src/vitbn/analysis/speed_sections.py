@@ -4,10 +4,10 @@ from typing import Any
 
 import numpy as np
 
-from vitbn.analysis.arms import Arm, cells, ended, paired, placement_pairs
-from vitbn.analysis.comparisons import differences, outcome
+from vitbn.analysis.arms import Arm, cells, finished, paired, placement_pairs
+from vitbn.analysis.comparisons import differences, score
 from vitbn.analysis.formatting import INF, onset_text, plain
-from vitbn.analysis.records import Run
+from vitbn.analysis.records import RunRecord
 from vitbn.analysis.sections import Section, Table, tabled
 from vitbn.analysis.stats import THRESHOLDS, Onset, epochs_to, onset, seconds_to
 
@@ -19,7 +19,7 @@ def threshold_section(arms: list[Arm]) -> Section:
     rows = []
     for arm in arms:
         for depth, lr in cells([arm]):
-            if runs := ended(arm.at(depth, lr)):
+            if runs := finished(arm.at(depth, lr)):
                 times = [_time_to(runs, threshold) for threshold in THRESHOLDS]
                 rows.append([arm.name, plain(depth), plain(lr), str(len(runs)), *times])
     text = (
@@ -31,7 +31,7 @@ def threshold_section(arms: list[Arm]) -> Section:
     return tabled("Speed", text, Table("Time to a validation accuracy (epochs, seconds)", head, rows))
 
 
-def _time_to(runs: list[Run], threshold: float) -> str:
+def _time_to(runs: list[RunRecord], threshold: float) -> str:
     epochs, seconds = [], []
     for run in runs:
         accuracy = run.rows.get("val/acc", np.empty(0))
@@ -63,7 +63,7 @@ def crossover_section(arms: list[Arm]) -> Section:
     return tabled("Crossover", text, Table("Who is ahead from which epoch on", head, rows, words=(0, 4)))
 
 
-def _crossover(first: Arm, second: Arm, pairs: list[tuple[Run, Run]]) -> str:
+def _crossover(first: Arm, second: Arm, pairs: list[tuple[RunRecord, RunRecord]]) -> str:
     lengths = [len(run.rows.get("epoch", ())) for pair in pairs for run in pair if run.status == "done"]
     if not lengths or not min(lengths):
         return ""
@@ -78,8 +78,8 @@ def _crossover(first: Arm, second: Arm, pairs: list[tuple[Run, Run]]) -> str:
     return "neither is ahead at the end"
 
 
-def _by_seed(pairs: list[tuple[Run, Run]], epoch: int) -> list[float]:
-    scores = [(outcome(one, "val/acc", epoch), outcome(two, "val/acc", epoch)) for one, two in pairs]
+def _by_seed(pairs: list[tuple[RunRecord, RunRecord]], epoch: int) -> list[float]:
+    scores = [(score(one, "val/acc", epoch), score(two, "val/acc", epoch)) for one, two in pairs]
     return [two - one for one, two in scores if one is not None and two is not None]
 
 

@@ -5,7 +5,7 @@ import io
 from typing import Any
 
 from vitbn.analysis.arms import Arm
-from vitbn.analysis.records import Run
+from vitbn.analysis.records import RunRecord
 
 # the first thirteen as training writes them while a sweep is going
 COLUMNS = (
@@ -15,7 +15,7 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def row(run: Run, arm: str = "") -> dict[str, Any]:
+def row(run: RunRecord, arm: str = "") -> dict[str, Any]:
     """One run as a row of COLUMNS."""
     result = run.result
     keys = {column: run.config.get(column) for column in ("depth", "lr", "pool", "pos_emb", "seed")}
@@ -37,7 +37,7 @@ def row(run: Run, arm: str = "") -> dict[str, Any]:
     }
 
 
-def summary_csv(runs: list[Run], arms: list[Arm]) -> str:
+def summary_csv(runs: list[RunRecord], arms: list[Arm]) -> str:
     """The whole file, runs to be compared next to each other."""
     names = {id(run): arm.name for arm in arms for run in arm.runs}
     rows = [row(run, names.get(id(run), "")) for run in runs]

@@ -3,14 +3,19 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from vitbn.analysis.arms import Ended
-from vitbn.analysis.claims import Claim, Part
-from vitbn.analysis.effects import AmbiguousArm, diverged_share, effect
-from vitbn.analysis.judge import INCONCLUSIVE, MIN_SEEDS, REFUTED, SUPPORTED, PartResult
-from vitbn.analysis.onsets import critical_depth, critical_depth_fall, overtakes
+from vitbn.analysis.arms import FinishedRuns
+from vitbn.analysis.claims import INCONCLUSIVE, MIN_SEEDS, REFUTED, SUPPORTED, Claim, Part, PartResult
+from vitbn.analysis.effects import (
+    AmbiguousArm,
+    critical_depth,
+    critical_depth_fall,
+    diverged_share,
+    effect,
+    overtakes,
+)
 from vitbn.analysis.stats import Interval
 
-_MEASURES: dict[str, Callable[[Part, Ended], PartResult]] = {
+_MEASURES: dict[str, Callable[[Part, FinishedRuns], PartResult]] = {
     "level": effect,
     "difference": effect,
     "drop": effect,
@@ -34,9 +39,9 @@ class ClaimResult:
     commands: list[str]
 
 
-def evaluate(claim: Claim, runs: Ended) -> ClaimResult:
+def judge_claim(claim: Claim, runs: FinishedRuns) -> ClaimResult:
     """Supported when every part is, refuted when one part is, otherwise open."""
-    parts = [_evaluate_part(part, runs) for part in claim.parts]
+    parts = [_judge_part(part, runs) for part in claim.parts]
     verdicts = {result.verdict for result in parts}
     if REFUTED in verdicts:
         overall = REFUTED
@@ -52,7 +57,7 @@ def evaluate(claim: Claim, runs: Ended) -> ClaimResult:
     return ClaimResult(claim, overall, parts, lacking, advice, commands)
 
 
-def missing(claim: Claim, runs: Ended, extra: int = 0) -> list[str]:
+def missing(claim: Claim, runs: FinishedRuns, extra: int = 0) -> list[str]:
     """The commands that train what the claim lacks, or so many extra seeds; train.py skips what is finished."""
     lacking: dict[str, set[int]] = {}
     for part in claim.parts:
@@ -64,7 +69,7 @@ def missing(claim: Claim, runs: Ended, extra: int = 0) -> list[str]:
     return [_command(train, seeds) for train, seeds in lacking.items()]
 
 
-def reproduce(claim: Claim, runs: Ended) -> list[str]:
+def reproduce(claim: Claim, runs: FinishedRuns) -> list[str]:
     """The commands that train the whole claim, with the seeds that are there."""
     seeds: dict[str, set[int]] = {}
     for part in claim.parts:
@@ -73,7 +78,7 @@ def reproduce(claim: Claim, runs: Ended) -> list[str]:
     return [_command(train, found) for train, found in seeds.items()]
 
 
-def _seeds(part: Part, runs: Ended) -> set[int]:
+def _seeds(part: Part, runs: FinishedRuns) -> set[int]:
     """Seeds for which every run that the part needs has ended."""
     return set.intersection(*({run.seed for run in runs.fitting(cell)} for cell in part.needs()))
 
@@ -82,7 +87,7 @@ def _command(train: str, seeds: set[int]) -> str:
     return f"python train.py -m {train} seed={','.join(map(str, sorted(seeds)))}"
 
 
-def _evaluate_part(part: Part, runs: Ended) -> PartResult:
+def _judge_part(part: Part, runs: FinishedRuns) -> PartResult:
     try:
         return _MEASURES[part.kind](part, runs)
     except AmbiguousArm as error:

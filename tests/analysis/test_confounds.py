@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from vitbn.analysis.arms import PLACEMENT
 from vitbn.analysis.confounds import confounds, studied_keys, tally
 from vitbn.analysis.records import read_run
 
@@ -62,19 +63,57 @@ def test_other_seeds_may_have_other_weights_and_order(run):
     assert confounds(read_run(run(seed=0)), read_run(run(seed=1)), ("seed",)) == []
 
 
-def test_versions_and_hardware(run):
-    first = read_run(run())
-    second = read_run(run(model="vitbnffn", result={"versions": {"torch": "2.11"}, "hardware": "GPU"}))
-    assert confounds(first, second) == [
-        "version of torch: 2.14.1 / 2.11",
-        "hardware: a laptop, 2 threads / GPU",
-    ]
+@pytest.mark.parametrize(
+    ("second", "line"),
+    [
+        ({"versions": {"python": "3.12.3", "torch": "2.11"}}, "version of torch: 2.14.1 / 2.11"),
+        ({"versions": {"torch": "2.14.1"}}, "version of python: 3.12.3 / not recorded"),
+        ({"hardware": "a GPU"}, "hardware: a laptop, 2 threads / a GPU"),
+        ({"hardware": "a laptop, 1 threads"}, "hardware: a laptop, 2 threads / a laptop, 1 threads"),
+        ({"hardware": None}, "hardware: a laptop, 2 threads / not recorded"),
+        ({"vitbn": "0.2.0"}, "vitbn: not recorded / 0.2.0"),
+        ({"matmul": "medium"}, "matmul_precision: not recorded / medium"),
+        ({"cuda_graph": True}, "cuda_graph: not recorded / True"),
+    ],
+)
+def test_everything_recorded_of_the_environment_is_compared(run, second, line):
+    pair = read_run(run()), read_run(run(model="vitbnffn", result=second))
+    assert confounds(*pair) == [line]
 
 
-def test_a_diverged_run_without_fingerprint_and_versions_is_no_confound(run):
+@pytest.mark.parametrize("name", ["matmul", "matmul_precision"])
+def test_a_precision_that_only_the_results_tell_is_caught_and_what_did_not_happen_is_not(run, name):
+    first = read_run(run(result={name: "medium", "cuda_graph": False}))
+    second = read_run(run(model="vitbnffn", result={"matmul": "highest"}))
+    assert confounds(first, second) == ["matmul_precision: medium / highest"]
+
+
+def test_a_precision_that_the_configuration_tells_is_caught_once(run):
+    first, second = (
+        read_run(run(model=model, matmul_precision=precision, result={"matmul_precision": precision}))
+        for model, precision in (("vit", "medium"), ("vitbnffn", "highest"))
+    )
+    assert confounds(first, second) == ["matmul_precision: medium / highest"]
+    assert confounds(first, second, (*PLACEMENT, "matmul_precision")) == []
+
+
+def test_an_older_run_of_the_default_precision_equals_a_newer_one(run):
+    older = read_run(run(matmul=None, result={"matmul": "highest"}))
+    assert confounds(older, read_run(run(model="vitbnffn", matmul_precision="highest"))) == []
+
+
+def test_what_came_out_is_no_confound(run):
+    second = run(model="vitbnffn", final=0.95, result={"seconds": 900, "epochs": 9, "label": "stuck"})
+    assert confounds(read_run(run()), read_run(second)) == []
+
+
+def test_a_run_that_recorded_nothing_is_not_called_equal(run):
     bare = {"fingerprint": None, "versions": None, "hardware": None}
     second = read_run(run(model="vitbnffn", status="diverged", result=bare))
-    assert confounds(read_run(run()), second) == []
+    assert confounds(read_run(run()), second) == [
+        "fingerprint (weights, order, evaluation): recorded / not recorded",
+        "environment (matmul precision, versions, hardware): recorded / not recorded",
+    ]
 
 
 def test_a_key_that_an_older_run_does_not_have_is_no_confound_while_it_is_null_or_false(run):
