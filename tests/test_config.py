@@ -11,7 +11,8 @@ from hydra.types import RunMode
 
 from vitbn.analysis.arms import FinishedRuns
 from vitbn.analysis.claims import load_claims
-from vitbn.analysis.records import RunRecord, flatten
+from vitbn.analysis.records import RunRecord
+from vitbn.analysis.run_files import flatten
 from vitbn.analysis.verdict import missing
 from vitbn.config import compose as config
 from vitbn.config.checks import check

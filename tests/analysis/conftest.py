@@ -31,7 +31,7 @@ def configuration(model, depth, lr, seed, norm, data, qkv_bias, **more) -> dict:
     if model in NORMS:
         config["norm"] = {slot: NORMS[model].get(slot, "none") for slot in SLOTS} | (norm or {})
         network |= {"_target_": f"vitbn.{model}", "dim": 64, "depth": depth, "heads": 8, "qkv_bias": qkv_bias}
-        network |= {"pool": config["pool"], "pos_emb": config["pos_emb"], "placement": config["norm"]}
+        network |= {"pool": config["pool"], "pos_emb": config["pos_emb"], "placement": dict(config["norm"])}
     trainer = {"accelerator": "cpu", "devices": 1, "precision": "32-true"}
     optimizer = {"_target_": "torch.optim.Adam", "_partial_": True, "lr": lr, "fused": True}
     return config | {"model": network, "data": data, "optimizer": optimizer, "trainer": trainer}

@@ -5,7 +5,7 @@ from functools import cache
 from typing import Any
 
 from vitbn.analysis.arms import PLACEMENT
-from vitbn.analysis.records import RunRecord, some, within
+from vitbn.analysis.records import RunRecord, shortened, within
 
 _ABSENT, _NOT_RECORDED = "absent", "not recorded"
 _NORM_MARKS = ("norm", "bn", "ln")  # in the parts of a parameter's name
@@ -61,7 +61,7 @@ def _parameters(first: RunRecord, second: RunRecord, placement: bool) -> list[st
     one, two = (run.fingerprint.get("weights") or {} for run in (first, second))
     only = [name for name in sorted(one.keys() ^ two.keys()) if not (placement and _is_norm(name))]
     if one and two and only:
-        lines.append(f"parameters in one arm only: {some(only)}")
+        lines.append(f"parameters in one arm only: {shortened(only)}")
     counts = [run.fingerprint.get("parameters") for run in (first, second)]
     if None not in counts and counts[0] != counts[1] and (only or not placement or not (one and two)):
         lines.append(f"parameter counts: {counts[0]:,} / {counts[1]:,}")
@@ -69,7 +69,7 @@ def _parameters(first: RunRecord, second: RunRecord, placement: bool) -> list[st
         unequal = [name for name in one if name in two and one[name] != two[name]]
         unequal = [name for name in unequal if not (placement and _is_norm(name))]
         if unequal:
-            lines.append(f"initial weights of equal name: {some(unequal)}")
+            lines.append(f"initial weights of equal name: {shortened(unequal)}")
     return lines
 
 

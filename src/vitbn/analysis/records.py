@@ -1,8 +1,5 @@
-"""RunRecord folders as records: what `runs/<study>/<run_id>/` holds, read tolerantly and named when broken."""
+"""Run folders as records: what `runs/<study>/<run_id>/` holds, read tolerantly and named when broken."""
 
-import json
-import math
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache, cached_property
@@ -10,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
+from vitbn.analysis.run_files import RETRAIN, flatten, read_config, read_result, read_table
 from vitbn.errors import InputError
 from vitbn.store.run import OMITTED, says_something
 
@@ -20,17 +17,16 @@ FINAL_METRICS = ("test/acc", "test/loss")
 METRICS = EPOCH_METRICS + FINAL_METRICS
 RESULT_STATUSES = ("done", "failed", "diverged")
 STATUSES = (*RESULT_STATUSES, "running", "unreadable")
+# Of result.json: what came out and what is compared piece by piece. All else there tells how it was computed.
 OUTCOMES = (
     "status", "label", "metrics", "confusion", "epochs", "seconds", "step", "error",
     "run", "config_hash", "fingerprint",
 )  # fmt: skip
 PACKAGED_DATA = ("mnist", "fashion_mnist", "mnist5k")  # elsewhere content or place says which they are
 # These cannot change a result (or repeat a key that is compared already), so they neither part nor confound.
-IGNORED = (*OMITTED, "hydra")
+IGNORED = (*OMITTED, "hydra", "matmul")  # matmul: null in every run, the result says what it was
 
 _MISSING = object()
-_ENTRIES = re.compile(r"\n(?=\w)")  # of a YAML mapping: every line that begins at the margin is another one
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml: 0.6 ms a file instead of 6
 
 
 @dataclass(frozen=True)
@@ -65,25 +61,22 @@ class RunRecord:
         return self.config.get("lr")
 
     @property
+    def classes(self) -> int:
+        """Number of classes, 10 where the configuration does not say."""
+        return self.config.get("model.num_classes") or 10
+
+    @property
     def fingerprint(self) -> dict[str, Any]:
         """Hashes of initial weights, order and validation draw, and the parameter count."""
         return self.result.get("fingerprint") or {}
 
     @cached_property
     def environment(self) -> dict[str, Any]:
-        """What result.json says of how the run was computed: matmul precision, versions, hardware with its threads.
-
-        Everything there but the outcome, so that what a later version records is compared too.
-        """
+        """How the run was computed, flat: matmul precision, versions, hardware with its threads, anything recorded."""
         recorded = {key: value for key, value in self.result.items() if key not in OUTCOMES}
-        probed = recorded.pop("matmul", None)  # as vitbn 0.x called what it chose by itself
+        probed = recorded.pop("matmul", None)  # the earlier name, when every run chose for itself
         recorded["matmul_precision"] = self.config.get("matmul_precision") or recorded.get("matmul_precision") or probed
         return {key: value for key, value in flatten(recorded).items() if says_something(value)}
-
-    @property
-    def classes(self) -> int:
-        """Number of classes, 10 where the configuration does not say."""
-        return self.config.get("model.num_classes") or 10
 
     @cached_property
     def compared(self) -> dict[str, Any]:
@@ -94,10 +87,12 @@ class RunRecord:
         return {key: value for key, value in self.config.items() if says_something(value) and self._adds(key, value)}
 
     def _adds(self, key: str, value: Any) -> bool:
-        if key == "matmul" or (key, value) == ("matmul_precision", "highest"):
-            return False  # `environment` says which precision it was; the default is not told apart from an absent key
+        if (key, value) == ("matmul_precision", "highest"):  # the default, which older runs do not have
+            return False
         group, _, name = key.partition(".")
         if group in ("model", "optimizer") and key != "model.name" and self.config.get(name, _MISSING) == value:
+            return False
+        if name.endswith("_target_") and str(value).startswith("vitbn."):  # code may move, and `name` says which it is
             return False
         return not within(key, IGNORED) and not (group == "norm" and f"model.placement.{name}" in self.config)
 
@@ -116,7 +111,7 @@ class RunRecord:
     def steps(self) -> dict[str, np.ndarray]:
         """Columns of steps.csv (`step`, `train/loss`); empty where the run kept none."""
         path = self.path / "steps.csv"
-        return _table(path, finished=self.status in RESULT_STATUSES)[0] if path.exists() else {}
+        return read_table(path, finished=self.status in RESULT_STATUSES)[0] if path.exists() else {}
 
 
 @cache  # asked for every key of every run
@@ -152,9 +147,8 @@ def read_studies(folders: Iterable[Path | str]) -> tuple[list[RunRecord], list[s
             if other is not None:
                 warnings.append(f"{run.path}: the same run as {other.path}; counted once")
             warnings += run.notes
-    found = list(runs.values())
-    check_one_dataset(found)
-    return found, warnings
+    check_one_dataset(runs.values())
+    return list(runs.values()), warnings
 
 
 def check_one_dataset(runs: Iterable[RunRecord]) -> None:
@@ -163,125 +157,48 @@ def check_one_dataset(runs: Iterable[RunRecord]) -> None:
     for run in runs:
         if run.status == "unreadable":
             continue
-        name = run.config.get("data.name")
-        told = name in PACKAGED_DATA or run.config.get("data.content")
-        keys = ["data.name", "data.augment", "data.holdout", "data.content"] + ["data.root"] * (not told)
+        keys = ["data.name", "data.augment", "data.holdout", "data.content"]
+        if run.config["data.name"] not in PACKAGED_DATA and not run.config.get("data.content"):
+            keys.append("data.root")
         groups.setdefault(tuple((key, run.config.get(key)) for key in keys), []).append(run.run_id)
     if len(groups) > 1:
-        spelt = {keys: " ".join(f"{key}={value}" for key, value in keys) for keys in groups}
-        named = "; ".join(f"{spelt[keys]}: {some(ids)}" for keys, ids in groups.items())
-        raise InputError(f"runs on different data cannot share a report ({named}); report them separately")
+        data = {values: " ".join(f"{key}={value}" for key, value in values) for values in groups}
+        differences = "; ".join(f"{data[values]}: {shortened(ids)}" for values, ids in groups.items())
+        raise InputError(f"runs on different data cannot share a report ({differences}); report them separately")
 
 
 def read_run(folder: Path) -> RunRecord:
     """One run folder; without result.json it is `running`, with a broken file `unreadable`."""
     config: dict[str, Any] = {}
     try:
-        config = _config(folder / "config.yaml")
-        result = _result(folder / "result.json")
+        config = read_config(folder / "config.yaml")
+        result = read_result(folder / "result.json")
         status = result.get("status", "running") if result else "running"
         if status not in (*RESULT_STATUSES, "running"):
             raise InputError(f"{folder / 'result.json'}: status {status!r} is none of {', '.join(RESULT_STATUSES)}")
-        rows, notes = _rows(folder / "metrics.csv", status)
+        rows, notes = _epoch_rows(folder / "metrics.csv", status)
     except InputError as error:
         return RunRecord(folder, config, {}, {}, "unreadable", (str(error),))
     return RunRecord(folder, config, rows, result, status, notes)
 
 
-def some(names: list[str], most: int = 3) -> str:
+def _epoch_rows(path: Path, status: str) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    if not path.exists():
+        if status == "done":
+            raise InputError(f"{path}: missing although the run is done; {RETRAIN}")
+        return {}, ()
+    rows, notes = read_table(path, finished=status in RESULT_STATUSES)
+    missing = [name for name in ("epoch", *EPOCH_METRICS) if name not in rows]
+    if missing and (rows or status == "done"):
+        raise InputError(f"{path}: no column {', '.join(missing)}; {RETRAIN}")
+    return rows, notes
+
+
+def shortened(names: list[str], most: int = 3) -> str:
     """The first few names and how many more."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mapping to dotted keys; lists become tuples."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            flat.update(flatten(value, f"{prefix}{key}."))
-        else:
-            flat[f"{prefix}{key}"] = tuple(value) if isinstance(value, list) else value
-    return flat
-
-
-def _config(path: Path) -> dict[str, Any]:
-    try:
-        text = path.read_text(encoding="utf-8")
-        try:
-            entries = map(_entry, _ENTRIES.split(text))
-            return {key: value for entry in entries for key, value in entry.items()}
-        except (yaml.YAMLError, AttributeError):  # not a plain list of entries
-            config = yaml.load(text, Loader=_Loader)
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise InputError(f"{path}: cannot be read as YAML ({_line(error)}); run it again with rerun=true") from error
-    if not isinstance(config, dict):
-        raise InputError(f"{path}: empty or not a mapping; run it again with rerun=true")
-    return flatten(config)
-
-
-@cache
-def _entry(text: str) -> dict[str, Any]:
-    """One entry of a configuration, flat; most are alike in all runs of a study."""
-    return flatten(yaml.load(text, Loader=_Loader))
-
-
-def _result(path: Path) -> dict[str, Any]:
-    try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (ValueError, OSError) as error:
-        raise InputError(f"{path}: broken JSON ({_line(error)}); remove it and run again") from error
-    if not isinstance(result, dict):
-        raise InputError(f"{path}: not a JSON object; remove it and run again")
-    return result
-
-
-def _rows(path: Path, status: str) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-    if not path.exists():
-        if status == "done":
-            raise InputError(f"{path}: missing although the run is done; run it again with rerun=true")
-        return {}, ()
-    rows, notes = _table(path, finished=status in RESULT_STATUSES)
-    missing = [name for name in ("epoch", *EPOCH_METRICS) if name not in rows]
-    if missing and (rows or status == "done"):
-        raise InputError(f"{path}: no column {', '.join(missing)}; run it again with rerun=true")
-    return rows, notes
-
-
-def _table(path: Path, finished: bool) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-    """A CSV of numbers as columns; a half-written last line is dropped, silently while the run goes on."""
-    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-    tail = lines.pop()  # empty when the last line is whole
-    if tail and finished:
-        lines.append(tail)
-    if not lines:
-        return {}, ()
-    names = lines[0].strip().split(",")
-    table: list[list[float]] = []
-    notes: tuple[str, ...] = ()
-    for number, line in enumerate(lines[1:], start=2):
-        try:
-            table.append(_cells(line, len(names)))
-        except ValueError as error:
-            if number < len(lines):
-                raise InputError(f"{path}, line {number}: {error}; run it again with rerun=true") from error
-            notes = (f"{path}, line {number}: half-written last row dropped",) if finished else ()
-    columns = np.array(table, dtype=float).reshape(len(table), len(names))
-    return {name: columns[:, index] for index, name in enumerate(names)}, notes
-
-
-def _cells(line: str, count: int) -> list[float]:
-    cells = line.strip().split(",")
-    if len(cells) != count:
-        raise ValueError(f"{len(cells)} of {count} fields")
-    return [float(cell) if cell else math.nan for cell in cells]
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())
-
-
 def _siblings(folder: Path) -> str:
     names = sorted(path.name for path in folder.parent.glob("*") if path.is_dir()) if folder.parent.is_dir() else []
-    return f" (there: {some(names, 8)})" if names else ""
+    return f" (there: {shortened(names, 8)})" if names else ""

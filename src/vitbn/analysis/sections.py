@@ -12,7 +12,7 @@ from vitbn.analysis.charts import confusion, most_confused
 from vitbn.analysis.comparisons import Difference, differences, final_accuracies
 from vitbn.analysis.confounds import tally
 from vitbn.analysis.formatting import DASH, accuracy_text, interval_text, plain, points
-from vitbn.analysis.records import STATUSES, RunRecord, some
+from vitbn.analysis.records import STATUSES, RunRecord, shortened
 from vitbn.analysis.stats import mean_interval
 from vitbn.analysis.summary import row as summary_row
 from vitbn.plotting import Picture
@@ -65,7 +65,7 @@ def what_was_run(runs: list[RunRecord], arms: list[Arm], warnings: list[str]) ->
     if max((len(arm.at(*cell)) for arm in arms for cell in cells([arm])), default=2) < 2:
         paragraphs.append("Every configuration was run with a single seed, so no interval can be given.")
     if warnings:
-        paragraphs.append(f"Oddities in the files: {some(warnings, 20)}.")
+        paragraphs.append(f"Oddities in the files: {shortened(warnings, 20)}.")
     return Section("What was run", paragraphs, [Table("This study", ["", ""], facts, words=(0, 1))])
 
 
@@ -195,6 +195,6 @@ def confound_section(arms: list[Arm]) -> Section:
     )
     paragraphs = [text]
     if clean:
-        paragraphs.append(f"Nothing beyond the placement differs in {some(clean, 12)}.")
+        paragraphs.append(f"Nothing beyond the placement differs in {shortened(clean, 12)}.")
     table = Table("Differences beyond the placement", ["arms", "difference", "pairs"], rows, words=(0, 1))
     return Section("Confounds", paragraphs if rows or clean else [], [table] if rows else [])

@@ -25,18 +25,31 @@ def read_yaml(path: Path) -> Any:
 
     OSError if it cannot be opened.
     """
+    return parse_yaml(read_yaml_text(path), str(path))
+
+
+def read_yaml_text(path: Path) -> str:
+    """The text of a regular file of at most MAX_BYTES; InputError for any other."""
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):  # opening a FIFO would wait for ever
         raise InputError(f"{path}: not a regular file")
     if status.st_size > MAX_BYTES:
         raise InputError(f"{path}: {status.st_size:,} bytes, more than {MAX_BYTES:,}")
     try:
-        content = yaml.load(path.read_text(), _Loader)
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not YAML ({error})") from None
+
+
+def parse_yaml(text: str, source: str) -> Any:
+    """The same for a text; `source` is named in an InputError."""
+    try:
+        content = yaml.load(text, _Loader)
     except (yaml.YAMLError, ValueError) as error:
-        raise InputError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
+        raise InputError(f"{source}: not YAML ({' '.join(str(error).split())})") from None
     except RecursionError:
-        raise InputError(f"{path}: not YAML (nested too deeply)") from None
-    require_plain(content, str(path))
+        raise InputError(f"{source}: not YAML (nested too deeply)") from None
+    require_plain(content, source)
     return content
 
 
