@@ -111,9 +111,9 @@ def _source_parts(draws: Draws, side: int, device: torch.device) -> tuple[Tensor
     # What the translation brings in is black: from this far at least one source coordinate leaves the image.
     place.masked_fill_(place.abs() > side / 2, OUTSIDE)
     x, y = place[:, :1], place[:, 1:].double()
-    # torchvision's matrix product is fma(y, sin, x * cos): x * cos is rounded, y * sin is not. A float64 sum
-    # does the same on any device (0 differences in 67 million pixels, plain float32 has 16); a matrix product
-    # of ours would be at the mercy of TF32.
+    # torchvision's matrix product is fma(y, sin, x * cos) on Intel processors: x * cos is rounded, y * sin is not. A
+    # float64 sum does the same on any device (0 differences in 100 million pixels; torchvision on an AMD processor, which
+    # sums in plain float32, has 18); a matrix product of ours would be at the mercy of the processor's make and of TF32.
     return (x * of_column[..., None])[:, :, None, :], (y * of_row[..., None])[..., None]
 
 

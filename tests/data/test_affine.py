@@ -1,5 +1,15 @@
-"""The oracle is torchvision's v2 functional, one float image at a time with the same draws."""
+"""The oracle is torchvision's v2 functional, one float image at a time with the same draws.
 
+torchvision finds the source of a pixel with a matrix product, which a processor's library may sum in float32 in its own
+way. Where the source lies on the edge between two pixels, to within that rounding, torchvision reads either of them.
+Such pixels are left out of comparisons; the way we round is tested apart, in rational numbers.
+"""
+
+import itertools
+import math
+from fractions import Fraction
+
+import numpy as np
 import pytest
 import torch
 import torchvision.transforms.v2.functional as F
@@ -55,37 +65,80 @@ def oracle(images: Tensor, draws: Draws) -> Tensor:
     return torch.stack(out)
 
 
+def on_edge(draws: Draws, side: int) -> Tensor:
+    """Pixels (N, 1, S, S) whose source is the edge between two pixels as far as float32 can tell."""
+    place = torch.arange(side) - (side - 1) / 2
+    column, row = (place - draws.shift[..., None]).unsqueeze(2).unbind(1)  # (N, 1, S)
+    radians = draws.angle.deg2rad().neg()[:, None, None]
+    source = torch.stack(
+        [radians.cos() * column + radians.sin() * row.mT, radians.cos() * row.mT - radians.sin() * column], 1
+    )
+    # from the image's border, so that edges are whole numbers; 4 roundings of numbers up to 1, times S / 2
+    from_border = source + side / 2
+    return ((from_border - from_border.round()).abs() < 4 * 2**-24 * side).any(1, keepdim=True)
+
+
+def assert_same_off_edges(out: Tensor, expected: Tensor, edge: Tensor) -> None:
+    assert torch.equal(out.masked_fill(edge, 0), expected.masked_fill(edge, 0))
+
+
 @pytest.mark.parametrize("images", [random_images(1500), gradient_images(1500)], ids=["random", "gradient"])
 def test_rotation_and_translation_equal_torchvision_in_every_pixel(images):
     draws = unzoomed(draw(len(images), 28, generator()))
-    assert torch.equal(augment(images, draws), oracle(images, draws))
+    edge = on_edge(draws, 28)
+    assert edge.float().mean() < 1e-4
+    assert_same_off_edges(augment(images, draws), oracle(images, draws), edge)
 
 
-def test_rotation_is_rounded_as_torchvision_rounds():
+def to_float32(exact: Fraction) -> np.float32:
+    """The nearest float32, of two equally near the even one."""
+    near = np.float32(float(exact))
+    around = (np.nextafter(near, np.float32(-np.inf)), near, np.nextafter(near, np.float32(np.inf)))
+    return min(around, key=lambda value: (abs(Fraction(float(value)) - exact), value.view(np.uint32) & 1))
+
+
+def source_pixel(column: np.float32, column_factor: np.float32, row: np.float32, row_factor: np.float32) -> int:
+    """Along one axis, as Intel's MKL sums: the column's product is rounded, the row's is not (fused multiply-add)."""
+    exact = Fraction(float(row)) * Fraction(float(row_factor)) + Fraction(float(column * column_factor))
+    return int(np.rint((to_float32(exact) + np.float32(1)) * np.float32(14) - np.float32(0.5)))
+
+
+def test_rotation_is_rounded_once_after_the_columns_product():
     """Angles for which plain float32 arithmetic reads another pixel, about 1 image in 6,000 at side 28."""
     angles = [-12.394092844390165, -18.02328840838486, 7.123830246817371, -16.512984839532603]
-    angle = torch.tensor([*angles, 4.892078178054207, -14.409425635386292], dtype=torch.float64)
+    angles += [4.892078178054207, -14.409425635386292]
+    images, expected = gradient_images(6), torch.zeros(6, 1, 28, 28, dtype=torch.uint8)
+    place = np.arange(28, dtype=np.float32) - np.float32(13.5)
+    for number, angle in enumerate(angles):
+        radians = -math.radians(angle % 360)
+        cos, sin = (np.float32(value(radians)) / np.float32(14) for value in (math.cos, math.sin))
+        for y, x in itertools.product(range(28), range(28)):
+            source_x = source_pixel(place[x], cos, place[y], sin)
+            source_y = source_pixel(place[x], -sin, place[y], cos)
+            if 0 <= source_x < 28 and 0 <= source_y < 28:
+                expected[number, 0, y, x] = images[number, 0, source_y, source_x]
     zeros = torch.zeros(6, 2, dtype=torch.long)
-    draws, images = Draws(angle, zeros, torch.full((6,), 28), zeros), gradient_images(6)
-    assert torch.equal(augment(images, draws), oracle(images, draws))
+    draws = Draws(torch.tensor(angles, dtype=torch.float64), zeros, torch.full((6,), 28), zeros)
+    assert torch.equal(augment(images, draws), to_float(expected))
 
 
 @pytest.mark.parametrize("side", [1, 2, 9, 27, 32, 65])
 def test_whole_pipeline_at_other_sides(side):
     images, draws = random_images(60, side), draw(60, side, generator(3))
-    out, expected = augment(images, draws), oracle(images, draws)
+    out, expected, edge = augment(images, draws), oracle(images, draws), on_edge(draws, side)
     zoomed = draws.canvas > side
-    assert zoomed.any()
-    assert torch.equal(out[~zoomed], expected[~zoomed])
-    torch.testing.assert_close(out, expected, atol=1e-6, rtol=0)
+    assert_same_off_edges(out[~zoomed], expected[~zoomed], edge[~zoomed])
+    decided = ~edge.any((1, 2, 3))  # a zoomed image's pixels hang together
+    assert (zoomed & decided).any()
+    torch.testing.assert_close(out[decided], expected[decided], atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_whole_pipeline(channels):
     images, draws = random_images(600, channels=channels), draw(600, 28, generator(4))
-    out = augment(images, draws)
-    assert out.shape == images.shape and out.dtype == torch.float32
-    torch.testing.assert_close(out, oracle(images, draws), atol=1e-6, rtol=0)
+    out, decided = augment(images, draws), ~on_edge(draws, 28).any((1, 2, 3))
+    assert out.shape == images.shape and out.dtype == torch.float32 and decided.float().mean() > 0.95
+    torch.testing.assert_close(out[decided], oracle(images, draws)[decided], atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize(
@@ -113,7 +166,7 @@ def test_large_angles_and_shifts():
     angle, shift = angles.repeat_interleave(len(shifts)), shifts.repeat(len(angles), 1)
     canvas = torch.full((len(angle),), 28)
     draws, images = Draws(angle, shift, canvas, torch.zeros_like(shift)), gradient_images(len(angle))
-    assert torch.equal(augment(images, draws), oracle(images, draws))
+    assert_same_off_edges(augment(images, draws), oracle(images, draws), on_edge(draws, 28))
 
 
 def test_nothing_drawn_is_to_float():
