@@ -86,7 +86,7 @@ def fit_to_lines(axes: list) -> None:
     import numpy as np
 
     drawn = [np.asarray(line.get_ydata(), dtype=float) for ax in axes for line in ax.lines]
-    values = np.concatenate([each[np.isfinite(each)] for each in drawn] or [np.empty(0)])
+    values = np.concatenate([ys[np.isfinite(ys)] for ys in drawn] or [np.empty(0)])
     if len(values):
         room = 0.04 * (np.ptp(values) or 1.0)
         axes[0].set_ylim(values.min() - room, values.max() + room)
@@ -94,8 +94,8 @@ def fit_to_lines(axes: list) -> None:
 
 def legend_above(figure: Any, axes: list) -> None:
     """One legend for all panels, above them."""
-    found = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
-    figure.legend(found.values(), found.keys(), loc="outside upper left", ncols=min(4, len(found)))
+    handles = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    figure.legend(handles.values(), handles.keys(), loc="outside upper left", ncols=min(4, len(handles)))
 
 
 def slug(*parts: Any) -> str:

@@ -1,4 +1,4 @@
-"""How far something is that takes its time, where standard error is a terminal."""
+"""A progress bar on standard error, where that is a terminal."""
 
 import sys
 from collections.abc import Iterable, Iterator
@@ -7,8 +7,8 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def shown(items: Iterable[T], title: str, count: int) -> Iterator[T]:
-    """The items, under a bar that vanishes after the last of `count`; without a terminal just the items."""
+def track(items: Iterable[T], title: str, count: int) -> Iterator[T]:
+    """The items, with a bar that vanishes after the last of `count`; without a terminal the items only."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

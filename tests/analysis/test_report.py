@@ -68,7 +68,7 @@ def test_page_says_what_it_must(reported):
         "a laptop, 2 threads",
         "torch 2.14.1",
         "1 without a result yet",
-        "1 of 20 ended runs diverged",
+        "1 of 20 finished runs diverged",
         "1 diverged, not in the mean",
         "KeyError: <b>",
         "configuration model.qkv_bias: False / True",
@@ -209,7 +209,7 @@ def test_clean_pairs_are_said_to_be_clean(run, study):
     run(model="vit")
     run(model="vitbnffn")
     section = confound_section(group(read_study(study)))
-    assert "Nothing beyond the placement differs in ViT / ViTBNFFN (1 pairs)." in section.paragraphs
+    assert "No difference beyond the placement is recorded for ViT / ViTBNFFN (1 pairs)." in section.paragraphs
     assert not section.tables and not unstable_section(read_study(study)).tables
 
 

@@ -81,18 +81,18 @@ def test_no_result_is_empty(tmp_path):
 
 
 def test_a_table_of_numbers(file):
-    table, notes = read_table(file("metrics.csv", "epoch,val/acc\n1,0.5\n2,\n"), finished=True)
+    table, notes = read_table(file("metrics.csv", "epoch,val/acc\n1,0.5\n2,\n"), ended=True)
     assert table["epoch"].tolist() == [1, 2] and table["val/acc"][0] == 0.5 and np.isnan(table["val/acc"][1])
-    assert notes == () and read_table(file("empty.csv", ""), finished=True) == ({}, ())
+    assert notes == () and read_table(file("empty.csv", ""), ended=True) == ({}, ())
 
 
 @pytest.mark.parametrize("line", ["x,2", "1", "1,2,3"])
 def test_a_bad_line_is_named(file, line):
     with pytest.raises(InputError, match="line 2"):
-        read_table(file("metrics.csv", f"epoch,val/acc\n{line}\n1,2\n"), finished=True)
+        read_table(file("metrics.csv", f"epoch,val/acc\n{line}\n1,2\n"), ended=True)
 
 
-@pytest.mark.parametrize("read", [read_config, read_result, lambda path: read_table(path, finished=True)])
+@pytest.mark.parametrize("read", [read_config, read_result, lambda path: read_table(path, ended=True)])
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
 def test_what_is_no_regular_file_is_refused_and_not_waited_for(tmp_path, read, make):
     make(tmp_path / "file")

@@ -29,7 +29,7 @@ class Arm:
 
     @property
     def name(self) -> str:
-        """What tables call the arm."""
+        """The arm in tables."""
         return f"{self.placement} {self.setting}".strip()
 
     def at(self, depth: Any, lr: Any) -> list[RunRecord]:
@@ -38,10 +38,10 @@ class Arm:
 
     @cached_property
     def _cells(self) -> dict[tuple[Any, Any], list[RunRecord]]:
-        found: dict[tuple[Any, Any], list[RunRecord]] = {}
+        runs_at: dict[tuple[Any, Any], list[RunRecord]] = {}
         for run in self.runs:
-            found.setdefault((run.depth, run.lr), []).append(run)
-        return found
+            runs_at.setdefault((run.depth, run.lr), []).append(run)
+        return runs_at
 
 
 _MISSING = object()
@@ -97,8 +97,8 @@ def _named(config: dict[str, Any], keys: Iterable[str], flags: set[str]) -> list
 
 def cells(arms: Iterable[Arm]) -> list[tuple[Any, Any]]:
     """Every (depth, learning rate) that occurs, by rate and then by depth."""
-    found = {(run.depth, run.lr) for arm in arms for run in arm.runs}
-    return sorted(found, key=lambda cell: tuple((value is None, value or 0) for value in reversed(cell)))
+    occurring = {(run.depth, run.lr) for arm in arms for run in arm.runs}
+    return sorted(occurring, key=lambda cell: tuple((value is None, value or 0) for value in reversed(cell)))
 
 
 def placement_pairs(arms: list[Arm]) -> list[tuple[Arm, Arm]]:
@@ -117,7 +117,7 @@ def looks(arms: list[Arm]) -> dict[str, dict[str, Any]]:
 
 
 def paired(first: Iterable[RunRecord], second: Iterable[RunRecord]) -> list[tuple[RunRecord, RunRecord]]:
-    """FinishedRuns runs (done or diverged) of equal seed, one pair per seed."""
+    """Finished runs (done or diverged) of equal seed, one pair per seed."""
     others = {run.seed: run for run in finished(second)}
     return [(run, others[run.seed]) for run in finished(first) if run.seed in others]
 
@@ -128,28 +128,29 @@ def finished(runs: Iterable[RunRecord]) -> list[RunRecord]:
 
 
 class FinishedRuns:
-    """The ended runs of a study, found by what their configuration holds; every key is looked through once."""
+    """The finished runs of a study, indexed by the values of their configuration's keys."""
 
     def __init__(self, runs: Iterable[RunRecord]) -> None:
         self.runs = finished(runs)
-        self._places: dict[str, dict[Any, set[int]]] = {}  # key -> value -> where the runs stand that hold it
+        self._index: dict[str, dict[Any, set[int]]] = {}  # key -> value -> indices of the runs with it
 
     def fitting(self, wanted: Mapping[str, Any]) -> list[RunRecord]:
         """Those whose configuration has these values, sorted by seed; a list stands for any of its values."""
-        found = set(range(len(self.runs))).intersection(*(self._having(*each) for each in wanted.items()))
-        return [self.runs[place] for place in sorted(found)]
+        every = set(range(len(self.runs)))
+        fitting = every.intersection(*(self._with_value(key, value) for key, value in wanted.items()))
+        return [self.runs[index] for index in sorted(fitting)]
 
-    def _having(self, key: str, wanted: Any) -> set[int]:
-        if key not in self._places:
-            self._places[key] = {}
-            for place, run in enumerate(self.runs):
-                self._places[key].setdefault(run.config.get(key, _MISSING), set()).add(place)
-        return set().union(*(places for value, places in self._places[key].items() if _equal(value, wanted)))
+    def _with_value(self, key: str, wanted: Any) -> set[int]:
+        if key not in self._index:
+            self._index[key] = {}
+            for index, run in enumerate(self.runs):
+                self._index[key].setdefault(run.config.get(key, _MISSING), set()).add(index)
+        return set().union(*(indices for value, indices in self._index[key].items() if _equal(value, wanted)))
 
 
 def _equal(value: Any, wanted: Any) -> bool:
     if isinstance(wanted, list):
-        return any(_equal(value, each) for each in wanted)
+        return any(_equal(value, choice) for choice in wanted)
     if isinstance(wanted, float) and isinstance(value, (int, float)) and not isinstance(value, bool):
         return math.isclose(value, wanted, rel_tol=1e-9)
     return value == wanted

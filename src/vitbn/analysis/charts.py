@@ -1,4 +1,4 @@
-"""Accuracy after training: against depth and learning rate, as a heat map, and as paired differences."""
+"""Accuracy after training: against depth and learning rate, as a heat map, paired differences, confused classes."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 
 from vitbn.analysis.arms import Arm, cells, looks, placement_pairs
 from vitbn.analysis.comparisons import Difference, differences, final_accuracies
-from vitbn.analysis.formatting import percent, points
+from vitbn.analysis.formatting import cell_text, percent, points
 from vitbn.analysis.records import RunRecord
 from vitbn.analysis.stats import mean_interval
 from vitbn.plotting import COLOURS, MOST_SINGLE, Picture, fit_to_lines, grid, legend_above, slug
@@ -21,7 +21,7 @@ AXES = {"depth": "depth (encoder layers)", "lr": "learning rate"}
 
 def accuracy_against(axis: str, arms: list[Arm]) -> list[Picture]:
     """Accuracy after the last epoch over depth (a panel per learning rate) or the reverse."""
-    style, found = looks(arms), []
+    style, pictures = looks(arms), []
     for setting in dict.fromkeys(arm.setting for arm in arms):
         members = [arm for arm in arms if arm.setting == setting]
         panels: dict[Any, list] = {}
@@ -36,15 +36,15 @@ def accuracy_against(axis: str, arms: list[Arm]) -> list[Picture]:
         figure, axes = grid(len(panels), 3 if len(panels) > 4 else 2, height=3.2, sharey=True)
         for ax, (fixed, xs) in zip(axes, panels.items(), strict=True):
             for number, arm in enumerate(members):
-                aside = number - (len(members) - 1) / 2  # or one interval would cover the other
+                offset = number - (len(members) - 1) / 2  # or one interval would cover the other
                 points = [
-                    (x + 0.04 * aside, arm.at(x, fixed)) if axis == "depth" else (x * 1.012**aside, arm.at(fixed, x))
+                    (x + 0.04 * offset, arm.at(x, fixed)) if axis == "depth" else (x * 1.012**offset, arm.at(fixed, x))
                     for x in xs
                 ]
                 _points(ax, points, arm.placement, style[arm.placement])
-            other = f"learning rate {fixed:g}" if axis == "depth" else f"depth {fixed}"
+            title = f"learning rate {fixed:g}" if axis == "depth" else f"depth {fixed}"
             ax.margins(x=0.08)
-            ax.set(title=other if fixed is not None else "", xlabel=AXES[axis], xticks=xs)
+            ax.set(title=title if fixed is not None else "", xlabel=AXES[axis], xticks=xs)
             if axis == "lr":
                 ax.set_xscale("log")
                 ax.set_xticks(xs, [f"{x:g}" for x in xs])
@@ -55,22 +55,24 @@ def accuracy_against(axis: str, arms: list[Arm]) -> list[Picture]:
         legend_above(figure, axes)
         name = "depth" if axis == "depth" else "learning rate"
         title = f"Accuracy after the last epoch against {name} {setting}".strip()
-        caption = "Mean over the finished runs, 95 % interval over seeds (t), cut at the axis; small: at most 30 runs."
+        caption = (
+            "Mean over the runs that are done, 95 % interval over seeds (t), cut at the axis; small: at most 30 runs."
+        )
         alt = f"Validation accuracy against {name}. {_table_in_words(members)}"
-        found.append(Picture(slug("accuracy-against", axis, setting), title, caption, alt, figure))
-    return found
+        pictures.append(Picture(slug("accuracy-against", axis, setting), title, caption, alt, figure))
+    return pictures
 
 
 def _points(ax: Any, points: Sequence[tuple[Any, list[RunRecord]]], label: str, look: dict[str, Any]) -> None:
-    values = [(x, 100 * np.array(found)) for x, runs in points if (found := final_accuracies(runs))]
-    for x, seeds in values:
+    accuracies = [(x, 100 * np.array(values)) for x, runs in points if (values := final_accuracies(runs))]
+    for x, seeds in accuracies:
         single = seeds[:MOST_SINGLE]
         ax.plot([x] * len(single), single, look["marker"], color=look["color"], alpha=0.4, markersize=3.5)
-    xs, means = [x for x, _ in values], [mean_interval(found.tolist()) for _, found in values]
-    ax.plot(xs, [each.estimate for each in means], **look, linewidth=1.8, markersize=5.5, label=label)
-    for x, each in zip(xs, means, strict=True):
-        if each.low is not None and each.high is not None:
-            ax.vlines(x, max(each.low, 0), min(each.high, 100), color=look["color"], alpha=0.55, linewidth=1.4)
+    xs, means = [x for x, _ in accuracies], [mean_interval(seeds.tolist()) for _, seeds in accuracies]
+    ax.plot(xs, [mean.estimate for mean in means], **look, linewidth=1.8, markersize=5.5, label=label)
+    for x, mean in zip(xs, means, strict=True):
+        if mean.low is not None and mean.high is not None:
+            ax.vlines(x, max(mean.low, 0), min(mean.high, 100), color=look["color"], alpha=0.55, linewidth=1.4)
 
 
 def heat_maps(arms: list[Arm]) -> list[Picture]:
@@ -100,14 +102,14 @@ def heat_maps(arms: list[Arm]) -> list[Picture]:
                 ax.text(column, row, f"{value:.1f}  (n={n})", ha="center", va="center", fontsize=9,
                         color="black" if light else "white")  # fmt: skip
     figure.colorbar(image, ax=axes, label="validation accuracy (%)", shrink=0.9)
-    caption = "Mean validation accuracy after the last epoch, n finished runs."
+    caption = "Mean validation accuracy after the last epoch, n runs that are done."
     alt = f"Heat map of accuracy over depth and learning rate. {_table_in_words(arms)}"
     return [Picture("heat-map", "Depth and learning rate", caption, alt, figure)]
 
 
 def _mean(runs: list[RunRecord]) -> float:
-    found = final_accuracies(runs)
-    return 100 * float(np.mean(found)) if found else float("nan")
+    accuracies = final_accuracies(runs)
+    return 100 * float(np.mean(accuracies)) if accuracies else float("nan")
 
 
 def paired_differences(arms: list[Arm]) -> list[Picture]:
@@ -115,16 +117,16 @@ def paired_differences(arms: list[Arm]) -> list[Picture]:
     rows: dict[tuple[str, str], list[tuple[str, Difference]]] = {}
     for first, second in placement_pairs(arms):
         for row in differences(first, second):
-            words = f"{first.setting} {_cell_words(row.depth, row.lr)}".strip()
+            words = f"{first.setting} {cell_text(row.depth, row.lr)}".strip()
             rows.setdefault((first.placement, second.placement), []).append((f"{words}  (n={row.interval.n})", row))
-    return [_forest(*names, found) for names, found in rows.items()]
+    return [_forest(*names, differences_of) for names, differences_of in rows.items()]
 
 
 def _forest(first: str, second: str, rows: list[tuple[str, Difference]]) -> Picture:
     figure, (ax,) = grid(1, 1, height=0.34 * len(rows) + 0.7)
     reach = 1.25 * max(100 * abs(value) for _, row in rows for value in row.values) + 0.5
-    for place, (_, row) in enumerate(rows):
-        _difference(ax, place, row)
+    for height, (_, row) in enumerate(rows):
+        _difference(ax, height, row)
     smallest = min(100 * abs(row.interval.estimate) for _, row in rows)
     if reach > 12 and smallest < 2:  # one collapsed run must not hide the small effects
         ax.set_xscale("symlog", linthresh=1, linscale=0.6)
@@ -140,31 +142,26 @@ def _forest(first: str, second: str, rows: list[tuple[str, Difference]]) -> Pict
     return Picture(slug("difference", first, second), title, _DIFFERENCES, f"Paired differences. {words}.", figure)
 
 
-def _difference(ax: Any, place: int, row: Difference) -> None:
+def _difference(ax: Any, height: int, row: Difference) -> None:
     ahead, interval = COLOURS[1] if row.interval.estimate > 0 else COLOURS[0], row.interval
     if interval.low is not None and interval.high is not None:
-        ax.hlines(place, 100 * interval.low, 100 * interval.high, color=ahead, linewidth=2.2)
+        ax.hlines(height, 100 * interval.low, 100 * interval.high, color=ahead, linewidth=2.2)
     single = [100 * value for value in row.values[:MOST_SINGLE]]
-    ax.plot(single, [place] * len(single), "|", color="#555555", markersize=9)
-    ax.plot(100 * interval.estimate, place, "X" if row.diverged else "o", color=ahead, markersize=7)
-
-
-def _cell_words(depth: Any, lr: Any) -> str:
-    parts = [f"depth {depth}"] if depth is not None else []
-    return " ".join(parts + ([f"lr {lr:g}"] if lr is not None else []))
+    ax.plot(single, [height] * len(single), "|", color="#555555", markersize=9)
+    ax.plot(100 * interval.estimate, height, "X" if row.diverged else "o", color=ahead, markersize=7)
 
 
 def _table_in_words(arms: list[Arm]) -> str:
     texts = []
     for arm in arms:
         for depth, lr in cells([arm]):
-            if found := final_accuracies(arm.at(depth, lr)):
-                texts.append(f"{arm.name} {_cell_words(depth, lr)}: {percent(float(np.mean(found)))}")
-    return "; ".join(texts) + "." if texts else "No run is finished."
+            if accuracies := final_accuracies(arm.at(depth, lr)):
+                texts.append(f"{arm.name} {cell_text(depth, lr)}: {percent(float(np.mean(accuracies)))}")
+    return "; ".join(texts) + "." if texts else "No run is done."
 
 
 def confusion(arm: Arm) -> np.ndarray | None:
-    """Test counts (true, predicted) summed over the arm's finished runs."""
+    """Test counts (true, predicted) summed over the arm's done runs."""
     tables = [run.result["confusion"] for run in arm.runs if run.status == "done" and run.result.get("confusion")]
     shapes = {np.shape(table) for table in tables}
     return np.sum(tables, axis=0) if len(shapes) == 1 else None
@@ -174,8 +171,8 @@ def most_confused(counts: np.ndarray, most: int = 10) -> list[tuple[int, int, in
     """(true, predicted, images, share of the true class), most images first."""
     wrong = counts - np.diag(np.diag(counts))
     order = np.argsort(-wrong, axis=None, kind="stable")[:most]
-    places = [tuple(int(i) for i in np.unravel_index(flat, wrong.shape)) for flat in order]
-    return [(i, j, int(wrong[i, j]), wrong[i, j] / max(counts[i].sum(), 1)) for i, j in places if wrong[i, j]]
+    pairs = [tuple(int(i) for i in np.unravel_index(flat, wrong.shape)) for flat in order]
+    return [(i, j, int(wrong[i, j]), wrong[i, j] / max(counts[i].sum(), 1)) for i, j in pairs if wrong[i, j]]
 
 
 def confusions(arms: list[Arm]) -> list[Picture]:
@@ -187,8 +184,8 @@ def confusions(arms: list[Arm]) -> list[Picture]:
     shares = [100 * counts / np.maximum(counts.sum(1, keepdims=True), 1) for _, counts in tables]
     top = max(max((share - np.diag(np.diag(share))).max() for share in shares), 0.1)
     for ax, (arm, _), share in zip(axes, tables, shares, strict=True):
-        shown = np.where(np.eye(len(share), dtype=bool), np.nan, share)
-        image = ax.imshow(shown, cmap="Blues", vmin=0, vmax=top)
+        off_diagonal = np.where(np.eye(len(share), dtype=bool), np.nan, share)
+        image = ax.imshow(off_diagonal, cmap="Blues", vmin=0, vmax=top)
         ax.set(
             title=arm.name,
             xlabel="predicted",
@@ -208,5 +205,5 @@ def confusions(arms: list[Arm]) -> list[Picture]:
         f"{arm.name}: " + ", ".join(f"{i} as {j} {percent(s)}" for i, j, _, s in most_confused(counts, 3))
         for arm, counts in tables
     )
-    caption = "Clean test images, all finished runs of an arm together, in percent; diagonal: correct."
+    caption = "Clean test images, all done runs of an arm together, in percent; diagonal: correct."
     return [Picture("confusion", "Confused classes", caption, f"Confusion. Most confused: {words}.", figure)]

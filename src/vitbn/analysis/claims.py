@@ -21,13 +21,13 @@ from vitbn.errors import InputError
 SUPPORTED, REFUTED, INCONCLUSIVE = "SUPPORTED", "REFUTED", "INCONCLUSIVE"
 MIN_SEEDS = 3
 CLAIMS = Path(__file__).resolve().parents[3] / "claims"
-# kind -> the keys it needs; what it measures is said in docs/report.md
+# kind -> the keys it needs; docs/report.md says what it measures
 KINDS: dict[str, tuple[str, ...]] = {
     "difference": ("a", "b", "metric"),  # a - b
     "level": ("a", "metric", "than"),  # a
     "drop": ("a", "metric", "from", "to", "than"),  # a at `from` - a at `to`
     "drop_difference": ("a", "b", "metric", "from", "to"),  # drop of a - drop of b
-    "diverged_share": ("a", "than"),  # diverged runs of a / ended runs of a
+    "diverged_share": ("a", "than"),  # diverged runs of a / finished runs of a
     "critical_depth": ("a", "b", "metric", "where"),  # depth from which a is ahead of b
     "critical_depth_fall": ("a", "b", "metric", "from", "to"),  # critical depth at `from`, and at `to`
     "overtakes": ("a", "b", "metric"),  # epoch from which a is ahead of b

@@ -1,4 +1,4 @@
-"""What `vitbn report` and `vitbn claims` do, as plain functions."""
+"""The commands `vitbn report` and `vitbn claims` as plain functions."""
 
 import shlex
 import subprocess
@@ -15,8 +15,8 @@ from vitbn.analysis.records import RunRecord, read_studies
 from vitbn.analysis.verdict import ClaimResult, judge_claim
 from vitbn.errors import InputError
 
-NUMBERS = ("effect", "95 % interval", "n")
-COLUMNS = ("claim", "part", "verdict", "expected", *NUMBERS)
+NUMBER_COLUMNS = ("effect", "95 % interval", "n")
+VERDICT_COLUMNS = ("claim", "part", "verdict", "expected", *NUMBER_COLUMNS)
 _COLOURS = {SUPPORTED: "green", REFUTED: "red", INCONCLUSIVE: "yellow"}
 
 
@@ -49,8 +49,8 @@ def print_verdicts(results: list[ClaimResult], runs_root: Path) -> None:
     """The verdict table, then per claim its notes and the command that trains or reproduces it."""
     console = Console()
     table = Table(title="Claims", title_justify="left", title_style="bold")
-    for column in COLUMNS:
-        table.add_column(column, justify="right" if column in NUMBERS else "left", no_wrap=column == "verdict")
+    for column in VERDICT_COLUMNS:
+        table.add_column(column, justify="right" if column in NUMBER_COLUMNS else "left", no_wrap=column == "verdict")
     for result in results:
         table.add_row(f"[bold]{result.claim.id}", "", _coloured(result.verdict), "", "", "", "")
         for part, verdict, *rest in _part_rows(result):
@@ -63,7 +63,7 @@ def print_verdicts(results: list[ClaimResult], runs_root: Path) -> None:
 
 def markdown_table(results: list[ClaimResult]) -> str:
     """The verdict table for a page: a row per claim with its statement, a row per part."""
-    lines = [f"| {' | '.join(COLUMNS)} |", "|---|---|---|---|" + "---:|" * len(NUMBERS)]
+    lines = [f"| {' | '.join(VERDICT_COLUMNS)} |", "|---|---|---|---|" + "---:|" * len(NUMBER_COLUMNS)]
     for result in results:
         lines.append(f"| **{result.claim.id}** | {result.claim.statement} | **{result.verdict}** | | | | |")
         lines += [f"| | {' | '.join(row)} |" for row in _part_rows(result)]
@@ -73,8 +73,8 @@ def markdown_table(results: list[ClaimResult]) -> str:
 def _part_rows(result: ClaimResult) -> list[tuple[str, ...]]:
     """Part, verdict, expected, effect, interval, n."""
     return [
-        (each.part.id, each.verdict, expectation(each.part), *effect_texts(each.part, each.effect), str(each.effect.n))
-        for each in result.parts
+        (p.part.id, p.verdict, expectation(p.part), *effect_texts(p.part, p.effect), str(p.effect.n))
+        for p in result.parts
     ]
 
 
@@ -83,9 +83,10 @@ def _print_details(console: Console, result: ClaimResult, runs_root: Path) -> No
     console.print(f"\n[bold]{claim.id}[/] {_coloured(result.verdict)}  {claim.statement} ({claim.source})")
     if claim.figures:
         console.print(f"  figures given: {claim.figures}", markup=False)
-    for each in result.parts:
-        for note in each.notes:
-            console.print(f"  {each.part.id}: {note}", markup=False)
+    for judged in result.parts:
+        for note in judged.notes:
+            style = "yellow" if note.startswith("confound") else None
+            console.print(f"  {judged.part.id}: {note}", markup=False, style=style)
     budget = f" ({claim.budget} in all)" if result.missing and claim.budget else ""
     console.print(f"  {result.advice}{budget}:")
     for text in result.commands:

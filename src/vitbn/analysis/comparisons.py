@@ -1,4 +1,4 @@
-"""What runs came to: accuracies after the last epoch, and same-seed differences between arms."""
+"""Accuracies after the last epoch, and same-seed differences between arms."""
 
 import math
 from dataclasses import dataclass
@@ -33,19 +33,19 @@ def score(run: RunRecord, metric: str, epoch: int | None = None) -> float | None
 
 
 def final_accuracies(runs: list[RunRecord]) -> list[float]:
-    """Validation accuracies after the last epoch of the finished runs; diverged ones are counted apart."""
-    found = [run.last("val/acc") for run in runs if run.status == "done"]
-    return [value for value in found if value is not None]
+    """Validation accuracies after the last epoch of the runs that are done; diverged ones are counted apart."""
+    accuracies = [run.last("val/acc") for run in runs if run.status == "done"]
+    return [value for value in accuracies if value is not None]
 
 
 def differences(first: Arm, second: Arm) -> list[Difference]:
     """How far the second arm is ahead, per depth and learning rate."""
-    found = []
+    by_cell = []
     for depth, lr in cells([first, second]):
         pairs = paired(first.at(depth, lr), second.at(depth, lr))
         scores = [(score(one, "val/acc"), score(two, "val/acc")) for one, two in pairs]
         values = [two - one for one, two in scores if one is not None and two is not None]
         if values:
             diverged = sum("diverged" in (one.status, two.status) for one, two in pairs)
-            found.append(Difference(depth, lr, values, paired_interval(values), diverged))
-    return found
+            by_cell.append(Difference(depth, lr, values, paired_interval(values), diverged))
+    return by_cell

@@ -25,13 +25,13 @@ RATE_COLOURS = (COLOURS[6], COLOURS[4], COLOURS[5], COLOURS[3])  # not those of 
 MOST = 12  # figures, and twice as many panels in one; a random search would give one per trial
 Cell = tuple[Any, Any]  # depth, learning rate
 _BAND = (
-    "Bold: mean over the finished runs; band: 95 % interval over seeds (t); thin: single runs (at most 30); "
+    "Bold: mean over the runs that are done; band: 95 % interval over seeds (t); thin: single runs (at most 30); "
     "a cross ends a diverged run."
 )
 
 
 @dataclass(frozen=True)
-class Panel:
+class CurvePanel:
     """One pair of axes: arms that differ in placement only, at one depth and learning rate."""
 
     title: str
@@ -40,18 +40,18 @@ class Panel:
 
 
 @dataclass(frozen=True)
-class Page:
+class CurveFigure:
     """One figure: its panels and what they have in common."""
 
     name: str
     where: str
-    panels: list[Panel]
+    panels: list[CurvePanel]
 
 
 def over_epochs(arms: list[Arm]) -> list[Picture]:
     """Per learning rate (and further setting) a figure of accuracies and one of losses, a panel per depth."""
-    found, style = [], looks(arms)
-    for page in _pages(arms)[:MOST]:
+    pictures, style = [], looks(arms)
+    for page in _figures(arms)[:MOST]:
         panels = page.panels[: 2 * MOST]
         for what, draw, label in _KINDS:
             figure, axes = grid(len(panels), 3 if len(panels) > 4 else 2, sharey=True)
@@ -64,13 +64,13 @@ def over_epochs(arms: list[Arm]) -> list[Picture]:
             title = f"{what.capitalize()} over epochs {page.where}".strip()
             caption = ("Solid: training loss; dashed: validation loss. " if what == "loss" else "") + _BAND
             alt = f"{what.capitalize()} curves. {_ends(panels)}"
-            found.append(Picture(slug(what, page.name), title, caption, alt, figure))
-    return found
+            pictures.append(Picture(slug(what, page.name), title, caption, alt, figure))
+    return pictures
 
 
 def learning_rates(arms: list[Arm]) -> list[Picture]:
     """Accuracy of each placement at each depth, a line per learning rate; where two rates share a depth."""
-    found = []
+    pictures = []
     for setting in dict.fromkeys(arm.setting for arm in arms):
         members = [arm for arm in arms if arm.setting == setting]
         rates: dict[Any, list[float]] = {}
@@ -90,13 +90,15 @@ def learning_rates(arms: list[Arm]) -> list[Picture]:
         fit_to_lines(axes)
         legend_above(figure, axes)
         title = f"Each placement under each learning rate {setting}".strip()
-        shown = [Panel(f"depth {plain(d)}, rate {plain(lr)}", members, (d, lr)) for d in depths for lr in rates[d]]
-        alt = f"Accuracy curves, a line per learning rate. {_ends(shown)}"
-        found.append(Picture(slug("learning-rates", setting), title, _BAND, alt, figure))
-    return found
+        panels_of = [
+            CurvePanel(f"depth {plain(d)}, rate {plain(lr)}", members, (d, lr)) for d in depths for lr in rates[d]
+        ]
+        alt = f"Accuracy curves, a line per learning rate. {_ends(panels_of)}"
+        pictures.append(Picture(slug("learning-rates", setting), title, _BAND, alt, figure))
+    return pictures
 
 
-def _pages(arms: list[Arm]) -> list[Page]:
+def _figures(arms: list[Arm]) -> list[CurveFigure]:
     """A figure per setting and learning rate with a panel per depth; with one depth, a panel per rate.
 
     Settings that have a single panel each share one figure.
@@ -104,28 +106,28 @@ def _pages(arms: list[Arm]) -> list[Page]:
     settings = dict.fromkeys(arm.setting for arm in arms)
     pages = [page for setting in settings for page in _setting(arms, setting)]
     if len(pages) > 1 and all(len(page.panels) == 1 for page in pages):
-        return [Page("", "", [replace(page.panels[0], title=page.where) for page in pages])]
+        return [CurveFigure("", "", [replace(page.panels[0], title=page.where) for page in pages])]
     return pages
 
 
-def _setting(arms: list[Arm], setting: str) -> list[Page]:
+def _setting(arms: list[Arm], setting: str) -> list[CurveFigure]:
     members = [arm for arm in arms if arm.setting == setting]
-    found = [cell for cell in cells(members) if any(_begun(arm.at(*cell)) for arm in members)]
-    if len({depth for depth, _ in found}) > 1:
-        rates = dict.fromkeys(lr for _, lr in found)
+    begun = [cell for cell in cells(members) if any(_begun(arm.at(*cell)) for arm in members)]
+    if len({depth for depth, _ in begun}) > 1:
+        rates = dict.fromkeys(lr for _, lr in begun)
         groups = [
-            (f"lr{plain(lr)}", f"at learning rate {plain(lr)}", [cell for cell in found if cell[1] == lr])
+            (f"lr{plain(lr)}", f"at learning rate {plain(lr)}", [cell for cell in begun if cell[1] == lr])
             for lr in rates
         ]
-        titles = {cell: f"depth {plain(cell[0])}" for cell in found}
+        titles = {cell: f"depth {plain(cell[0])}" for cell in begun}
     else:
-        groups = [("", "", found)] if found else []
-        titles = {cell: f"learning rate {plain(cell[1])}" for cell in found}
+        groups = [("", "", begun)] if begun else []
+        titles = {cell: f"learning rate {plain(cell[1])}" for cell in begun}
     return [
-        Page(
+        CurveFigure(
             slug(name, setting),
             f"{where} {setting}".strip(),
-            [Panel(titles[cell], members, cell) for cell in chosen],
+            [CurvePanel(titles[cell], members, cell) for cell in chosen],
         )
         for name, where, chosen in groups
     ]
@@ -146,20 +148,20 @@ def _loss(ax: Any, runs: list[RunRecord], label: str, look: dict[str, Any]) -> N
 
 
 def _curve(ax: Any, runs: list[RunRecord], metric: str, scale: float, line: dict[str, Any], label: str | None) -> None:
-    shown = [run for run in runs if len(run.rows.get(metric, ()))]
-    _singles(ax, sorted(shown, key=lambda run: run.status != "diverged")[:MOST_SINGLE], metric, scale, line)
-    done = [run for run in shown if run.status == "done"]
+    begun = [run for run in runs if len(run.rows.get(metric, ()))]
+    _singles(ax, sorted(begun, key=lambda run: run.status != "diverged")[:MOST_SINGLE], metric, scale, line)
+    done = [run for run in begun if run.status == "done"]
     if not done:
-        if label and shown:  # the legend names it though no run is finished
+        if label and begun:  # the legend names it though no run is done
             ax.plot([], [], **line, label=label)
         return
     last = min(len(run.rows[metric]) for run in done)
     epochs = done[0].rows["epoch"][:last]
     table = scale * np.array([run.rows[metric][:last] for run in done])
     intervals = [mean_interval(values) for values in table.T]
-    ax.plot(epochs, [each.estimate for each in intervals], **line, linewidth=2.0, label=label)
+    ax.plot(epochs, [interval.estimate for interval in intervals], **line, linewidth=2.0, label=label)
     if len(done) > 1:
-        low, high = ([getattr(each, end) for each in intervals] for end in ("low", "high"))
+        low, high = ([getattr(interval, end) for interval in intervals] for end in ("low", "high"))
         ax.fill_between(epochs, low, high, color=line["color"], alpha=0.15, linewidth=0)
 
 
@@ -186,14 +188,14 @@ def _label(ax: Any, title: str, ylabel: str) -> None:
     ax.set_xlabel("epoch")
 
 
-def _ends(panels: list[Panel]) -> str:
+def _ends(panels: list[CurvePanel]) -> str:
     """The last epoch in words."""
     texts = []
     for panel in panels:
         for arm in panel.arms:
             if values := final_accuracies(arm.at(*panel.cell)):
                 texts.append(f"{panel.title}, {arm.name}: {percent(float(np.mean(values)))}")
-    return f"Mean accuracy after the last epoch: {'; '.join(texts)}." if texts else "No run is finished."
+    return f"Mean accuracy after the last epoch: {'; '.join(texts)}." if texts else "No run is done."
 
 
 _KINDS = (("accuracy", _accuracy, "validation accuracy (%)"), ("loss", _loss, "cross-entropy loss"))

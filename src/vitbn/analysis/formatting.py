@@ -27,6 +27,12 @@ def plain(value: Any) -> str:
     return DASH if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
+def cell_text(depth: Any, lr: Any) -> str:
+    """`depth 4 lr 0.003`, without what the network does not have."""
+    parts = [f"depth {depth}"] if depth is not None else []
+    return " ".join(parts + ([f"lr {lr:g}"] if lr is not None else []))
+
+
 def signed(value: float, digits: int) -> str:
     """With plus or a true minus sign."""
     return f"{value:+.{digits}f}".replace("-", "−")
@@ -49,15 +55,15 @@ def accuracy_text(interval: Interval) -> str:
     return f"{percent(interval.estimate)} [{low:.1f}, {high:.1f}]"
 
 
-def onset_text(found: Onset) -> str:
+def onset_text(start: Onset) -> str:
     """`5 [4, 6]`; beyond the largest x tried as `>7`."""
 
     def show(x: float) -> str:
-        return f">{found.last:g}" if x == INF else f"{x:g}"
+        return f">{start.last:g}" if x == INF else f"{x:g}"
 
-    if found.low is None or found.high is None:
-        return f"{show(found.estimate)} (no interval)"
-    return f"{show(found.estimate)} [{show(found.low)}, {show(found.high)}]"
+    if start.low is None or start.high is None:
+        return f"{show(start.estimate)} (no interval)"
+    return f"{show(start.estimate)} [{show(start.low)}, {show(start.high)}]"
 
 
 def effect_texts(part: Part, effect: Interval) -> tuple[str, str]:

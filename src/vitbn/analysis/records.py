@@ -111,7 +111,7 @@ class RunRecord:
     def steps(self) -> dict[str, np.ndarray]:
         """Columns of steps.csv (`step`, `train/loss`); empty where the run kept none."""
         path = self.path / "steps.csv"
-        return read_table(path, finished=self.status in RESULT_STATUSES)[0] if path.exists() else {}
+        return read_table(path, ended=self.status in RESULT_STATUSES)[0] if path.exists() else {}
 
 
 @cache  # asked for every key of every run
@@ -187,7 +187,7 @@ def _epoch_rows(path: Path, status: str) -> tuple[dict[str, np.ndarray], tuple[s
         if status == "done":
             raise InputError(f"{path}: missing although the run is done; {RETRAIN}")
         return {}, ()
-    rows, notes = read_table(path, finished=status in RESULT_STATUSES)
+    rows, notes = read_table(path, ended=status in RESULT_STATUSES)
     missing = [name for name in ("epoch", *EPOCH_METRICS) if name not in rows]
     if missing and (rows or status == "done"):
         raise InputError(f"{path}: no column {', '.join(missing)}; {RETRAIN}")

@@ -51,7 +51,7 @@ def write_report(folders: list[Path], claims: Path = CLAIMS) -> Path:
     arms = [] if searches else group(runs)  # no two trials of a search differ in a placement alone
     target.mkdir(exist_ok=True)
     with style():
-        drawn = [each for search in searches for each in search_pictures(search)] or pictures(arms)
+        drawn = [picture for search in searches for picture in search_pictures(search)] or pictures(arms)
         for picture in drawn:
             picture.save(target / "figures")
     _forget(target / "figures", {picture.name for picture in drawn})
@@ -110,27 +110,28 @@ def _claims(runs: list[RunRecord], folder: Path) -> list[ClaimBlock]:
     """The claims for which the studies hold at least one value."""
     if not folder.is_dir():
         return []
-    found = FinishedRuns(runs)
-    results = [judge_claim(claim, found) for claim in load_claims(folder=folder)]
-    return [_block(result) for result in results if any(each.effect.n for each in result.parts)]
+    finished = FinishedRuns(runs)
+    results = [judge_claim(claim, finished) for claim in load_claims(folder=folder)]
+    return [_block(result) for result in results if any(part.effect.n for part in result.parts)]
 
 
 def _block(result: ClaimResult) -> ClaimBlock:
     rows = []
-    for each in result.parts:
-        effect, interval = effect_texts(each.part, each.effect)
+    for judged in result.parts:
+        part = judged.part
+        effect, interval = effect_texts(part, judged.effect)
         rows.append([
-            each.part.id, each.part.statement, each.verdict, expectation(each.part), effect, interval,
-            str(each.effect.n), each.part.figure or DASH,
+            part.id, part.statement, judged.verdict, expectation(part), effect, interval,
+            str(judged.effect.n), part.figure or DASH,
         ])  # fmt: skip
     head = ["part", "statement", "verdict", "expected", "effect", "95 % interval", "n", "source's figure"]
     claim = result.claim
-    notes = [f"{each.part.id}: {'; '.join(each.notes)}." for each in result.parts if each.notes]
-    given = f"Figures given: {claim.figures}." if claim.figures else ""
+    notes = [f"{judged.part.id}: {'; '.join(judged.notes)}." for judged in result.parts if judged.notes]
+    figures = f"Figures given: {claim.figures}." if claim.figures else ""
     table = Table(f"Parts of {claim.id}", head, rows, words=(0, 1, 2, 3))
     return ClaimBlock(
         claim.id, result.verdict, claim.statement, claim.source, table,
-        [text for text in (given, claim.note, *notes) if text], f"{result.advice.capitalize()}:", result.commands,
+        [text for text in (figures, claim.note, *notes) if text], f"{result.advice.capitalize()}:", result.commands,
     )  # fmt: skip
 
 

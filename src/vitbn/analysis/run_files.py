@@ -98,14 +98,14 @@ def _require_types(tree: dict[str, Any], types: dict[str, Any], path: Path) -> N
             raise InputError(f"{path}: {key} cannot be {value!r:.60}; {RETRAIN}")
 
 
-def read_table(path: Path, finished: bool) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-    """The columns of a CSV of numbers, and notes: of a finished run, a half-written last line that was dropped."""
+def read_table(path: Path, ended: bool) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """The columns of a CSV of numbers, and notes: of an ended run, a half-written last line that was dropped."""
     try:
         lines = _read_text(path, errors="replace").split("\n")
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}; {RETRAIN}") from error
     tail = lines.pop()  # empty when the last line is whole
-    if tail and finished:
+    if tail and ended:
         lines.append(tail)
     if not lines:
         return {}, ()
@@ -118,7 +118,7 @@ def read_table(path: Path, finished: bool) -> tuple[dict[str, np.ndarray], tuple
         except ValueError as error:
             if number < len(lines):
                 raise InputError(f"{path}, line {number}: {error}; {RETRAIN}") from error
-            notes = (f"{path}, line {number}: half-written last row dropped",) if finished else ()
+            notes = (f"{path}, line {number}: half-written last row dropped",) if ended else ()
     columns = np.array(table, dtype=float).reshape(len(table), len(names))
     return {name: columns[:, index] for index, name in enumerate(names)}, notes
 

@@ -72,16 +72,16 @@ def _history(ax: Any, search: dict[str, Any], numbers: Sequence[int], values: Se
     ax.set(title="over time", xlabel="trial")
 
 
-def _against(ax: Any, key: str, found: Sequence[Any], values: Sequence[float]) -> None:
-    if all(isinstance(value, Real) for value in found):
-        xs: list[Any] = list(found)
+def _against(ax: Any, key: str, tried: Sequence[Any], values: Sequence[float]) -> None:
+    if all(isinstance(value, Real) for value in tried):
+        xs: list[Any] = list(tried)
         if min(xs) > 0 and max(xs) / min(xs) > 30:
             ax.set_xscale("log")
-        elif all(isinstance(value, int) for value in found):
+        elif all(isinstance(value, int) for value in tried):
             ax.xaxis.get_major_locator().set_params(integer=True)
     else:
-        names = sorted({str(value) for value in found})
-        xs = [names.index(str(value)) for value in found]
+        names = sorted({str(value) for value in tried})
+        xs = [names.index(str(value)) for value in tried]
         ax.set_xticks(range(len(names)), names)
     ax.plot(xs, values, "o", color=COLOURS[0], alpha=0.6, markersize=4)
     ax.set(title=key)

@@ -1,4 +1,4 @@
-"""The report's sections: what was run and what it came to, as paragraphs, tables and pictures."""
+"""The report's sections: what was run, accuracies, differences, confounders, as paragraphs, tables and pictures."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from vitbn.analysis.arms import Arm, cells, finished, paired, placement_pairs
 from vitbn.analysis.charts import confusion, most_confused
 from vitbn.analysis.comparisons import Difference, differences, final_accuracies
 from vitbn.analysis.confounds import tally
-from vitbn.analysis.formatting import DASH, accuracy_text, interval_text, plain, points
+from vitbn.analysis.formatting import DASH, accuracy_text, cell_text, interval_text, plain, points
 from vitbn.analysis.records import STATUSES, RunRecord, shortened
 from vitbn.analysis.stats import mean_interval
 from vitbn.analysis.summary import row as summary_row
@@ -56,7 +56,8 @@ def what_was_run(runs: list[RunRecord], arms: list[Arm], warnings: list[str]) ->
         *([["arms", "; ".join(arm.name for arm in arms)]] if arms else []),
         ["epochs", _listed({run.config.get("epochs") for run in readable})],
         ["seeds", _listed({run.seed for run in readable})],
-        ["hardware", "; ".join(sorted({result["hardware"] for result in results if result.get("hardware")})) or DASH],
+        ["hardware", _recorded("hardware", readable)],
+        ["matmul precision", _recorded("matmul_precision", readable)],
         ["versions", ", ".join(f"{name} {version}" for name, version in sorted(versions)) or DASH],
     ]
     paragraphs = [measured_on(first)]
@@ -67,6 +68,13 @@ def what_was_run(runs: list[RunRecord], arms: list[Arm], warnings: list[str]) ->
     if warnings:
         paragraphs.append(f"Oddities in the files: {shortened(warnings, 20)}.")
     return Section("What was run", paragraphs, [Table("This study", ["", ""], facts, words=(0, 1))])
+
+
+def _recorded(key: str, runs: list[RunRecord]) -> str:
+    """The values in all results, with the number of runs where they differ."""
+    values = Counter(str(run.environment.get(key, "not recorded")) for run in runs if run.result)
+    texts = [f"{value} ({count} runs)" if len(values) > 1 else value for value, count in sorted(values.items())]
+    return "; ".join(texts) or DASH
 
 
 def _listed(values: set) -> str:
@@ -102,19 +110,19 @@ def headline(arms: list[Arm]) -> Section:
     rows = []
     for arm in arms:
         for depth, lr in cells([arm]):
-            here = arm.at(depth, lr)
-            done = [run for run in here if run.status == "done"]
+            runs = arm.at(depth, lr)
+            done = [run for run in runs if run.status == "done"]
             test = [value for run in done if (value := run.last("test/acc")) is not None]
             pace = [float(np.mean(run.rows["seconds"])) for run in done if len(run.rows.get("seconds", ()))]
             size = {run.fingerprint.get("parameters") for run in done} - {None}
             rows.append([
                 arm.name, plain(depth), plain(lr), str(len(done)),
-                accuracy_text(mean_interval(final_accuracies(here))), accuracy_text(mean_interval(test)),
-                _remarks(here), f"{size.pop():,}" if len(size) == 1 else DASH,
+                accuracy_text(mean_interval(final_accuracies(runs))), accuracy_text(mean_interval(test)),
+                _remarks(runs), f"{size.pop():,}" if len(size) == 1 else DASH,
                 f"{np.mean(pace):.1f}" if pace else DASH,
             ])  # fmt: skip
     head = ["arm", "depth", "lr", "n", "val/acc", "test/acc", "remarks", "parameters", "s per epoch"]
-    caption = "Mean over the finished runs after the last epoch, with 95 % interval (t) over seeds"
+    caption = "Mean over the runs that are done after the last epoch, with 95 % interval (t) over seeds"
     return tabled("Accuracy", "", Table(caption, head, rows, words=(0, 6)))
 
 
@@ -129,7 +137,7 @@ def paired_section(arms: list[Arm], pictures: list[Picture]) -> Section:
     """Every two placements at equal seed."""
     rows = []
     for first, second in placement_pairs(arms):
-        rows += [_difference_row(first, second, each) for each in differences(first, second)]
+        rows += [_difference_row(first, second, row) for row in differences(first, second)]
     head = ["contrast", "depth", "lr", "n", "points", "95 % interval", "method", "with diverged"]
     text = (
         "Second arm minus first, in percentage points of val/acc after the last epoch, run by run at equal "
@@ -140,12 +148,12 @@ def paired_section(arms: list[Arm], pictures: list[Picture]) -> Section:
     return tabled("Paired differences", text, Table("Paired differences of val/acc", head, rows), pictures)
 
 
-def _difference_row(first: Arm, second: Arm, each: Difference) -> list[str]:
-    interval = each.interval
+def _difference_row(first: Arm, second: Arm, difference: Difference) -> list[str]:
+    interval = difference.interval
     return [
-        f"{second.name} − {first.name}", plain(each.depth), plain(each.lr), str(interval.n),
+        f"{second.name} − {first.name}", plain(difference.depth), plain(difference.lr), str(interval.n),
         points(interval.estimate), interval_text(interval, points), interval.method,
-        str(each.diverged) if each.diverged else DASH,
+        str(difference.diverged) if difference.diverged else DASH,
     ]  # fmt: skip
 
 
@@ -157,7 +165,7 @@ def confused_section(arms: list[Arm], pictures: list[Picture]) -> Section:
         if counts is not None:
             rows += [[arm.name, f"{i} taken for {j}", f"{count:,}", f"{100 * share:.2f} %"]
                      for i, j, count, share in most_confused(counts)]  # fmt: skip
-    table = Table("Most confused classes on the clean test images, all finished runs of an arm together",
+    table = Table("Most confused classes on the clean test images, all done runs of an arm together",
                   ["arm", "confusion", "images", "of the true class"], rows, words=(0, 1))  # fmt: skip
     return tabled("Confused digits", "", table, pictures)
 
@@ -167,12 +175,12 @@ def unstable_section(runs: list[RunRecord]) -> Section:
     rows = []
     for run in runs:
         if run.status in ("diverged", "failed", "unreadable") or run.result.get("label"):
-            found = summary_row(run)
-            status = f"{run.status} {found['label'] or ''}".strip()
-            rows.append([run.run_id, status, str(found["epochs"]), found["error"] or DASH])
+            row = summary_row(run)
+            status = f"{run.status} {row['label'] or ''}".strip()
+            rows.append([run.run_id, status, str(row["epochs"]), row["error"] or DASH])
     diverged = sum(run.status == "diverged" for run in runs)
     text = (
-        f"{diverged} of {len(finished(runs))} ended runs diverged. They are counted in every table and are part "
+        f"{diverged} of {len(finished(runs))} finished runs diverged. They are counted in every table and are part "
         "of no mean; in paired differences and verdicts they score as a guess."
     )
     table = Table("Runs that did not end well", ["run", "status", "epochs", "what happened"], rows, words=(0, 1, 3))
@@ -180,21 +188,29 @@ def unstable_section(runs: list[RunRecord]) -> Section:
 
 
 def confound_section(arms: list[Arm]) -> Section:
-    """What differs between compared arms beyond the placement."""
+    """What differs between compared arms beyond the placement, and at which depths and learning rates."""
     rows, clean = [], []
     for first, second in placement_pairs(arms):
-        both = [(first.at(*cell), second.at(*cell)) for cell in cells([first, second])]
-        pairs = [pair for one, two in both for pair in paired(one, two)]
-        counts, names = tally(pairs), f"{first.name} / {second.name}"
-        if pairs and not counts:
-            clean.append(f"{names} ({len(pairs)} pairs)")
-        rows += [[names, line, f"{count} of {len(pairs)}"] for line, count in counts.items()]
+        names = f"{first.name} / {second.name}"
+        pairs_at = {cell: paired(first.at(*cell), second.at(*cell)) for cell in cells([first, second])}
+        counts_at = {cell: tally(pairs) for cell, pairs in pairs_at.items()}
+        total = sum(map(len, pairs_at.values()))
+        lines = dict.fromkeys(line for counts in counts_at.values() for line in counts)
+        if total and not lines:
+            clean.append(f"{names} ({total} pairs)")
+        for line in lines:
+            where = [cell_text(*cell) for cell, counts in counts_at.items() if line in counts]
+            count = sum(counts.get(line, 0) for counts in counts_at.values())
+            rows.append([names, line, shortened(where, 6), f"{count} of {total}"])
     text = (
         "Compared for every pair of runs: configuration, parameter names and counts, initial weights of the "
-        "same name, order of the training images, draw of the validation images, versions, hardware."
+        "same name, order of the training images, draw of the validation images, and what result.json records of "
+        "the computation: matmul precision, versions, hardware, threads. What one of the two runs did not record "
+        "may differ, and is listed."
     )
     paragraphs = [text]
     if clean:
-        paragraphs.append(f"Nothing beyond the placement differs in {shortened(clean, 12)}.")
-    table = Table("Differences beyond the placement", ["arms", "difference", "pairs"], rows, words=(0, 1))
+        paragraphs.append(f"No difference beyond the placement is recorded for {shortened(clean, 12)}.")
+    head = ["arms", "difference", "where", "pairs"]
+    table = Table("Differences beyond the placement", head, rows, words=(0, 1, 2))
     return Section("Confounds", paragraphs if rows or clean else [], [table] if rows else [])

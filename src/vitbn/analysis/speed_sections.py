@@ -24,7 +24,7 @@ def threshold_section(arms: list[Arm]) -> Section:
                 rows.append([arm.name, plain(depth), plain(lr), str(len(runs)), *times])
     text = (
         "The first epoch with a validation accuracy of at least the threshold, and the seconds of all "
-        "epochs up to it: median over the ended runs, with the number of runs that get there where not all "
+        "epochs up to it: median over the finished runs, with the number of runs that get there where not all "
         "do. Seconds compare only between runs on equal hardware."
     )
     head = ["arm", "depth", "lr", "n", *(f"to {100 * threshold:g} %" for threshold in THRESHOLDS)]
@@ -68,9 +68,9 @@ def _crossover(first: Arm, second: Arm, pairs: list[tuple[RunRecord, RunRecord]]
     if not lengths or not min(lengths):
         return ""
     ahead = {epoch: _by_seed(pairs, epoch) for epoch in range(1, min(lengths) + 1)}
-    found = {second.name: onset(ahead), first.name: onset({e: [-d for d in ds] for e, ds in ahead.items()})}
+    onsets = {second.name: onset(ahead), first.name: onset({e: [-d for d in ds] for e, ds in ahead.items()})}
     for name, other in ((second.name, first.name), (first.name, second.name)):
-        course = found[name]
+        course = onsets[name]
         if course.estimate == course.first:
             return f"{name} ahead throughout"
         if course.estimate < INF:
@@ -86,19 +86,19 @@ def _by_seed(pairs: list[tuple[RunRecord, RunRecord]], epoch: int) -> list[float
 def critical_depths(first: Arm, second: Arm) -> dict[Any, Onset]:
     """Per learning rate with two depths or more: the depth from which the second arm is ahead."""
     by_rate: dict[Any, dict[float, list[float]]] = {}
-    for each in differences(first, second):
-        if each.depth is not None:
-            by_rate.setdefault(each.lr, {})[each.depth] = each.values
-    return {lr: onset(found, CRITICAL_MARGIN) for lr, found in by_rate.items() if len(found) > 1}
+    for row in differences(first, second):
+        if row.depth is not None:
+            by_rate.setdefault(row.lr, {})[row.depth] = row.values
+    return {lr: onset(by_depth, CRITICAL_MARGIN) for lr, by_depth in by_rate.items() if len(by_depth) > 1}
 
 
 def critical_section(arms: list[Arm]) -> Section:
     """The critical depth of every two placements, per learning rate."""
     rows = []
     for first, second in placement_pairs(arms):
-        for lr, found in critical_depths(first, second).items():
-            contrast, tried = f"{second.name} over {first.name}", f"{found.first:g} to {found.last:g}"
-            rows.append([contrast, plain(lr), str(found.n), tried, onset_text(found)])
+        for lr, depth in critical_depths(first, second).items():
+            contrast, tried = f"{second.name} over {first.name}", f"{depth.first:g} to {depth.last:g}"
+            rows.append([contrast, plain(lr), str(depth.n), tried, onset_text(depth)])
     text = (
         "The smallest depth from which on, at every deeper one tried, the second arm's val/acc is ahead by "
         f"more than {100 * CRITICAL_MARGIN:g} points. In brackets: the shallowest depth that the intervals "

@@ -42,7 +42,7 @@ def summary_csv(runs: list[RunRecord], arms: list[Arm]) -> str:
     names = {id(run): arm.name for arm in arms for run in arm.runs}
     rows = [row(run, names.get(id(run), "")) for run in runs]
     keys = ("data", "depth", "lr", "pool", "pos_emb", "seed", "model")
-    rows.sort(key=lambda found: [(found[key] is None, found[key] if found[key] is not None else 0) for key in keys])
+    rows.sort(key=lambda row: [(row[key] is None, 0 if row[key] is None else row[key]) for key in keys])
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()

@@ -41,6 +41,7 @@ code { background: #f3f4f6; padding: .1rem .3rem; border-radius: 3px; font-size:
 .claim { margin: 1.6rem 0 0; }
 .claim h3 { font-size: 1.05rem; margin: 0 0 .2rem; }
 .claim p { font-size: .93rem; }
+.claim .warning { border-left: 4px solid #d55e00; padding-left: .6rem; }
 @media print {
   body { max-width: none; padding: 0; }
   h2 { break-after: avoid; }
@@ -83,7 +84,7 @@ refuted when one part is.</p>
 <h3>{{ claim.id }} <span class="verdict {{ claim.verdict }}">{{ claim.verdict }}</span></h3>
 <p>{{ claim.statement }} <em>({{ claim.source }})</em></p>
 {{ draw(claim.table) }}
-{% for text in claim.notes %}<p>{{ text }}</p>
+{% for text in claim.notes %}<p{% if 'confound: ' in text %} class="warning"{% endif %}>{{ text }}</p>
 {% endfor %}
 <p>{{ claim.how }} {% for command in claim.commands %}<code>{{ command }}</code> {% endfor %}</p>
 </article>

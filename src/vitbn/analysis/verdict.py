@@ -75,11 +75,11 @@ def reproduce(claim: Claim, runs: FinishedRuns) -> list[str]:
     for part in claim.parts:
         if part.train:
             seeds.setdefault(part.train, set()).update(_seeds(part, runs))
-    return [_command(train, found) for train, found in seeds.items()]
+    return [_command(train, of_part) for train, of_part in seeds.items()]
 
 
 def _seeds(part: Part, runs: FinishedRuns) -> set[int]:
-    """Seeds for which every run that the part needs has ended."""
+    """Seeds for which every run that the part needs is finished."""
     return set.intersection(*({run.seed for run in runs.fitting(cell)} for cell in part.needs()))
 
 

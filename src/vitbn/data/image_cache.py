@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from vitbn.data.decode import decode
 from vitbn.data.folder import File, digest
 from vitbn.errors import InputError
-from vitbn.progress import shown
+from vitbn.progress import track
 from vitbn.store import atomic as durable
 from vitbn.store.lock import owned
 
@@ -92,7 +92,7 @@ def _decode_all(files: Sequence[File], root: Path, folder: Path, made_of: dict[s
         with ThreadPoolExecutor() as pool:  # Pillow decodes and resizes outside of Python's lock
             chunks = (files[first : first + AT_ONCE] for first in range(0, len(files), AT_ONCE))
             images = (pixels for chunk in chunks for pixels in pool.map(one, chunk))
-            for pixels in shown(images, f"decoding {root}", len(files)):
+            for pixels in track(images, f"decoding {root}", len(files)):
                 out.write(pixels.tobytes())
 
     log.info(f"{root}: decoding {len(files):,} images into {folder}")

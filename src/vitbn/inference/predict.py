@@ -14,7 +14,7 @@ from torch import Tensor
 from vitbn.data.decode import decode
 from vitbn.errors import InputError
 from vitbn.inference.images import image_files
-from vitbn.progress import shown
+from vitbn.progress import track
 from vitbn.weights.network import Network, load_network
 
 BATCH = 64
@@ -57,7 +57,7 @@ def command(place: str, images: Sequence[Path], *, top: int, as_json: bool) -> i
     files = image_files(images)
     network = load_network(place)
     errors: list[InputError] = []
-    found = list(predict_files(network, shown(files, "predicting", len(files)), top, errors.append))
+    found = list(predict_files(network, track(files, "predicting", len(files)), top, errors.append))
     for error in errors:
         print(f"error: {error}", file=sys.stderr)
     if as_json:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from vitbn.models.norms import TokenBatchNorm
 from vitbn.models.placements import Slot
 from vitbn.models.vit import VisionTransformer
-from vitbn.progress import shown
+from vitbn.progress import track
 from vitbn.weights.network import Network
 
 BATCH = 250
@@ -154,7 +154,7 @@ class Transplant:
     def _each(self, some: list[Site]) -> dict[Site, Damage]:
         """The damage if, of some sites, only that one is replaced now."""
         norms, damages = self._calibrated(some), {}
-        for site in shown(some, "trying norms", len(some)):
+        for site in track(some, "trying norms", len(some)):
             present = {path: self.net.get_submodule(path) for path in site.paths}
             self._put({path: norms[path] for path in site.paths})
             damages[site] = self.damage()
