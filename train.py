@@ -13,9 +13,6 @@ from omegaconf import DictConfig
 from vitbn.config import compose as config
 from vitbn.store.lock import owned
 from vitbn.store.run import FINISHED, Run
-from vitbn.training.ddp import spread
-from vitbn.training.outcome import attempt
-from vitbn.training.train import train
 
 log = logging.getLogger("vitbn")
 config.register()
@@ -33,7 +30,10 @@ def main(cfg: DictConfig) -> float | None:
             log.info(f"{run.folder}: {result['status']}, skipped (rerun=true trains it again)")
         else:
             log.info(f"{run.folder}")
-            result = attempt(run, spread(train))
+            from vitbn.training.outcome import attempt
+            from vitbn.training.train import train
+
+            result = attempt(run, train)
     if result.get("status") == "failed" and cfg.fail_fast:
         raise SystemExit(1)
     return (result.get("metrics") or {}).get("val/acc")

@@ -97,6 +97,4 @@ def parameters(net: nn.Module) -> int:
 
 
 def _missing(package: str) -> InputError:
-    return InputError(
-        f"bench.py compares with {package}, which is not installed: pip install -e '.[bench]'"
-    )
+    return InputError(f"bench.py compares with {package}, which is not installed: pip install -e '.[bench]'")

@@ -91,9 +91,7 @@ def compose_run(words: Iterable[str]) -> Run:
     from vitbn.config.checks import check
 
     if not config.CONF.exists():
-        raise InputError(
-            f"{config.CONF}: not found; bench.py measures train.py and runs in the project's checkout"
-        )
+        raise InputError(f"{config.CONF}: not found; bench.py measures train.py and runs in the project's checkout")
     try:
         tree = config.plain(config.read(list(words)))
         check(tree)

@@ -123,9 +123,7 @@ def test_a_missing_package_is_named_with_the_remedy(bench, monkeypatch, capsys, 
     chosen = arm if what == "train" else name
     assert bench(what, "--arms", chosen) == (2, None)
     error = capsys.readouterr().err
-    assert (
-        f"bench.py compares with {name}, which is not installed: pip install -e '.[bench]'" in error
-    )
+    assert f"bench.py compares with {name}, which is not installed: pip install -e '.[bench]'" in error
     assert error.count("\n") == 1
 
 

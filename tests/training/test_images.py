@@ -7,7 +7,6 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from PIL import Image
-from torch.nn import functional as F
 
 from vitbn.config import compose as config
 from vitbn.config.checks import check
@@ -16,7 +15,7 @@ from vitbn.data.datamodule import ImageData
 from vitbn.data.folder import scan
 from vitbn.models.factory import build, make_optimizer
 from vitbn.store.run import Run
-from vitbn.training.module import Classifier, training_mode
+from vitbn.training.module import Classifier
 from vitbn.training.outcome import attempt
 from vitbn.training.train import train
 
@@ -42,7 +41,7 @@ def test_every_published_network_trains_on_a_folder(photos, options):
     assert cfg["model"]["num_classes"] == 2
     data, net = ImageData.of(cfg), build(cfg["model"], seed=0)
     before = {name: parameter.detach().clone() for name, parameter in list(net.named_parameters())[-2:]}
-    classifier = Classifier(net, num_classes=2, optimizer=make_optimizer(cfg["optimizer"]), seed=0)
+    classifier = Classifier(net, num_classes=2, make_optimizer=make_optimizer(cfg["optimizer"]))
     trainer = pl.Trainer(
         accelerator="cpu", max_steps=2, logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, num_sanity_val_steps=0,
@@ -98,41 +97,3 @@ def test_a_run_is_named_by_what_the_folder_holds_not_by_where_it_lies(photos, tm
     assert name(tmp_path / "moved") == before
     (tmp_path / "moved" / "val" / "cat" / "cat3.png").unlink()
     assert name(tmp_path / "moved") != before
-
-
-def test_training_mode_at_test_time_is_measured_apart(make_run, photos):
-    """Against the network itself in training mode, batch by batch; what else is measured stays the same."""
-    common = ("data=folder", f"data.root={photos}", "data.image_size=14", "data.cache_size=16", "val_batch_size=3",
-              "epochs=1")  # fmt: skip
-    plain = ending(make_run, *common, "model.dropout=0.2")
-    both = ending(make_run, *common, "model.dropout=0.2", "test_train_mode=true")
-    assert "test/acc_train_mode" not in plain[2]["metrics"]
-    assert {k: v for k, v in both[2]["metrics"].items() if k != "test/acc_train_mode"} == plain[2]["metrics"]
-    assert all(torch.equal(both[3][name], plain[3][name]) for name in plain[3])
-
-    net = build({**both[0].config["model"], "dropout": 0.0}, seed=0)
-    without = ending(make_run, *common, "test_train_mode=true")
-    net.load_state_dict({k.removeprefix("net."): v for k, v in without[3].items() if k.startswith("net.")})
-    net.train()
-    batches = ImageData.of(without[0].config).test_dataloader()
-    right = sum((net(images).argmax(1) == labels).sum().item() for images, labels, _ in batches)
-    assert without[2]["metrics"]["test/acc_train_mode"] == pytest.approx(right / 8)
-
-
-def test_training_mode_leaves_no_trace():
-    net = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.BatchNorm1d(4)).eval()
-    before, x = {k: v.clone() for k, v in net.state_dict().items()}, torch.randn(8, 4)
-    with training_mode(net), torch.no_grad():
-        out = net(x)
-    torch.testing.assert_close(out, F.batch_norm(net[0](x), None, None, training=True))
-    assert not net.training and all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
-
-
-def test_the_masks_of_the_test_are_keyed_by_batch_and_layer():
-    classifier = Classifier(torch.nn.Identity(), num_classes=2, optimizer=torch.optim.SGD, seed=0).eval()
-    draws = []
-    for batch, layer in ((0, "a"), (1, "a"), (0, "b"), (0, "a")):
-        classifier._test_batch = batch
-        draws.append(classifier._uniform(layer, torch.Size((5,))))
-    assert torch.equal(draws[0], draws[3]) and not torch.equal(draws[0], draws[1])
-    assert not torch.equal(draws[0], draws[2])

@@ -9,7 +9,6 @@ from vitbn.store import checkpoint_file as sealed
 from vitbn.store.lock import is_owned, owned
 from vitbn.store.run import Run
 from vitbn.store.status import Progress, progress, seconds_left, spoken, write_plan
-from vitbn.training.callbacks.stopping import Stuck, chance_level
 from vitbn.training.outcome import attempt
 from vitbn.training.train import train
 
@@ -26,63 +25,6 @@ def test_a_run_that_raises_is_recorded_with_its_traceback_and_tried_again(make_r
     assert "in broken" in (run.folder / "traceback.txt").read_text()
     assert attempt(run, train)["status"] == "done"
     assert not (run.folder / "traceback.txt").exists()
-
-
-def test_divergence_is_an_outcome_with_its_step(make_run, monkeypatch):
-    """The step is known from a run of plain arithmetic: the loss is made infinite at step 8, in epoch 2."""
-    from vitbn.training import module as classifier
-
-    original, steps = classifier.Classifier.training_step, []
-
-    def poisoned(self, batch, batch_idx):
-        steps.append(1)
-        return {"loss": original(self, batch, batch_idx)["loss"] * (float("inf") if len(steps) == 8 else 1)}
-
-    monkeypatch.setattr(classifier.Classifier, "training_step", poisoned)
-    run = make_run("epochs=3")
-    result = attempt(run, train)
-    assert result["status"] == "diverged" and result["step"] == 8 and len(steps) == 8
-    assert result["epochs"] == 1 and result["metrics"]["val/acc"] is not None
-    assert result["error"] == "loss not finite at step 8"
-    assert "NaN" not in (run.folder / "result.json").read_text()
-
-
-def test_a_huge_learning_rate_diverges_by_itself(make_run):
-    result = attempt(make_run("lr=1e30", "norm=none"), train)
-    assert result["status"] == "diverged" and result["step"] >= 1
-
-
-def test_chance_level_is_the_most_frequent_class_and_its_noise():
-    labels = torch.arange(10_000) % 10
-    assert chance_level(labels) == pytest.approx(0.1 + 3 * (0.1 * 0.9 / 10_000) ** 0.5)
-    assert chance_level(torch.tensor([0, 0, 0, 1])) > 0.75
-
-
-def test_a_run_at_chance_level_is_done_and_stuck(make_run):
-    run = make_run("lr=1e-9", "epochs=1")
-    result = attempt(run, train)
-    assert result["status"] == "done" and result["label"] == "stuck"
-    learned = attempt(make_run("epochs=20", "data.augment=false", "lr=0.02", "batch_size=20"), train)
-    assert learned["label"] is None
-
-
-def test_stuck_runs_are_stopped_only_if_asked_to(make_run):
-    assert attempt(make_run("lr=1e-9", "epochs=4"), train)["epochs"] == 4
-    stopped = attempt(make_run("lr=1e-9", "epochs=4", "stop_stuck=2"), train)
-    assert stopped["epochs"] == 2 and stopped["status"] == "done" and stopped["label"] == "stuck"
-
-
-def test_stuck_counts_epochs_in_a_row():
-    class Trainer:
-        should_stop = False
-
-    trainer, stuck = Trainer(), Stuck(0.12, 2)
-    stops = []
-    for accuracy in (0.1, 0.5, 0.11, 0.12):
-        trainer.callback_metrics = {"val/acc": torch.tensor(accuracy)}
-        stuck.on_train_epoch_end(trainer, None)
-        stops.append(trainer.should_stop)
-    assert stops == [False, False, False, True]
 
 
 # checkpoints

@@ -1,3 +1,5 @@
+"""A run from its configuration to what it leaves on disk."""
+
 import csv
 import json
 import math
@@ -7,7 +9,7 @@ import torch
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from vitbn.store.run import finite, print_table, write_summary
+from vitbn.errors import InputError
 from vitbn.training.outcome import Signals, attempt
 from vitbn.training.train import train
 
@@ -87,6 +89,12 @@ def test_training_learns_the_made_up_classes(make_run):
     assert result["metrics"]["test/acc"] > 0.9
 
 
+def test_what_was_done_is_recorded(make_run):
+    result = trained(make_run("epochs=1", "matmul_precision=medium", "trainer.precision=bf16-mixed"))
+    assert (result["matmul_precision"], result["precision"]) == ("medium", "bf16-mixed")
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
 @pytest.mark.parametrize("option", ["trainer.precision=bf16-mixed", "model.dropout=0.1", "norm.qk=batch_scalar"])
 def test_options_train(make_run, option):
     assert math.isfinite(trained(make_run("epochs=1", option))["metrics"]["val/loss"])
@@ -100,69 +108,8 @@ def test_a_compiled_network_trains_to_the_same_numbers(make_run, monkeypatch):
     assert compiled == pytest.approx(plain, abs=1e-4)
 
 
-def test_steps_file_averages_the_training_loss(make_run):
-    runs = [make_run("optimizer=sgd", f"log_every={n}", f"study=every{n}") for n in (1, 4)]
-    for run in runs:
-        trained(run)
-    each, fours = ([*csv.DictReader((run.folder / "steps.csv").open())] for run in runs)
-    losses = [float(row["train/loss"]) for row in each]
-    assert [row["step"] for row in each] == [str(step) for step in range(1, 13)]
-    assert [row["step"] for row in fours] == ["4", "8", "12"]
-    assert [float(row["train/loss"]) for row in fours] == pytest.approx([sum(losses[i : i + 4]) / 4 for i in (0, 4, 8)])
-    epochs = [float(row["train/loss"]) for row in metrics(runs[0])]
-    assert epochs == pytest.approx([sum(losses[:6]) / 6, sum(losses[6:]) / 6], rel=1e-5)
-    assert runs[0].id == runs[1].id  # how it is logged changes no result
-
-
 def test_gpu_without_a_gpu_is_one_clear_line(make_run):
-    from vitbn.errors import InputError
-
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
     with pytest.raises(InputError, match="trainer.accelerator=gpu: no GPU here.*trainer=cpu"):
         train(make_run("trainer=gpu"), Signals())
-
-
-def test_summary_and_table_hold_one_sorted_row_per_run(make_run, capsys):
-    runs = [make_run(f"depth={d}", f"model={m}") for d in (10, 2) for m in ("vitbnffn", "vit")]
-    for run, accuracy in zip(runs, (0.5, 0.25, 0.75, math.nan), strict=True):
-        run.begin()
-        run.finish("done", metrics={"val/acc": accuracy, "test/acc": 0.625}, epochs=1, seconds=3.21)
-    open_run = make_run("depth=1")
-    open_run.begin()
-    write_summary(open_run.study)
-    rows = list(csv.DictReader((open_run.study / "summary.csv").open()))
-    assert [(r["depth"], r["model"], r["val/acc"]) for r in rows] == [
-        ("2", "vit", ""), ("2", "vitbnffn", "0.75"), ("10", "vit", "0.25"), ("10", "vitbnffn", "0.5"), ("", "", ""),
-    ]  # fmt: skip
-    assert rows[-1]["status"] == "unfinished"
-    print_table(open_run.study, [run.folder for run in runs])
-    shown = capsys.readouterr().out
-    assert "lr=0.003" in shown and "75.00%" in shown and "3.2" in shown and "–" in shown
-    assert shown.index("75.00%") < shown.index("25.00%") < shown.index("50.00%")
-
-
-def test_more_runs_than_a_table_holds_are_counted(make_run, capsys, monkeypatch):
-    monkeypatch.setattr("vitbn.store.run.TABLE_ROWS", 2)
-    runs = [make_run(f"seed={seed}") for seed in range(3)]
-    for run, status in zip(runs, ("done", "failed", "done"), strict=True):
-        run.begin()
-        run.finish(status, metrics={"val/acc": 0.5}, epochs=1)
-    print_table(runs[0].study, [run.folder for run in runs])
-    shown = capsys.readouterr().out
-    assert "3 runs: 2 done, 1 failed; a row for each in" in shown and "50.00%" not in shown
-
-
-def test_rerun_forgets_the_earlier_training(make_run):
-    run = make_run("rerun=true")
-    (run.folder / "csv" / "version_0").mkdir(parents=True)
-    (run.folder / "csv" / "version_0" / "metrics.csv").write_text("step")
-    (run.folder / "result.json").write_text("{}")
-    (run.folder / "notes.txt").write_text("mine")
-    run.begin()
-    assert run.result() is None and (run.folder / "notes.txt").exists()
-    assert not [*run.folder.glob("csv/**/*.csv")]
-
-
-def test_json_has_no_nan():
-    assert finite({"a": math.nan, "b": [1.0, -math.inf], "c": "x"}) == {"a": None, "b": [1.0, None], "c": "x"}

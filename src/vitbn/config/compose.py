@@ -87,8 +87,7 @@ class Schema:
     batch_size: int = MISSING
     val_batch_size: int = MISSING
     compile: bool = MISSING
-    chunk: int | None = None
-    matmul: Matmul | None = None
+    matmul_precision: Matmul = Matmul.highest
     recalibrate_bn: bool = MISSING
     rerun: bool = MISSING
     fail_fast: bool = MISSING

@@ -1,4 +1,4 @@
-"""Batches made where the network trains: images stay uint8 on the device and whole chunks are augmented there."""
+"""Batches made where the network trains: images stay uint8 on the device and are augmented there, many at once."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -7,22 +7,21 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from vitbn import rng as keyed
+from vitbn import rng
 from vitbn.data import affine as augment
 from vitbn.data import crops
 from vitbn.data.splits import Split
 
-# Finished pixels made at once, enough to be efficient, few enough for caches: 2,000 and 20,000 images of MNIST
-AT_ONCE = {"cpu": 2_000 * 28 * 28, "cuda": 20_000 * 28 * 28}
+# Pixels augmented in one call, enough to be efficient, few enough for caches: 2,000 and 20,000 images of MNIST
+AUGMENT_CHUNK = {"cpu": 2_000 * 28 * 28, "cuda": 20_000 * 28 * 28}
 KEEP_BYTES = 2**28  # finished validation images are kept for the next epoch if they take at most this much
 
 
 class Batch(NamedTuple):
-    """One process's share of a batch."""
+    """A process's share of a batch; all of it where there is one process."""
 
-    images: Tensor  # (B, C, S, S) float32 in [0, 1]
+    images: Tensor  # (B, C, S, S) float32
     labels: Tensor  # (B,) int64
-    total: int  # how many images the processes have together: B, if there is but one
 
 
 class Draws(Protocol):
@@ -65,13 +64,6 @@ def _per_channel(value: float | tuple[float, ...], images: Tensor) -> float | Te
     return images.new_tensor(value)[:, None, None] if isinstance(value, tuple) else value
 
 
-def batches_at_once(split: Split, batch_size: int, side: int | None, device: torch.device) -> int:
-    """How many batches of finished images fit into what is made at once; at least one."""
-    channels, stored, _ = split.stored.shape[1:]
-    pixels = batch_size * channels * (side or stored) ** 2
-    return max(1, AT_ONCE.get(device.type, AT_ONCE["cpu"]) // pixels)
-
-
 def share(total: int, rank: int, world: int) -> slice:
     """The rows of a batch that process `rank` of `world` works on: as even as can be, the larger shares first."""
     part, larger = divmod(total, world)
@@ -82,9 +74,8 @@ def share(total: int, rank: int, world: int) -> slice:
 class TrainBatches:
     """Every image once per epoch, in an order and under an augmentation keyed by (seed, epoch).
 
-    Batches are handed out in lists of `chunk`, the last list of an epoch may be shorter. Lightning tells the epoch
-    through `sampler.set_epoch` and the position of a resumed run through `load_state_dict`. Process `rank` of `world`
-    gets its share of every batch.
+    Lightning passes the epoch through `sampler.set_epoch` and a resumed run's position through `load_state_dict`.
+    Process `rank` of `world` gets its share of every batch.
     """
 
     def __init__(
@@ -95,14 +86,18 @@ class TrainBatches:
         seed: int,
         draw: Draw | None,
         device: torch.device,
-        chunk: int = 1,
         pixels: Pixels = Pixels(),  # noqa: B008 - frozen
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        self.split, self.pixels, self.draw, self.chunk = split.to(device), pixels, draw, chunk
-        self.rank, self.world = rank, world
-        self.batch_size, self.seed, self.device = batch_size, seed, device
+        self.split = split.to(device)
+        self.batch_size = batch_size
+        self.seed = seed
+        self.draw = draw
+        self.device = device
+        self.pixels = pixels
+        self.rank = rank
+        self.world = world
         self.epoch = self.position = self._resume_at = 0
         self.sampler = self
 
@@ -115,37 +110,32 @@ class TrainBatches:
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Continue the next epoch's iteration after `position` batches."""
-        self._resume_at = state["position"] % self._batches
-
-    @property
-    def _batches(self) -> int:
-        return -(-len(self.split) // self.batch_size)
+        self._resume_at = state["position"] % len(self)
 
     def __len__(self) -> int:
-        return -(-self._batches // self.chunk)
+        return -(-len(self.split) // self.batch_size)
 
-    def __iter__(self) -> Iterator[list[Batch]]:
+    def __iter__(self) -> Iterator[Batch]:
         count = len(self.split)
-        order = keyed.order(self.seed, self.epoch, count).to(self.device)
-        generator = keyed.generator(self.seed, "augment", self.epoch)
-        stored = self.split.stored.shape[-1]
+        channels, stored, _ = self.split.stored.shape[1:]
+        order = rng.order(self.seed, self.epoch, count).to(self.device)
+        generator = rng.generator(self.seed, "augment", self.epoch)
         draws = None if self.draw is None else self.draw(count, stored, generator).to(self.device)
         self.position, self._resume_at = self._resume_at, 0
-        at_once = batches_at_once(self.split, self.batch_size, self.pixels.side, self.device)
-        stride = max(1, at_once // self.chunk) * self.chunk
-        # parts start at the same images after a resume, so that rounding inside them is the same too
-        for first in range(self.position - self.position % stride, self._batches, stride):
-            whole = order[first * self.batch_size : (first + stride) * self.batch_size].split(self.batch_size)
-            mine = [index[share(len(index), self.rank, self.world)] for index in whole]
-            sizes = [len(index) for index in mine]
-            images, labels = (tensor.split(sizes) for tensor in self._part(torch.cat(mine), draws))
-            batches = list(map(Batch, images, labels, map(len, whole)))
-            for start in range(self.position - first, len(batches), self.chunk):
-                chunk = batches[start : start + self.chunk]
-                self.position += len(chunk)
-                yield chunk
+        pixels = self.batch_size * channels * (self.pixels.side or stored) ** 2
+        chunk = max(1, AUGMENT_CHUNK.get(self.device.type, AUGMENT_CHUNK["cpu"]) // pixels)
+        # chunks start at the same images after a resume, so that rounding inside them is the same, too
+        for first in range(self.position - self.position % chunk, len(self), chunk):
+            batches = order[first * self.batch_size : (first + chunk) * self.batch_size].split(self.batch_size)
+            shares = [index[share(len(index), self.rank, self.world)] for index in batches]
+            images, labels = self._augmented(torch.cat(shares), draws)
+            sizes = [len(index) for index in shares]
+            ready = list(map(Batch, images.split(sizes), labels.split(sizes)))
+            for batch in ready[self.position - first :]:
+                self.position += 1
+                yield batch
 
-    def _part(self, index: Tensor, draws: Draws | None) -> tuple[Tensor, Tensor]:
+    def _augmented(self, index: Tensor, draws: Draws | None) -> tuple[Tensor, Tensor]:
         here = index.to(self.split.labels.device)
         images, labels = self.split.take(here).to(self.device), self.split.labels[here].to(self.device)
         return self.pixels(images, None if draws is None else draws[index]), labels
@@ -188,9 +178,8 @@ class FixedBatches:
 
     def _made(self, number: int) -> Batch:
         first = number * self.batch_size
-        total = min(self.batch_size, len(self.split) - first)
-        mine = share(total, self.rank, self.world)
+        mine = share(min(self.batch_size, len(self.split) - first), self.rank, self.world)
         rows = slice(first + mine.start, first + mine.stop)
         draws = None if self.draws is None else self.draws[rows].to(self.device)
         images = self.pixels(self.split.take(rows).to(self.device), draws)
-        return Batch(images, self.split.labels[rows].to(self.device), total)
+        return Batch(images, self.split.labels[rows].to(self.device))

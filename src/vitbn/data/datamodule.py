@@ -8,16 +8,12 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from vitbn import rng as keyed
+from vitbn import rng
 from vitbn.data import affine as article
-from vitbn.data.batches import AUGMENTATIONS, FixedBatches, Pixels, TrainBatches, batches_at_once
+from vitbn.data.batches import AUGMENTATIONS, FixedBatches, Pixels, TrainBatches
 from vitbn.data.sources import load
 from vitbn.data.splits import Source, Split, hold_out
 from vitbn.errors import InputError
-
-# Optimizer steps per Lightning step: on a GPU Lightning's own milliseconds would cost more than the steps. On a CPU
-# they do not, and a signal is answered after every step. Fewer where the images of so many would be too large.
-CHUNK = {"cuda": 100}
 
 
 class ImageData(pl.LightningDataModule):
@@ -40,7 +36,6 @@ class ImageData(pl.LightningDataModule):
         batch_size: int,
         val_batch_size: int,
         seed: int,
-        chunk: int | None = None,
         source: str | None = None,
         image_size: int | None = None,
         **files: Any,
@@ -50,7 +45,7 @@ class ImageData(pl.LightningDataModule):
         self.source_name, self.files = source or name, files
         mean, std = (tuple(value) if isinstance(value, Sequence) else value for value in (mean, std))
         self.pixels = Pixels(mean, std, image_size)
-        self.batch_size, self.val_batch_size, self.seed, self.chunk = batch_size, val_batch_size, seed, chunk
+        self.batch_size, self.val_batch_size, self.seed = batch_size, val_batch_size, seed
 
     @classmethod
     def of(cls, config: dict[str, Any]) -> "ImageData":
@@ -60,7 +55,7 @@ class ImageData(pl.LightningDataModule):
         if data.get("source"):
             keys += ["source", "channels", "size", "cache", "cache_size", "on_bad_image"]
         options = {key: config[key] for key in ("batch_size", "val_batch_size", "seed")}
-        return cls(**{key: data[key] for key in keys if key in data}, **options, chunk=config.get("chunk"))
+        return cls(**{key: data[key] for key in keys if key in data}, **options)
 
     @cached_property
     def source(self) -> Source:
@@ -92,11 +87,8 @@ class ImageData(pl.LightningDataModule):
         return -(-len(self.splits[0]) // self.batch_size)
 
     def state_dict(self) -> dict[str, Any]:
-        """Goes into every checkpoint: what its outputs mean, and how Lightning counted its steps."""
-        return {"classes": list(self.classes), "chunk": self.batches_together}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.chunk = state_dict["chunk"]  # or Lightning's count would not fit what is left of the epoch
+        """Goes into every checkpoint: what the outputs mean."""
+        return {"classes": list(self.classes)}
 
     def setup(self, stage: str) -> None:
         """Read the files, so that a bad one is named before training starts."""
@@ -105,14 +97,8 @@ class ImageData(pl.LightningDataModule):
     def train_dataloader(self) -> TrainBatches:
         return TrainBatches(
             self.splits[0], batch_size=self.batch_size, seed=self.seed, draw=AUGMENTATIONS[self.augment],
-            device=self._device, chunk=self.batches_together, pixels=self.pixels, **self._place,
+            device=self._device, pixels=self.pixels, **self._place,
         )  # fmt: skip
-
-    @property
-    def batches_together(self) -> int:
-        """How many batches are one step of Lightning's loop."""
-        fitting = batches_at_once(self.splits[0], self.batch_size, self.pixels.side, self._device)
-        return self.chunk or min(CHUNK.get(self._device.type, 1), fitting)
 
     def val_dataloader(self) -> FixedBatches:
         return self._fixed(self.splits[1], self.validation_draws())
@@ -130,9 +116,7 @@ class ImageData(pl.LightningDataModule):
         if self.augment is not True:
             return None
         split = self.splits[1]
-        return article.draw(
-            len(split), split.stored.shape[-1], keyed.generator("validation", self.data_name, len(split))
-        )
+        return article.draw(len(split), split.stored.shape[-1], rng.generator("validation", self.data_name, len(split)))
 
     @property
     def _place(self) -> dict[str, int]:

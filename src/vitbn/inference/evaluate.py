@@ -146,7 +146,7 @@ def recalibrate(ckpt: str, *, data: Data = None, root: Path | None = None, out: 
         for buffer, value in (("running_mean", mean), ("running_var", var)):
             kept = checkpoint["state_dict"][f"net.{norm}.{buffer}"]
             kept.copy_(value.reshape(kept.shape))
-    checkpoint.get("callbacks", {}).pop("PreciseStatistics", None)
+    checkpoint.get("callbacks", {}).pop("recalibrate_bn", None)
     checkpoint["recalibrated"] = {"data": given.name, "images": count}
     sealed.save(checkpoint, out)
     return out

@@ -22,7 +22,7 @@ from vitbn.store import atomic as durable
 
 # What cannot change a result is not part of a run's identity.
 OMITTED = (
-    "study", "runs", "rerun", "fail_fast", "logger", "log_every", "chunk", "checkpoint",
+    "study", "runs", "rerun", "fail_fast", "logger", "log_every", "checkpoint",
     "data.root", "data.cache", "trainer.accelerator", "trainer.devices", "trainer.strategy", "trainer.sync_batchnorm",
 )  # fmt: skip
 FINISHED = ("done", "diverged")  # outcomes; a failed run is tried again

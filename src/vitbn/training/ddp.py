@@ -1,120 +1,101 @@
-"""One run in several processes, one per device. Imports no torch.
+"""A run on several devices: one process each, every process with its share of every batch.
 
-The processes are started here and not by Lightning, whose launcher would type the command again, and with it the
-whole sweep. They stand apart from the terminal: a signal reaches each of them once, through this process, and they
-end when it ends, however it ends.
+The processes are started here, not by Lightning: its launchers type the command again, and with it a whole sweep, or
+spawn anew for fit and for test.
 """
 
 import logging
-import multiprocessing
 import os
+import pickle
 import signal
 import socket
 import sys
+import tempfile
 import threading
-import time
 import traceback
 import warnings
-from collections.abc import Callable
-from contextlib import suppress
-from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
-from typing import Any, cast
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.multiprocessing as mp
+from pytorch_lightning.plugins.environments import LightningEnvironment
+from pytorch_lightning.strategies import DDPStrategy
+from torch import Tensor
+from torchmetrics import Metric
 
 from vitbn.store.run import Run
-from vitbn.training.outcome import Signals
+from vitbn.training.outcome import Interruption, Signals
 
 Train = Callable[[Run, Signals], dict[str, Any]]
-GRACE = 10.0  # seconds for the others to end by themselves when one has ended early
+GRACE_SECONDS = 5.0  # for the other processes to end by themselves when one has ended early
 
 
-def spread(train: Train) -> Train:
-    """`train` in as many processes as `trainer.devices` says: returns what the first does, raises what any does."""
-
-    def in_processes(run: Run, signals: Signals) -> dict[str, Any]:
-        count = run.config["trainer"]["devices"]
-        if count == 1:
-            return train(run, signals)
-        context = multiprocessing.get_context("spawn")
-        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "NODE_RANK": "0"}
-        place["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS") or str(max(1, _cores() // count))
-        members: dict[Connection, BaseProcess] = {}
+def train_in_processes(train: Train, run: Run, signals: Signals) -> dict[str, Any]:
+    """`train` in `trainer.devices` processes; returns what the first returns, raises what the first to fail raises."""
+    count = run.config["trainer"]["devices"]
+    environment = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "NODE_RANK": "0"}
+    environment["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS") or str(max(1, _cores() // count))
+    with tempfile.TemporaryDirectory() as outcomes, signals.deferred():
+        arguments = (train, run, environment, Path(outcomes))
+        context = mp.start_processes(_one_process, arguments, nprocs=count, join=False, start_method="spawn")
+        assert context is not None
+        forwarded = False
         try:
-            for rank in range(count):
-                receiver, sender = context.Pipe(duplex=False)
-                member: BaseProcess = context.Process(target=_take_part, args=(train, run, rank, place, sender))
-                member.start()
-                sender.close()
-                members[receiver] = member
-            with signals.deferred():
-                endings = _endings(members, signals)
-            for member in members.values():
-                member.join(GRACE)  # they close their files
+            while not context.join(timeout=0.2, grace_period=GRACE_SECONDS):
+                if signals.received and not forwarded:
+                    forwarded = True
+                    for process in context.processes:
+                        process.terminate()
+        except mp.ProcessRaisedException as error:
+            raise _outcome(Path(outcomes), error.error_index) from None
+        except mp.ProcessExitedException as error:
+            raise RuntimeError(f"of the run's processes, {error}") from None
         finally:
-            for member in members.values():
-                member.kill()
-        return endings[0]
-
-    return in_processes
+            for process in context.processes:
+                process.kill()
+        return {} if signals.received else _outcome(Path(outcomes), rank=0)
 
 
-def _endings(members: dict[Connection, BaseProcess], signals: Signals) -> list[dict[str, Any]]:
-    """What every process returned, in order; raises what the first to fail raised."""
-    endings: dict[Connection, Any] = {}
-    deadline, told = float("inf"), False
-    while len(endings) < len(members) and time.monotonic() < deadline:
-        for receiver in wait([each for each in members if each not in endings], timeout=0.2):
-            endings[receiver] = _ending(receiver, members[receiver])  # type: ignore[arg-type, index]
-            if isinstance(endings[receiver], BaseException):  # type: ignore[index]
-                deadline = min(deadline, time.monotonic() + GRACE)
-        if signals.received and not told:
-            told = True
-            for member in members.values():
-                with suppress(ProcessLookupError):
-                    os.kill(cast(int, member.pid), signals.received)
-    failures = [ending for ending in endings.values() if isinstance(ending, BaseException)]
-    if failures:
-        raise failures[0]
-    return [endings[receiver] for receiver in members]
-
-
-def _ending(receiver: Connection, member: BaseProcess) -> Any:
-    """What a process returned or raised; RuntimeError if it died without a word."""
-    try:
-        return receiver.recv()
-    except EOFError:
-        member.join(GRACE)
-        return RuntimeError(f"process {member.pid} of the run ended with exit code {member.exitcode}")
-
-
-def _take_part(train: Train, run: Run, rank: int, place: dict[str, str], sender: Connection) -> None:
-    """The life of one process. Sends what `train` returns or raises, with the traceback as the exception's note."""
-    os.setpgid(0, 0)
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-    os.environ |= place | {"LOCAL_RANK": str(rank)}  # before torch is imported, which reads the number of threads
+def _one_process(rank: int, train: Train, run: Run, environment: dict[str, str], outcomes: Path) -> None:
+    """One process of the run: leaves its result, or the exception that ended it, as a file."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal; the parent received it, too, and sends SIGTERM
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    os.environ |= environment | {"LOCAL_RANK": str(rank)}
+    torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))
     if rank:
         warnings.simplefilter("ignore")
     else:
         logging.basicConfig(stream=sys.stdout, format="%(message)s")
         logging.getLogger("vitbn").setLevel(logging.INFO)
     signals = Signals()
+    outcome: Any = None
     try:
-        with signals.handled():
-            ending: Any = train(run, signals)
+        with signals.handled(signal.SIGTERM):
+            outcome = train(run, signals)
+    except Interruption:
+        return
     except BaseException as error:
         error.add_note("".join(traceback.format_exception(error)))
-        ending = error
-    try:
-        sender.send(ending)
-    except Exception:  # some exceptions do not survive the way
-        sender.send(RuntimeError(f"{type(ending).__name__}: {ending}"))
+        outcome = error
+        raise
+    finally:
+        with (outcomes / str(rank)).open("wb") as file:
+            pickle.dump(outcome, file)
 
 
-def _die_with_parent() -> None:
-    parent = multiprocessing.parent_process()
+def _outcome(folder: Path, rank: int) -> Any:
+    with (folder / str(rank)).open("rb") as file:
+        return pickle.load(file)
+
+
+def _exit_with_parent() -> None:
+    parent = mp.parent_process()
     if parent is not None:
         parent.join()
-        os.kill(os.getpid(), signal.SIGKILL)
+        os._exit(1)
 
 
 def _cores() -> int:
@@ -125,3 +106,45 @@ def _free_port() -> int:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])
+
+
+class SharedBatchStrategy(DDPStrategy):
+    """DistributedDataParallel whose gradients are those of the mean over the whole batch, however unequal the shares.
+
+    A checkpoint in mid-epoch holds the metrics of all processes; a resumed run counts them once.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(cluster_environment=LightningEnvironment())
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+        """The process's loss, weighted so that the mean over the processes is that of the batch."""
+        loss = super().training_step(*args, **kwargs)
+        images = torch.tensor(float(len(args[0].labels)), device=self.root_device)
+        return loss * (images / self.reduce(images.clone(), reduce_op="mean"))  # type: ignore[operator]
+
+    def lightning_module_state_dict(self) -> dict[str, Any]:
+        with _synced(self._persistent_metrics()):
+            return {name: value.clone() for name, value in super().lightning_module_state_dict().items()}
+
+    def load_model_state_dict(self, checkpoint: Any, strict: bool = True) -> None:
+        super().load_model_state_dict(checkpoint, strict)
+        if self.global_rank > 0:
+            for metric in self._persistent_metrics():
+                metric.reset()
+
+    def _persistent_metrics(self) -> list[Metric]:
+        assert self.lightning_module is not None
+        metrics = (module for module in self.lightning_module.modules() if isinstance(module, Metric))
+        return [metric for metric in metrics if metric.state_dict()]
+
+
+@contextmanager
+def _synced(metrics: list[Metric]) -> Iterator[None]:
+    for metric in metrics:
+        metric.sync()
+    try:
+        yield
+    finally:
+        for metric in metrics:
+            metric.unsync()

@@ -4,18 +4,19 @@ import logging
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
-from pytorch_lightning.loggers import CSVLogger, Logger, MLFlowLogger, WandbLogger
+from pytorch_lightning.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
+from torch.utils.tensorboard.summary import hparams
 
 from vitbn.errors import InputError
-from vitbn.store import atomic as durable
+from vitbn.store import atomic
 from vitbn.store.run import Run
-from vitbn.training.callbacks.metrics import Events
 
 
 def make_logger(run: Run) -> Logger | None:
-    """The logger a run asks for, with its labels told; InputError if its package is not installed."""
+    """The logger a run asks for, with the hyperparameters logged; InputError if its package is not installed."""
     options = dict(run.config["logger"])
     name = options.pop("name")
     if name in ("mlflow", "wandb") and find_spec(name) is None:
@@ -25,10 +26,26 @@ def make_logger(run: Run) -> Logger | None:
     return makers[name](run, **options) if name in makers else None
 
 
-def _tensorboard(run: Run) -> Events:
-    logger = Events(run.folder, run.labels)
-    logger.announce()
-    return logger
+class EventFiles(TensorBoardLogger):
+    """Event files straight in the run's folder, with the hyperparameters in the HParams tab."""
+
+    def __init__(self, folder: Path, hyperparameters: dict[str, Any]) -> None:
+        super().__init__(save_dir=folder, name="", version="", default_hp_metric=False)
+        self.write_hparams(hyperparameters)
+
+    @rank_zero_only
+    def write_hparams(self, hyperparameters: dict[str, Any]) -> None:
+        """Say which hyperparameters and metrics belong together, without adding points to the metrics' curves."""
+        for summary in hparams(hyperparameters, {"val/acc": 0.0, "val/loss": 0.0, "test/acc": 0.0}):
+            self.experiment.file_writer.add_summary(summary)
+
+    def save(self) -> None:
+        """Flush; Lightning's own hparams.yaml would say less than the run's config.yaml."""
+        self.experiment.flush()
+
+
+def _tensorboard(run: Run) -> EventFiles:
+    return EventFiles(run.folder, run.labels)
 
 
 def _csv(run: Run) -> CSVLogger:
@@ -43,16 +60,16 @@ def _mlflow(run: Run, uri: str | None) -> MLFlowLogger:
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     record = run.folder / "mlflow_run_id"
     known = record.read_text().strip() if record.exists() else None
-    place = uri or f"sqlite:///{Path(run.config['runs']).resolve() / 'mlflow.db'}"
-    logger = MLFlowLogger(run.config["study"], run_name=run.id, tracking_uri=place, run_id=known)
+    store = uri or f"sqlite:///{Path(run.config['runs']).resolve() / 'mlflow.db'}"
+    logger = MLFlowLogger(run.config["study"], run_name=run.id, tracking_uri=store, run_id=known)
     logger.log_hyperparams(run.labels)
     if getattr(rank_zero_only, "rank", 0) == 0:  # Lightning keeps it there
-        durable.write_text(record, f"{logger.run_id}\n")
+        atomic.write_text(record, f"{logger.run_id}\n")
     return logger
 
 
 def _wandb(run: Run, project: str, offline: bool) -> WandbLogger:
-    known = None if run.config["rerun"] else run.id  # what is trained again must not go on after the curves it had
+    known = None if run.config["rerun"] else run.id  # a run trained again must not continue its old curves
     logger = WandbLogger(
         project=project, name=run.id, id=known, group=run.config["study"], resume="allow", offline=offline,
         save_dir=run.folder,

@@ -19,15 +19,17 @@ from vitbn.errors import InputError
 from vitbn.store.run import Run
 
 log = logging.getLogger("vitbn")
+INTERRUPTING = (signal.SIGTERM, signal.SIGINT)
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Diverged(Exception):
-    """The training loss is not finite any more since `step` (counted from 1)."""
+    """The training loss is no longer finite since `step` (counted from 1); `rows` are the epochs before."""
 
     def __init__(self, step: int, rows: list[dict[str, Any]]) -> None:
         super().__init__(step, rows)
-        self.step, self.rows = step, rows
+        self.step = step
+        self.rows = rows
 
     def __str__(self) -> str:
         return f"loss not finite at step {self.step}"
@@ -48,11 +50,11 @@ class Signals:
         self._deferred = False
 
     @contextmanager
-    def handled(self) -> Iterator["Signals"]:
+    def handled(self, *numbers: signal.Signals) -> Iterator["Signals"]:
         """Replace the handlers for the time of a training; needs the main thread, does nothing elsewhere."""
         before = {}
         with suppress(ValueError):
-            before = {number: signal.signal(number, self._handle) for number in (signal.SIGTERM, signal.SIGINT)}
+            before = {number: signal.signal(number, self._handle) for number in numbers or INTERRUPTING}
         try:
             yield self
         finally:

@@ -1,61 +1,169 @@
-"""One training: parts -> fit -> test -> what result.json says. Light to import: torch comes with the first call."""
+"""One training, top to bottom: data, network, callbacks, logger, trainer, fit, test, result."""
 
-from typing import TYPE_CHECKING, Any
+import logging
+import sys
+import warnings
+from typing import Any
 
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.loggers import TensorBoardLogger
+from torch import nn
+
+from vitbn.data.datamodule import ImageData
+from vitbn.errors import InputError
+from vitbn.models.factory import build, make_optimizer
+from vitbn.models.sync_batchnorm import synchronize
+from vitbn.store import checkpoint_file
 from vitbn.store.run import Run
+from vitbn.training.callbacks.checkpoint import ChecksummedCheckpointIO, checkpoint_callbacks
+from vitbn.training.callbacks.images import TensorBoardImages
+from vitbn.training.callbacks.metrics_file import METRICS, MetricsFile, StepsFile
+from vitbn.training.callbacks.progress import EpochLines, ProgressBar
+from vitbn.training.callbacks.recalibrate import RecalibrateBatchNorm
+from vitbn.training.callbacks.stopping import StopOnDivergence, StopOnSignal, StopWhenStuck, chance_level
+from vitbn.training.callbacks.train_mode import TrainModeAccuracy
+from vitbn.training.ddp import SharedBatchStrategy, train_in_processes
+from vitbn.training.fingerprint import environment, fingerprint
+from vitbn.training.loggers import make_logger
+from vitbn.training.module import Classifier
+from vitbn.training.numerics import float32_arithmetic
 from vitbn.training.outcome import Signals
-from vitbn.training.spared import BY_TORCHMETRICS, spared
-
-if TYPE_CHECKING:
-    from vitbn.training.assembly import Parts
+from vitbn.training.schedule import make_factor
+from vitbn.weights.pretrained import load_pretrained
 
 
 def train(run: Run, signals: Signals) -> dict[str, Any]:
-    """Train and test; the calling process is one of as many as `trainer.devices` says."""
-    with spared(*BY_TORCHMETRICS):
-        from vitbn.training.assembly import assemble
-    from vitbn.training.matmul import flushed_denormals
-
-    with flushed_denormals():  # around everything: threads that torch starts take the setting over
-        parts = assemble(run, signals)
-        products = _fit_and_test(run, signals, parts)
-        return _result(parts, products)
+    """Train and test the run, in one process per device; what result.json says of it."""
+    if run.config["trainer"]["devices"] > 1:
+        return train_in_processes(train_process, run, signals)
+    return train_process(run, signals)
 
 
-def _fit_and_test(run: Run, signals: Signals, parts: "Parts") -> str:
-    """Returns the route that matrix products took."""
-    from vitbn.store import checkpoint_file as sealed
-    from vitbn.training import matmul
+def train_process(run: Run, signals: Signals) -> dict[str, Any]:
+    """The training as each process of it runs it. InputError for data, weights or a device that are not there."""
+    cfg = run.config
+    silence_warnings()
+    require_devices(cfg["trainer"])
+    with float32_arithmetic(cfg["matmul_precision"]):
+        data = ImageData.of(cfg)
+        data.setup("fit")
+        chance = chance_level(data.splits[1].labels)
 
-    cfg, trainer, classifier, data = run.config, parts.trainer, parts.classifier, parts.data
-    probe = matmul.probe_images(cfg["batch_size"], cfg["data"]["channels"], cfg["data"]["image_size"])
-    # processes that share a machine would disturb each other's probe, and must not come to different routes
-    choice = cfg["matmul"] or (matmul.PLAIN if trainer.world_size > 1 else None)
-    with matmul.routed(choice, classifier.net, probe, trainer.strategy.root_device) as products:
+        net = build_network(cfg)
+        initial = fingerprint(
+            net, seed=cfg["seed"], train_images=len(data.splits[0]), validation=data.validation_draws()
+        )
+        module = Classifier(
+            net,
+            num_classes=len(data.classes),
+            make_optimizer=make_optimizer(cfg["optimizer"]),
+            lr_factor=make_factor(cfg["schedule"], epochs=cfg["epochs"], steps_per_epoch=data.steps_per_epoch),
+            seed=cfg["seed"],
+        )
+
+        logger = make_logger(run)
+        metrics_file = MetricsFile(run.folder / "metrics.csv")
+        callbacks = build_callbacks(run, data, metrics_file, signals, chance)
+        if isinstance(logger, TensorBoardLogger):
+            callbacks.append(TensorBoardImages(logger, data.classes))
+
+        trainer = pl.Trainer(
+            **trainer_options(cfg["trainer"]),
+            max_epochs=cfg["epochs"],
+            logger=logger or False,
+            callbacks=[*callbacks, *checkpoint_callbacks(run.checkpoints, cfg["checkpoint"]["every_minutes"])],
+            plugins=[ChecksummedCheckpointIO()],
+            default_root_dir=run.folder,
+            num_sanity_val_steps=0,
+            enable_model_summary=False,
+            enable_progress_bar=sys.stdout.isatty(),
+            use_distributed_sampler=False,
+            log_every_n_steps=1,
+        )
+        # Lightning converts after it has restored a checkpoint, which would round float64 weights to float32 on the way
+        trainer.precision_plugin.convert_module(module)
         if cfg["compile"]:
-            classifier.net.compile()
+            net.compile()
+
         with signals.deferred():
-            trainer.fit(classifier, data, ckpt_path=sealed.newest_whole(run.checkpoints))
+            trainer.fit(module, data, ckpt_path=checkpoint_file.newest_whole(run.checkpoints))
         if trainer.is_global_zero:
-            parts.metrics_file.write()
-        trainer.test(classifier, data, verbose=False)
-    return products
+            metrics_file.write()
+        trainer.test(module, data, verbose=False)
+
+        last = metrics_file.rows[-1]
+        test_metrics = {name: value.item() for name, value in trainer.callback_metrics.items() if name[:5] == "test/"}
+        return {
+            "label": "stuck" if last["val/acc"] <= chance else None,
+            "metrics": {name: last[name] for name in METRICS} | test_metrics,
+            "epochs": len(metrics_file.rows),
+            "error": None,
+            "matmul_precision": cfg["matmul_precision"],
+            "precision": trainer.precision,
+            "fingerprint": initial,
+            "confusion": module.confusion.compute().tolist(),
+            **environment(trainer.strategy.root_device, trainer.world_size),
+        }
 
 
-def _result(parts: "Parts", products: str) -> dict[str, Any]:
-    from vitbn.training.fingerprint import environment
+def build_network(cfg: dict[str, Any]) -> nn.Module:
+    """The network with its initial weights; BatchNorms of several devices share their statistics unless told not to."""
+    net = build(cfg["model"], seed=cfg["seed"])
+    if cfg["model"].get("pretrained"):
+        load_pretrained(net, cfg)
+    if cfg["trainer"]["devices"] > 1 and cfg["trainer"]["sync_batchnorm"]:
+        synchronize(net)
+    return net
 
-    trainer, rows = parts.trainer, parts.metrics_file.rows
-    metrics = {name: rows[-1][name] for name in ("train/loss", "train/acc", "val/loss", "val/acc")}
-    metrics |= {name: value.item() for name, value in trainer.callback_metrics.items() if name.startswith("test/")}
-    return {
-        "label": "stuck" if rows[-1]["val/acc"] <= parts.chance else None,
-        "metrics": metrics,
-        "epochs": len(rows),
-        "error": None,
-        "matmul": products,
-        "cuda_graph": parts.classifier.captured is not None,
-        "fingerprint": parts.fingerprint,
-        "confusion": parts.classifier.confusion.compute().tolist(),
-        **environment(trainer.strategy.root_device, trainer.world_size),
-    }
+
+def build_callbacks(
+    run: Run, data: ImageData, metrics_file: MetricsFile, signals: Signals, chance: float
+) -> list[Callback]:
+    """What the configuration asks to be done around the training, apart from its checkpoints."""
+    cfg = run.config
+    callbacks: list[Callback] = [
+        metrics_file,
+        ProgressBar() if sys.stdout.isatty() else EpochLines(),
+        StopOnDivergence(metrics_file),
+    ]
+    if cfg["stop_stuck"]:
+        callbacks.append(StopWhenStuck(chance, cfg["stop_stuck"]))
+    if cfg["recalibrate_bn"]:
+        callbacks.append(RecalibrateBatchNorm(data))
+    if cfg["test_train_mode"]:
+        callbacks.append(TrainModeAccuracy(len(data.classes)))
+    if cfg["log_every"]:
+        callbacks.append(StepsFile(run.folder / "steps.csv", cfg["log_every"]))
+    # after the others, so that its checkpoint holds what they have just counted
+    return [*callbacks, StopOnSignal(signals, run.checkpoints / checkpoint_file.LAST)]
+
+
+def require_devices(trainer: dict[str, Any]) -> None:
+    """InputError unless the machine has the devices."""
+    present = torch.accelerator.device_count() if torch.accelerator.is_available() else 0
+    if trainer["accelerator"] == "gpu" and not present:
+        raise InputError("trainer.accelerator=gpu: no GPU here; use trainer=cpu, or trainer=default for what is there")
+    if trainer["accelerator"] != "cpu" and 0 < present < trainer["devices"]:
+        remedy = f"{present} GPU here; trainer=cpu would take processes instead"
+        raise InputError(f"trainer.devices={trainer['devices']}: {remedy}")
+
+
+def trainer_options(trainer: dict[str, Any]) -> dict[str, Any]:
+    """Lightning's names for where and how precisely to train."""
+    strategy = SharedBatchStrategy() if trainer["devices"] > 1 else "auto"
+    return {key: trainer[key] for key in ("accelerator", "devices", "precision")} | {"strategy": strategy}
+
+
+def silence_warnings() -> None:
+    """Those of Lightning that say nothing about a run of ours."""
+    for name in ("pytorch_lightning", "lightning_fabric", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)  # set to INFO by their import
+    for noise in (
+        ".*LeafSpec.* is deprecated",
+        "Checkpoint directory .* exists and is not empty",
+        "Glyph .* missing",
+        ".*recommended to use `self.log.*sync_dist=True",  # the metrics are synchronized by themselves
+    ):
+        warnings.filterwarnings("ignore", noise)

@@ -83,7 +83,7 @@ def _of_run(folder: Path, file: Path) -> Network:
     net = build(config["model"], seed=0)
     state = {name.removeprefix("net."): w for name, w in checkpoint["state_dict"].items() if name.startswith("net.")}
     fit(net, state, f"{file}: not a checkpoint of the network in {folder / 'config.yaml'}")
-    if used := checkpoint.get("callbacks", {}).get("PreciseStatistics", {}).get("used"):
+    if used := checkpoint.get("callbacks", {}).get("recalibrate_bn", {}).get("used"):
         put(net, used)  # recalibrate_bn=true: the state_dict has the running averages, from which training goes on
     data, labels = config["data"], checkpoint.get("ImageData", {}).get("classes")
     return Network(

@@ -1,59 +1,59 @@
-"""When Lightning writes checkpoints, and how: as `vitbn.store.checkpoint_file` does."""
+"""When a training writes checkpoints, and how: whole, checksummed files (`vitbn.store.checkpoint_file`)."""
 
 import time
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from lightning_fabric.plugins.io.checkpoint_io import CheckpointIO
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from pytorch_lightning.plugins.io import CheckpointIO
 
-from vitbn.store import checkpoint_file as sealed
-from vitbn.training.callbacks.stopping import agreed
+from vitbn.store import checkpoint_file
+from vitbn.training.callbacks.stopping import any_process
 
 
-class DurableCheckpointIO(CheckpointIO):
-    """Sealed files for Lightning."""
+class ChecksummedCheckpointIO(CheckpointIO):
+    """Lightning's checkpoints as files of `vitbn.store.checkpoint_file`."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """The whole checkpoint, or the file as it was."""
-        sealed.save(checkpoint, Path(path))
+        checkpoint_file.save(checkpoint, Path(path))
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = True
     ) -> dict[str, Any]:
         """InputError for a file that holds code or is no checkpoint."""
-        return sealed.load(path, map_location)
+        return checkpoint_file.load(path, map_location)
 
     def remove_checkpoint(self, path: str | Path) -> None:
         """Delete the file if it is there."""
         Path(path).unlink(missing_ok=True)
 
 
-def callbacks(folder: Path, every_minutes: float) -> list[Callback]:
+def checkpoint_callbacks(folder: Path, every_minutes: float) -> list[Callback]:
     """best.ckpt by val/acc; last.ckpt at the end of every epoch and every so many minutes."""
     common: dict[str, Any] = {"dirpath": folder, "enable_version_counter": False, "save_on_train_epoch_end": True}
     return [
         ModelCheckpoint(**common, filename="best", monitor="val/acc", mode="max"),
         ModelCheckpoint(**common, filename="last"),
-        Timed(folder / sealed.LAST, 60 * every_minutes),
+        TimedCheckpoint(folder / checkpoint_file.LAST, 60 * every_minutes),
     ]
 
 
-class Timed(Callback):
-    """last.ckpt every so many seconds, except after the last step of an epoch, whose own checkpoint is due anyway.
-
-    Lightning cannot continue from between the last step and its validation.
-    """
+class TimedCheckpoint(Callback):
+    """last.ckpt every so many seconds, but not after an epoch's last step: Lightning cannot continue from between it
+    and its validation, and the epoch's own checkpoint is due anyway."""
 
     def __init__(self, path: Path, seconds: float) -> None:
-        self.path, self.seconds, self._written = path, seconds, time.monotonic()
+        self.path = path
+        self.seconds = seconds
+        self._written = time.monotonic()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        last = batch_idx + 1 == trainer.num_training_batches
-        if not last and agreed(trainer, time.monotonic() - self._written > self.seconds):
+        due = time.monotonic() - self._written > self.seconds
+        if not trainer.is_last_batch and any_process(trainer, due):
             trainer.save_checkpoint(self.path)
             self._written = time.monotonic()
 

@@ -14,13 +14,15 @@ from vitbn.models.bn_statistics import BATCH, IMAGES, Buffers, measure, put
 from vitbn.training.module import Classifier
 
 
-class PreciseStatistics(Callback):
+class RecalibrateBatchNorm(Callback):
     """Before validation and test: statistics pooled over training images, augmented as in training's first epoch.
 
     They replace the running averages for the evaluation only, and depend on nothing but the weights. A checkpoint
     holds the running averages, from which training continues, and beside them, as this callback's state, what the
     last validation used; `load_network` takes those.
     """
+
+    state_key = "recalibrate_bn"
 
     def __init__(self, data: ImageData) -> None:
         self.data = data
@@ -51,7 +53,7 @@ class PreciseStatistics(Callback):
 
     def _images(self) -> Iterator[Tensor]:
         loader = self.data.train_dataloader()
-        loader.batch_size, loader.chunk = min(BATCH, self.data.val_batch_size), 1
+        loader.batch_size = min(BATCH, self.data.val_batch_size)
         loader.rank, loader.world = 0, 1  # every process measures the same images
-        whole = min(IMAGES, len(self.data.splits[0])) // loader.batch_size
-        return (batch.images for chunk in islice(loader, max(1, whole)) for batch in chunk)
+        full_batches = min(IMAGES, len(self.data.splits[0])) // loader.batch_size
+        return (batch.images for batch in islice(loader, max(1, full_batches)))

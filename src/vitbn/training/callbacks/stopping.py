@@ -1,4 +1,4 @@
-"""Callbacks that end a training early: on divergence, on a signal and, if asked to, when it is stuck."""
+"""Callbacks that end a training early: on divergence, on a signal and, if asked to, when it is stuck at chance."""
 
 import math
 import signal
@@ -11,13 +11,13 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
-from vitbn.training.callbacks.metrics import MetricsFile
+from vitbn.training.callbacks.metrics_file import MetricsFile, mean_loss
 from vitbn.training.outcome import Diverged, Interruption, Signals
 
 
-def agreed(trainer: pl.Trainer, asked: bool) -> bool:
-    """Whether any of the run's processes asks for something that all of them have to do together."""
-    return asked if trainer.world_size == 1 else trainer.strategy.reduce_boolean_decision(asked, all=False)
+def any_process(trainer: pl.Trainer, wish: bool) -> bool:
+    """Whether any of the run's processes wishes what all of them have to do together."""
+    return wish if trainer.world_size == 1 else trainer.strategy.reduce_boolean_decision(wish, all=False)
 
 
 def chance_level(labels: Tensor) -> float:
@@ -26,85 +26,80 @@ def chance_level(labels: Tensor) -> float:
     return share + 3 * math.sqrt(share * (1 - share) / len(labels))
 
 
-class Divergence(Callback):
+class StopOnDivergence(Callback):
     """Raises Diverged with the first step whose loss is NaN or infinite."""
 
-    def __init__(self, metrics: MetricsFile) -> None:
-        self.metrics = metrics
-        self._first_bad: Tensor | None = None
+    def __init__(self, metrics_file: MetricsFile) -> None:
+        self.metrics_file = metrics_file
+        self._first_bad_step = torch.tensor(0)  # 0: none yet
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        losses = outputs["loss"]  # of the steps since the last call, the newest at the end
-        never = torch.full((), torch.iinfo(torch.int64).max, device=losses.device)
-        if self._first_bad is None:
-            self._first_bad = never
-        steps = trainer.global_step - torch.arange(len(losses) - 1, -1, -1, device=losses.device)
-        self._first_bad = torch.minimum(self._first_bad, torch.where(losses.isfinite(), never, steps).min())
-        # asking makes an accelerator wait
-        if losses.device.type == "cpu" or batch_idx + 1 == trainer.num_training_batches:
-            self.check()
-
-    def check(self) -> None:
-        """Ask the device."""
-        if self._first_bad is not None and (step := int(self._first_bad)) < torch.iinfo(torch.int64).max:
-            raise Diverged(step, self.metrics.rows)
+        loss = mean_loss(trainer, outputs)
+        known = self._first_bad_step.to(loss.device)
+        self._first_bad_step = torch.where(loss.isfinite() | (known > 0), known, trainer.global_step)
+        # asking makes an accelerator wait, so it is asked once per epoch
+        if (loss.device.type == "cpu" or trainer.is_last_batch) and (step := int(self._first_bad_step)):
+            raise Diverged(step, self.metrics_file.rows)
 
 
 class StopOnSignal(Callback):
     """After a signal: a checkpoint at the end of the step, or the epoch's own if validation is under way.
 
-    Slurm's requeue signal is Lightning's to answer, but its handler would save in the middle of a step, from where
-    no run can be continued exactly: it is called at the end of the step instead.
+    Lightning answers Slurm's requeue signal by saving in the middle of a step, from where no run can be continued
+    exactly: its handler is called at the end of the step instead.
     """
 
     def __init__(self, signals: Signals, last: Path) -> None:
-        self.signals, self.last = signals, last
+        self.signals = signals
+        self.last = last
         self._requeue: Callable[[], None] | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        answer = signal.getsignal(signal.SIGUSR1)
-        if callable(answer):
-            signal.signal(signal.SIGUSR1, lambda *received: setattr(self, "_requeue", lambda: answer(*received)))
+        handler = signal.getsignal(signal.SIGUSR1)
+        if callable(handler):
+            signal.signal(signal.SIGUSR1, lambda *args: setattr(self, "_requeue", lambda: handler(*args)))
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         # Lightning cannot continue from between the last step and its validation: the epoch is ended first
-        if batch_idx + 1 == trainer.num_training_batches:
+        if trainer.is_last_batch:
             return
-        if agreed(trainer, self._requeue is not None):
+        if any_process(trainer, self._requeue is not None):
             if self._requeue:
                 self._requeue()
             self._requeue = None
             trainer.save_checkpoint(self.last)
             for path in Path(trainer.default_root_dir).glob("hpc_ckpt_*.ckpt"):
-                path.unlink(
-                    missing_ok=True
-                )  # last.ckpt says the same, and Lightning would load this one into trainer.test
-        if agreed(trainer, self.signals.received is not None):
+                path.unlink(missing_ok=True)  # last.ckpt holds the same; trainer.test would load this one
+        if any_process(trainer, self.signals.received is not None):
             trainer.save_checkpoint(self.last)
             raise Interruption
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if agreed(trainer, self.signals.received is not None):
+        if any_process(trainer, self.signals.received is not None):
             raise Interruption
 
 
-class Stuck(Callback):
+class StopWhenStuck(Callback):
     """Ends a training whose val/acc stays at chance level for `epochs` epochs in a row."""
 
+    state_key = "stuck"
+
     def __init__(self, chance: float, epochs: int) -> None:
-        self.chance, self.epochs, self.count = chance, epochs, 0
+        self.chance = chance
+        self.epochs = epochs
+        self.epochs_at_chance = 0
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         at_chance = trainer.callback_metrics["val/acc"].item() <= self.chance
-        self.count = self.count + 1 if at_chance else 0
-        trainer.should_stop = trainer.should_stop or self.count >= self.epochs
+        self.epochs_at_chance = self.epochs_at_chance + 1 if at_chance else 0
+        trainer.should_stop = trainer.should_stop or self.epochs_at_chance >= self.epochs
 
     def state_dict(self) -> dict[str, int]:
-        return {"count": self.count}
+        return {"epochs_at_chance": self.epochs_at_chance}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        self.count = state_dict["count"]
+        self.epochs_at_chance = state_dict["epochs_at_chance"]

@@ -3,17 +3,15 @@
 import pytest
 import torch
 
-from tests.training.test_resume import Killed, Stop, assert_equal, state
 from vitbn.data.datamodule import ImageData
 from vitbn.models.bn_statistics import batch_norms, measure, put
 from vitbn.store.run import config_hash
-from vitbn.training.callbacks import checkpoint
-from vitbn.training.callbacks import recalibrate as precise
+from vitbn.training.callbacks import recalibrate
 from vitbn.training.outcome import attempt
 from vitbn.training.train import train
 from vitbn.weights.network import load_network
 
-OPTIONS = ("model=vitbn", "log_every=4", "checkpoint.every_minutes=1e-9", "recalibrate_bn=true")
+OPTIONS = ("model=vitbn", "checkpoint.every_minutes=1e-9", "recalibrate_bn=true")
 
 
 def trained(run):
@@ -29,7 +27,7 @@ def test_the_key_is_off_and_then_leaves_the_identity_alone(make_run):
 
 
 def test_training_goes_the_same_way_and_only_the_evaluation_differs(make_run):
-    off, on = (trained(make_run(*OPTIONS[:3], f"recalibrate_bn={flag}")) for flag in ("false", "true"))
+    off, on = (trained(make_run(*OPTIONS[:2], f"recalibrate_bn={flag}")) for flag in ("false", "true"))
     weights = [torch.load(run.checkpoints / "last.ckpt", weights_only=True)["state_dict"] for run in (off, on)]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     assert off.result()["metrics"]["train/loss"] == on.result()["metrics"]["train/loss"]
@@ -37,7 +35,7 @@ def test_training_goes_the_same_way_and_only_the_evaluation_differs(make_run):
 
 
 def test_the_figures_are_those_of_the_statistics_measured_directly(make_run, clothes, monkeypatch):
-    monkeypatch.setattr(precise, "BATCH", 128)
+    monkeypatch.setattr(recalibrate, "BATCH", 128)
     run = trained(make_run(*OPTIONS))
     data = ImageData(
         name="fashion_mnist", root=str(clothes), augment=True, mean=0.0, std=1.0, holdout=0, batch_size=128,
@@ -46,41 +44,20 @@ def test_the_figures_are_those_of_the_statistics_measured_directly(make_run, clo
     network = load_network(run.folder)
     kept = {name: (norm.running_mean.clone(), norm.running_var.clone()) for name, norm in
             batch_norms(network.net).items()}  # fmt: skip
-    batches = [images for [(images, *_)] in data.train_dataloader()]
+    batches = [batch.images for batch in data.train_dataloader()]
     fresh = measure(network.net, batches[:2])  # the third of 300 images would not be whole
     for name, (mean, var) in fresh.items():  # what load_network takes is what the evaluation used
         torch.testing.assert_close(kept[name][0].double(), mean, rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(kept[name][1].double(), var, rtol=1e-5, atol=1e-5)
     put(network.net, fresh)
-    images, labels, _ = next(iter(data.val_dataloader()))
+    batch = next(iter(data.val_dataloader()))
     with torch.no_grad():
-        loss = torch.nn.functional.cross_entropy(network.net(images), labels).item()
+        loss = torch.nn.functional.cross_entropy(network.net(batch.images), batch.labels).item()
     assert loss == pytest.approx(run.result()["metrics"]["val/loss"], abs=1e-5)
 
 
 def test_a_checkpoint_in_mid_epoch_has_no_statistics_of_other_weights(make_run):
     run = trained(make_run(*OPTIONS))
-    used = [torch.load(run.checkpoints / f"{name}.ckpt", weights_only=True)["callbacks"]["PreciseStatistics"]["used"]
+    used = [torch.load(run.checkpoints / f"{name}.ckpt", weights_only=True)["callbacks"]["recalibrate_bn"]["used"]
             for name in ("last", "previous")]  # fmt: skip
     assert used[0] and used[1] == {}
-
-
-@pytest.fixture(scope="module")
-def undisturbed():
-    return {}
-
-
-@pytest.mark.parametrize(("hook", "n"), [("on_train_batch_start", 9), ("on_validation_batch_start", 2),
-                                         ("on_train_epoch_end", 1), ("on_test_batch_end", 1)])  # fmt: skip
-def test_an_interrupted_run_continues_exactly(make_run, monkeypatch, undisturbed, hook, n):
-    def kill():
-        raise Killed
-
-    if not undisturbed:
-        undisturbed["state"] = state(trained(make_run(*OPTIONS, "study=reference")))
-    run, original = make_run(*OPTIONS, "study=killed"), checkpoint.callbacks
-    with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "callbacks", lambda *args: [Stop(hook, n, kill), *original(*args)])
-        with pytest.raises(Killed):
-            attempt(run, train)
-    assert_equal(state(trained(run)), undisturbed["state"])

@@ -1,0 +1,48 @@
+"""Images in TensorBoard: augmented training images and the test confusion."""
+
+from typing import Any, cast
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.loggers import TensorBoardLogger
+
+from vitbn.training.module import Classifier
+
+
+class TensorBoardImages(Callback):
+    """The first 64 training images as the network sees them, and the confusion matrix of the test images."""
+
+    def __init__(self, logger: TensorBoardLogger, classes: tuple[str, ...]) -> None:
+        self.logger = logger
+        self.classes = classes
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step == 0:
+            from torchvision.utils import make_grid
+
+            grid = make_grid(batch.images[:64], nrow=8, padding=1, pad_value=0.5)
+            self.logger.experiment.add_image("augmented training images", grid)
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        counts = cast(Classifier, pl_module).confusion.compute().cpu()
+        self.logger.experiment.add_figure("test confusion", confusion_figure(counts, self.classes), trainer.global_step)
+
+
+def confusion_figure(counts: torch.Tensor, classes: tuple[str, ...]) -> Any:
+    """Counts (true, predicted) as a matplotlib figure, shaded by the share of the true class."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 5.5), layout="constrained")
+    axes = figure.add_subplot()
+    share = counts / counts.sum(1, keepdim=True).clamp(min=1)
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    axes.set(xlabel="predicted", ylabel="true", xticks=range(len(classes)), yticks=range(len(classes)))
+    axes.set_xticklabels(classes, rotation=90 if max(map(len, classes)) > 2 else 0)
+    axes.set_yticklabels(classes)
+    for i, j in counts.nonzero().tolist():
+        color = "white" if share[i, j] > 0.6 else "black"
+        axes.text(j, i, str(int(counts[i, j])), ha="center", va="center", fontsize=7, color=color)
+    return figure

@@ -1,0 +1,107 @@
+"""metrics.csv and steps.csv: the curves of a run as plain tables, whatever else logs them."""
+
+import csv
+import io
+import time
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+
+from vitbn.store import atomic
+
+METRICS = ("train/loss", "train/acc", "val/loss", "val/acc")
+
+
+def mean_loss(trainer: pl.Trainer, outputs: Any) -> torch.Tensor:
+    """The loss of a training step over the whole batch, on the device."""
+    return trainer.strategy.reduce(outputs["loss"].clone(), reduce_op="mean")  # type: ignore[return-value]
+
+
+class MetricsFile(Callback):
+    """metrics.csv: one row per finished epoch. Checkpoints hold the rows, so that a resumed run repeats none."""
+
+    state_key = "metrics"
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows: list[dict[str, Any]] = []
+        self._lr = 0.0  # of the latest step
+        self._seconds_before = 0.0  # seconds of this epoch before the run was interrupted
+        self._started = time.perf_counter()
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._started = time.perf_counter()
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        self._lr = float(trainer.optimizers[0].param_groups[0]["lr"])
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        metrics = {name: trainer.callback_metrics[name].item() for name in METRICS}
+        epoch = trainer.current_epoch + 1
+        pl_module.log("lr", self._lr)
+        self.rows.append({"epoch": epoch, **metrics, "lr": self._lr, "seconds": round(self._seconds(), 3)})
+        self._seconds_before = 0.0
+        self._started = time.perf_counter()
+        if trainer.is_global_zero:
+            self.write()
+
+    def write(self) -> None:
+        """Replace the file, whatever a killed run left there."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, ("epoch", *METRICS, "lr", "seconds"), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        atomic.write_text(self.path, text.getvalue())
+
+    def _seconds(self) -> float:
+        return self._seconds_before + time.perf_counter() - self._started
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows, "seconds": self._seconds()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.rows = list(state_dict["rows"])
+        self._seconds_before = state_dict["seconds"]
+
+
+class StepsFile(Callback):
+    """steps.csv: the mean training loss of every `every` steps; rewritten at the end of an epoch."""
+
+    state_key = "steps"
+
+    def __init__(self, path: Path, every: int) -> None:
+        self.path = path
+        self.every = every
+        self.rows: list[tuple[int, float]] = []
+        self._losses: list[torch.Tensor] = []  # stay on the device until they are needed
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._losses.append(mean_loss(trainer, outputs))
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._collect()
+        if trainer.is_global_zero:
+            lines = "".join(f"{step},{loss}\n" for step, loss in self.rows)
+            atomic.write_text(self.path, "step,train/loss\n" + lines)
+
+    def _collect(self) -> None:
+        step = self.rows[-1][0] if self.rows else 0
+        while len(self._losses) >= self.every:
+            step += self.every
+            self.rows.append((step, torch.stack(self._losses[: self.every]).mean().item()))
+            del self._losses[: self.every]
+
+    def state_dict(self) -> dict[str, Any]:
+        self._collect()
+        return {"rows": self.rows, "losses": [loss.item() for loss in self._losses]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.rows = [tuple(row) for row in state_dict["rows"]]
+        self._losses = [torch.tensor(loss) for loss in state_dict["losses"]]

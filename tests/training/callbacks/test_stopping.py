@@ -1,0 +1,73 @@
+"""How a training ends before its last epoch."""
+
+import pytest
+import torch
+from pytorch_lightning import Callback
+
+from vitbn.training.callbacks.stopping import StopWhenStuck, chance_level
+from vitbn.training.module import Classifier
+from vitbn.training.outcome import attempt
+from vitbn.training.train import train
+
+
+def test_divergence_is_an_outcome_with_its_step(make_run, monkeypatch):
+    """The loss is made infinite at step 8, in epoch 2."""
+    training_step, steps = Classifier.training_step, []
+
+    def poisoned(self, batch, batch_idx):
+        steps.append(1)
+        return training_step(self, batch, batch_idx) * (float("inf") if len(steps) == 8 else 1)
+
+    monkeypatch.setattr(Classifier, "training_step", poisoned)
+    run = make_run("epochs=3")
+    result = attempt(run, train)
+    assert result["status"] == "diverged" and result["step"] == 8 and len(steps) == 8
+    assert result["epochs"] == 1 and result["metrics"]["val/acc"] is not None
+    assert result["error"] == "loss not finite at step 8"
+    assert "NaN" not in (run.folder / "result.json").read_text()
+
+
+def test_a_huge_learning_rate_diverges_by_itself(make_run):
+    result = attempt(make_run("lr=1e30", "norm=none"), train)
+    assert result["status"] == "diverged" and result["step"] >= 1
+
+
+def test_chance_level_is_the_most_frequent_class_and_its_noise():
+    labels = torch.arange(10_000) % 10
+    assert chance_level(labels) == pytest.approx(0.1 + 3 * (0.1 * 0.9 / 10_000) ** 0.5)
+    assert chance_level(torch.tensor([0, 0, 0, 1])) > 0.75
+
+
+def test_a_run_at_chance_level_is_done_and_stuck(make_run):
+    result = attempt(make_run("lr=1e-9", "epochs=1"), train)
+    assert result["status"] == "done" and result["label"] == "stuck"
+    learned = attempt(make_run("epochs=20", "data.augment=false", "lr=0.02", "batch_size=20"), train)
+    assert learned["label"] is None
+
+
+def test_stuck_runs_are_stopped_only_if_asked_to(make_run):
+    assert attempt(make_run("lr=1e-9", "epochs=4"), train)["epochs"] == 4
+    stopped = attempt(make_run("lr=1e-9", "epochs=4", "stop_stuck=2"), train)
+    assert stopped["epochs"] == 2 and stopped["status"] == "done" and stopped["label"] == "stuck"
+
+
+def test_stuck_counts_epochs_in_a_row():
+    class Trainer:
+        should_stop = False
+
+    trainer, stuck = Trainer(), StopWhenStuck(0.12, 2)
+    stops = []
+    for accuracy in (0.1, 0.5, 0.11, 0.12):
+        trainer.callback_metrics = {"val/acc": torch.tensor(accuracy)}
+        stuck.on_train_epoch_end(trainer, None)
+        stops.append(trainer.should_stop)
+    assert stops == [False, False, False, True]
+
+
+def test_lightning_state_has_names_that_survive_a_move_of_code(make_run, kill):
+    run = make_run("recalibrate_bn=true", "model=vitbn", "log_every=1", "stop_stuck=9")
+    attempt(run, train)
+    checkpoint = torch.load(run.checkpoints / "last.ckpt", weights_only=True)
+    ours = {name for name in checkpoint["callbacks"] if not name.startswith("ModelCheckpoint")}
+    assert ours == {"metrics", "steps", "stuck", "recalibrate_bn"}
+    assert issubclass(StopWhenStuck, Callback)
