@@ -173,13 +173,13 @@ def test_bad_safetensors_are_one_line(make_saved, tmp_path):
     file.write_bytes(b"")
     refused("x.safetensors: damaged, or no safetensors file")
     save_file(state, file, {"vitbn": '{"labels": []}'})
-    refused("x.safetensors: what it says about itself cannot be read; export it anew")
+    refused("x.safetensors: what it says about itself cannot be read: 'mean' is missing")
     save_file({name: value for name, value in state.items() if name != "head.bias"}, file, metadata)
-    refused("not the weights of a whole network; missing: head.bias")
+    refused("does not fit the network that it is described as; missing: head.bias")
     said = json.loads(metadata["vitbn"])
     said["config"]["model"]["_target_"] = "os.system"
     save_file(state, file, {"vitbn": json.dumps(said)})
-    refused("refused, os.system is not a network")
+    refused("os.system is not a network of vitbn")
 
 
 def test_half_precision_halves_the_file_and_reports_the_network_it_holds(make_saved, capsys):

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2 import functional as tv
 
-from tests.inference import foreign
+from tests import foreign
 from vitbn.cli import main
 from vitbn.data.decode import MAX_PIXELS
 from vitbn.inference.predict import predict_files

@@ -141,6 +141,29 @@ def test_a_data_set_lies_where_it_is_said_to_or_where_the_runs_own_does(network,
     assert roots[-1] == "data"
 
 
+def test_a_runs_configuration_names_no_folder_in_which_anything_is_made(network, source, tmp_path, monkeypatch):
+    called = []
+    monkeypatch.setattr("vitbn.data.datamodule.load", lambda name, root, **o: (called.append((root, o)), source)[1])
+    photos, cache = tmp_path / "photos", tmp_path / "cache"
+    (photos / "cat").mkdir(parents=True)
+    cache.mkdir()
+    own = {"name": "photos", "source": "folder", "root": str(photos), "cache": str(cache)}
+    stranger = replace(network, config={"data": own})
+    arriving(stranger, None)
+    assert called[-1] == (Path("data"), {"channels": 1, "cache": None, "cache_size": 256, "on_bad_image": "error"})
+    arriving(stranger, None, tmp_path)
+    assert called[-1][0] == tmp_path
+    (cache / "photos-123" / "256px-1ch").mkdir(parents=True)
+    (cache / "photos-123" / "256px-1ch" / "index.json").write_text("{}")
+    arriving(stranger, None)
+    assert called[-1][0] == photos and called[-1][1]["cache"] == str(cache)
+    for key, value in (("source", "evil"), ("name", "$x$"), ("holdout", "a"), ("size", 7), ("on_bad_image", "x")):
+        with pytest.raises(InputError, match=f"data.{key}="):
+            arriving(replace(network, config={"data": {**own, key: value}}), None)
+    with pytest.raises(InputError, match="data.name=photos tells no images; give --data"):
+        arriving(replace(network, config={"data": {"name": "photos"}}), None)
+
+
 def test_some_images_of_either_sort(network, source):
     given = arriving(network, None, count=40)
     assert len(given.train) == len(given.test) == 40

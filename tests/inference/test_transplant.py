@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from tests.conftest import TINY
-from tests.inference.foreign import SIZE
+from tests.foreign import SIZE
 from vitbn.cli import main
 from vitbn.config import compose as config
 from vitbn.inference import operate

@@ -1,7 +1,8 @@
 """The images a trained network is tried on, and those that tell what its BatchNorms should see."""
 
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,19 @@ from torch import Tensor
 
 from vitbn.data.batches import FixedBatches, Pixels
 from vitbn.data.datamodule import ImageData
+from vitbn.data.pictures import CACHE, IMAGENETTE
+from vitbn.data.sources import SOURCES
 from vitbn.data.splits import Split
 from vitbn.errors import InputError
 from vitbn.inference.images import image_files, read
 from vitbn.models.bn_statistics import BATCH, IMAGES, Buffers, measure
 from vitbn.rng import generator
+from vitbn.weights.files import readable
 from vitbn.weights.network import Network
 
 CPU = torch.device("cpu")
+DATA_FOLDERS = ("MNIST", "FashionMNIST", "EMNIST", "imagenette2*", CACHE)  # by these a data root is known
+LOADERS = {"batch_size": 100, "val_batch_size": 5000, "seed": 0}  # not used: `inputs` makes the batches
 Data = dict[str, Any] | Path | None  # a data set's configuration, a folder of images, or the run's own data
 
 
@@ -56,12 +62,44 @@ def arriving(network: Network, data: Data, root: Path | None = None, *, count: i
 
 def _of_source(network: Network, data: dict[str, Any] | None, root: Path | None) -> Arriving:
     """The run's own data where the run found them; another data set in $VITBN_DATA or beside the run's own."""
-    own, config, environment = network.config.get("data", {}), data or network.config, os.environ.get("VITBN_DATA")
-    beside = None if own.get("source") else own.get("root")  # a run on image files found nothing but these there
-    places = (root, own.get("root"), environment) if data is None else (root, environment, beside)
+    own, environment = network.config.get("data", {}), os.environ.get("VITBN_DATA")
+    cache = _existing(own.get("cache"), ["*/*px-*ch/index.json"])
+    own_root = _existing(own.get("root"), ["*"] if cache else DATA_FOLDERS)
+    if data is None:
+        options, places = _own_options(network, cache), (root, own_root, environment)
+    else:  # a run on image files found nothing but these in its root
+        options, places = data["data"], (root, environment, None if own.get("source") else own_root)
     place = str(next(filter(None, places), "data"))  # an exported file does not say where its data were
-    images = ImageData.of({**config, "data": {**config["data"], "root": place}})
+    images = ImageData.of({**LOADERS, "data": {**options, "root": place}})
     return Arriving(images.data_name, images.splits[0], images.test, images.classes)
+
+
+def _own_options(network: Network, cache: str | None) -> dict[str, Any]:
+    """What tells the run's images apart, checked: anybody may have written the configuration."""
+    own = network.config["data"]
+    rules: dict[str, Callable[[Any], Any]] = {
+        "source": lambda v: v is None or v in SOURCES,
+        "name": lambda v: re.fullmatch(r"[\w.+-]{1,100}", v) and (own.get("source") or v in SOURCES),
+        "holdout": lambda v: type(v) is int and v >= 0,
+        "size": lambda v: v in IMAGENETTE,
+        "cache_size": lambda v: type(v) is int and 1 <= v <= 4096,
+        "on_bad_image": lambda v: v in ("error", "skip"),
+    }
+    with readable(network.source):
+        options = {"name": own["name"], "holdout": 0} | {key: own[key] for key in rules if key in own}
+        if wrong := [key for key, value in options.items() if not rules[key](value)]:
+            raise ValueError(f"data.{wrong[0]}={str(options[wrong[0]])[:60]} tells no images; give --data")
+    if own.get("source"):
+        options = {"cache_size": 256, "on_bad_image": "error", "cache": cache} | options
+    if own.get("source") != "imagenette":
+        options.pop("size", None)
+    return {"augment": False, "mean": 0.0, "std": 1.0, "channels": network.channels} | options
+
+
+def _existing(folder: Any, content: Iterable[str]) -> str | None:
+    """The folder that a run's configuration names, if some of the content is there: it says where to read only."""
+    there = isinstance(folder, str) and any(any(Path(folder).glob(name)) for name in content)
+    return folder if there else None
 
 
 def _of_folder(network: Network, folder: Path, count: int | None) -> Arriving:

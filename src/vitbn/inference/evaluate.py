@@ -17,6 +17,7 @@ from vitbn.models.vit import VisionTransformer
 from vitbn.store import atomic as durable
 from vitbn.store import checkpoint_file as sealed
 from vitbn.weights.network import Network, load_network
+from vitbn.weights.runs import RECALIBRATED
 
 
 def evaluate(
@@ -146,7 +147,8 @@ def recalibrate(ckpt: str, *, data: Data = None, root: Path | None = None, out: 
         for buffer, value in (("running_mean", mean), ("running_var", var)):
             kept = checkpoint["state_dict"][f"net.{norm}.{buffer}"]
             kept.copy_(value.reshape(kept.shape))
-    checkpoint.get("callbacks", {}).pop("recalibrate_bn", None)
+    for name in RECALIBRATED:
+        checkpoint.get("callbacks", {}).pop(name, None)
     checkpoint["recalibrated"] = {"data": given.name, "images": count}
     sealed.save(checkpoint, out)
     return out

@@ -28,7 +28,7 @@ from vitbn.inference.eval_data import batch_of, inputs
 from vitbn.inference.fold import Run, largest_difference
 from vitbn.models.attention import Attention
 from vitbn.store.run import OMITTED
-from vitbn.weights.files import Weights, pack
+from vitbn.weights.files import Weights, described_network, pack
 from vitbn.weights.network import Network
 
 
@@ -68,10 +68,11 @@ def shareable(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _weights(network: Network) -> Weights:
-    options = {key: value for key, value in network.config["model"].items() if key not in ("name", "_target_")}
+    architecture, options = described_network(network.config)
     return Weights(
-        network.net.state_dict(), options, network.labels, network.mean, network.std, network.source, network.config
-    )
+        network.net.state_dict(), options, network.labels, network.mean, network.std, network.source, network.config,
+        architecture,
+    )  # fmt: skip
 
 
 def facts(network: Network) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from vitbn.models.placements import Slot
 from vitbn.models.vit import VisionTransformer
 from vitbn.weights.files import Weights, write
 from vitbn.weights.network import Network, load_network
-from vitbn.weights.pretrained import ADAPTED, to_type, vit_options
+from vitbn.weights.pretrained import ADAPTED, to_type
 
 FILE = "transplanted.safetensors"
 
@@ -24,7 +24,9 @@ def command(place: str, *, data: Data, root: Path | None, count: int, slots: Seq
     if count < 2:
         raise InputError(f"--images {count}: must be at least 2")
     network = load_network(place)
-    options = vit_options(network)
+    if not isinstance(network.net, VisionTransformer):
+        raise InputError(f"{network.source}: {network.config['model']['name']} is no Vision Transformer")
+    options = {**network.options, "placement": network.net.placement}
     chosen = _chosen(network, slots)
     images = arriving(network, data, root, count=count)
     network.net.to("cuda" if torch.cuda.is_available() else "cpu")
@@ -52,7 +54,7 @@ def _to_type_for_data(network: Network, data: Data) -> list[str]:
     said = {"source": "folder", "root": data} if isinstance(data, Path) else (data or network.config)["data"]
     source = said.get("source")
     typed = [f"data={source or said['name']}"]
-    typed += [f"data.root={said['root']}"] if source == "folder" else []
+    typed += [f"data.root={said.get('root', 'DIR')}"] if source == "folder" else []
     typed += [f"data.image_size={network.image_size}", f"data.channels={network.channels}"] if source else []
     for key, values in (("mean", network.mean), ("std", network.std)):
         typed.append(f"data.{key}={list(values) if len(values) > 1 else values[0]}".replace(" ", ""))

@@ -31,6 +31,8 @@ def seal(archive: bytes) -> bytes:
 
 def is_whole(path: Path) -> bool:
     """Whether the file is what was written."""
+    if not path.is_file():
+        return False
     content = path.read_bytes()
     archive, mark = content[: -len(MARK) - 32], content[-len(MARK) - 32 : -32]
     return mark == MARK and hashlib.sha256(archive).digest() == content[-32:]

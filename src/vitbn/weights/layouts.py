@@ -1,6 +1,7 @@
 """The names other libraries give to a Vision Transformer's weights, and ours for them."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,13 +99,19 @@ def translate(theirs: State, file: Path) -> tuple[Layout, State, dict[str, Any]]
         raise InputError(f"{file}: no Vision Transformer that is known; expected {known}, found {found}")
     names = {name: layout.ours(name) for name in theirs if not re.fullmatch(layout.unused, name)}
     if unknown := sorted(name for name, own in names.items() if own is None):
-        raise InputError(f"{file}: has what our network has not, unknown: {', '.join(unknown)}")
+        raise InputError(f"{file}: has what our network has not, unknown: {enumerated(unknown)}")
     state = _joined({str(own): theirs[name] for name, own in names.items()})
     if missing := [name for name in NEEDED if name not in state]:
         raise InputError(f"{file}: incomplete, missing: {', '.join(missing)}")
     options = _told(state, file) | {"norm_eps": layout.norm_eps}
     kernel = state["embedding.project.weight"]  # D C p p -> D (p1 p2 c)
     return layout, {**state, "embedding.project.weight": kernel.permute(0, 2, 3, 1).flatten(1)}, options
+
+
+def enumerated(names: Sequence[str], most: int = 20) -> str:
+    """The names, or the first of them and how many more there are."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def _joined(state: State) -> State:

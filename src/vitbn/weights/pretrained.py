@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitbn.errors import InputError
-from vitbn.models.factory import NOT_OPTIONS
+from vitbn.models import vit
+from vitbn.models.architectures import VISION_TRANSFORMERS
 from vitbn.models.placements import PLACEMENTS, complete
 from vitbn.models.vit import VisionTransformer
-from vitbn.weights.files import Weights, read
-from vitbn.weights.hub import locate
-from vitbn.weights.network import Network, fit, is_run, load_network, per_channel
+from vitbn.weights.files import Weights, readable
+from vitbn.weights.network import load_state, read_weights
+from vitbn.weights.runs import per_channel
 
 log = logging.getLogger("vitbn")
 BARE = ("depth", "pool", "pos_emb")  # keys of the model that people type without `model.`
@@ -29,61 +30,53 @@ def load_pretrained(net: nn.Module, config: dict[str, Any]) -> None:
     other classes left as it is. InputError says what to type if it is another network.
     """
     model, data = config["model"], config["data"]
-    weights = weights_of(model["pretrained"])
     complaint = f"model.pretrained={model['pretrained']}"
     if not isinstance(net, VisionTransformer):
         raise InputError(f"{complaint}: model={model['name']} is no Vision Transformer")
-    _same_network(weights.options, model, complaint)
+    weights = read_weights(model["pretrained"])
+    options = vit_options(weights)
+    _require_same_network(options, model, complaint)
     log.info(f"{weights.source}: initial weights")
     state = dict(weights.state)
-    _resize_positions(state, net)
-    if model["channels"] == 1 and weights.options["channels"] > 1:
-        _sum_channels(state, weights.options["channels"])
-    if weights.options["num_classes"] != model["num_classes"]:
-        fresh = {f"head.{name}": value for name, value in net.head.state_dict().items()}
-        state |= fresh
-        log.info(f"head: starts anew, {model['num_classes']} classes where there were {weights.options['num_classes']}")
-    fit(net, state, f"{complaint}: does not fit")
-    for key, theirs in (("mean", weights.mean), ("std", weights.std)):
-        if per_channel(data[key], len(theirs)) != theirs:
-            log.warning(f"data.{key}={data[key]}: the weights were trained with {', '.join(map(str, theirs))}")
+    with readable(weights.source):
+        _resize_positions(state, net)
+        if model["channels"] == 1 and options["channels"] > 1:
+            _sum_channels(state, options["channels"])
+    if options["num_classes"] != model["num_classes"]:
+        state |= {f"head.{name}": value for name, value in net.head.state_dict().items()}
+        log.info(f"head: starts anew, {model['num_classes']} classes where there were {options['num_classes']}")
+    load_state(net, state, f"{complaint}: does not fit")
+    for key, value in (("mean", weights.mean), ("std", weights.std)):
+        if per_channel(data[key], len(value)) != value:
+            log.warning(f"data.{key}={data[key]}: the weights were trained with {', '.join(map(str, value))}")
 
 
-def weights_of(place: str) -> Weights:
-    """The weights of a file, a folder, a hub ID or one of our runs; InputError for a network that is no ViT."""
-    path = locate(place)
-    if not is_run(path):
-        return read(path)
-    run = load_network(path)
-    return Weights(run.net.state_dict(), vit_options(run), run.labels, run.mean, run.std, run.source)
-
-
-def vit_options(network: Network) -> dict[str, Any]:
-    """What its VisionTransformer was made with; InputError if it is another kind of network."""
-    model = network.config["model"]
-    if not isinstance(network.net, VisionTransformer):
-        raise InputError(f"{network.source}: {model['name']} is no Vision Transformer")
-    return {key: value for key, value in model.items() if key not in (*NOT_OPTIONS, "_target_")}
+def vit_options(weights: Weights) -> dict[str, Any]:
+    """What makes its VisionTransformer, with the placement; InputError if it is another kind of network."""
+    if weights.architecture not in VISION_TRANSFORMERS:
+        raise InputError(f"{weights.source}: {weights.architecture} is no Vision Transformer")
+    default = getattr(vit, weights.architecture).placement
+    return {**weights.options, "placement": weights.options.get("placement", default)}
 
 
 def to_type(options: dict[str, Any]) -> dict[str, str]:
-    """Option of a VisionTransformer -> what asks train.py for it."""
-    typed = {key: f"{'' if key in BARE else 'model.'}{key}={json.dumps(value).strip(chr(34))}"
-             for key, value in options.items() if key != "placement"}  # fmt: skip
+    """Option of a VisionTransformer -> the overrides of train.py that ask for it."""
+    overrides = {key: f"{'' if key in BARE else 'model.'}{key}={json.dumps(value).strip(chr(34))}"
+                 for key, value in options.items() if key != "placement"}  # fmt: skip
     kinds = complete(options["placement"])
     name = next((name for name, placement in PLACEMENTS.items() if complete(placement) == kinds), None)
-    return typed | {"placement": f"norm={name}" if name else " ".join(f"norm.{s}={k}" for s, k in kinds.items())}
+    return overrides | {"placement": f"norm={name}" if name else " ".join(f"norm.{s}={k}" for s, k in kinds.items())}
 
 
-def _same_network(theirs: dict[str, Any], ours: dict[str, Any], complaint: str) -> None:
-    typed = to_type(theirs)
+def _require_same_network(theirs: dict[str, Any], ours: dict[str, Any], complaint: str) -> None:
+    overrides = to_type(theirs)
     differing = [
         key for key in theirs
         if key not in ADAPTED and (theirs[key] != ours.get(key) if key != "placement"
                                    else complete(theirs[key]) != complete(ours[key]))
     ]  # fmt: skip
     if differing:
-        raise InputError(f"{complaint}: is of another network; type {' '.join(typed[key] for key in differing)}")
+        raise InputError(f"{complaint}: is of another network; type {' '.join(overrides[key] for key in differing)}")
 
 
 def _resize_positions(state: dict[str, Tensor], net: VisionTransformer) -> None:

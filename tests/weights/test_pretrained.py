@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import nn
 
-from tests.inference import foreign
-from tests.inference.foreign import EPS, SIZE, saved
+from tests import foreign
+from tests.foreign import EPS, SIZE, saved
 from vitbn.errors import InputError
 from vitbn.models.vit import VisionTransformer
 from vitbn.weights.files import write
 from vitbn.weights.hub import is_place, locate
-from vitbn.weights.network import load_network
-from vitbn.weights.pretrained import load_pretrained, to_type, weights_of
+from vitbn.weights.network import load_network, read_weights
+from vitbn.weights.pretrained import load_pretrained, to_type
 
 HEADS = {"num_attention_heads": 2}
 
@@ -173,7 +173,7 @@ def test_published_widths_tell_the_heads_and_torchvision_its_labels(tmp_path, ca
 
 
 def test_our_own_file_says_all_by_itself(tmp_path):
-    weights = weights_of(str(timms(tmp_path / "timm", foreign.timm())))
+    weights = read_weights(str(timms(tmp_path / "timm", foreign.timm())))
     file = tmp_path / "alone" / "own.safetensors"
     file.parent.mkdir()
     options = {**weights.options, "placement": {"attn_in": "layer", "ffn_in": "layer", "final": "layer"}}
@@ -194,7 +194,11 @@ def test_a_description_that_makes_no_sense_is_one_line(tmp_path):
         "mean": [],
         "std": [],
     }
-    cases = (("{", "cannot be read"), ("{}", "cannot be read"), (json.dumps(unfit), "describes no network .*shell"))
+    cases = (
+        ("{", "cannot be read"),
+        ("{}", "cannot be read"),
+        (json.dumps(unfit), "cannot be read: unknown option 'shell'"),
+    )
     for said, words in cases:
         save_file(state, tmp_path / "own.safetensors", {"vitbn": said})
         with pytest.raises(InputError, match=f"own.safetensors: .*{words}"):

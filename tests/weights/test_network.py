@@ -78,7 +78,7 @@ def test_bad_checkpoints_are_one_line(run, capsys, tmp_path):
     last.write_bytes(whole)
     config = {**run.config, "model": {**run.config["model"], "dim": 18, "depth": 2}}
     (run.folder / "config.yaml").write_text(yaml.safe_dump(config))
-    shape = r"last.ckpt: not a checkpoint of the network in .*missing: blocks\.1.*of another shape: .*head\.weight"
+    shape = r"last.ckpt: does not fit the network that it is described as; missing: blocks\.1.*shape: .*head\.weight"
     refuse(last, shape + r" \(10, 16\) for \(10, 18\)")
     for path in run.checkpoints.glob("*"):
         path.unlink()
@@ -86,13 +86,20 @@ def test_bad_checkpoints_are_one_line(run, capsys, tmp_path):
 
 
 def test_a_configuration_cannot_call_what_is_no_network(run):
-    for target in ("os.system", "pathlib.Path", "vitbn.store.atomic.write_text", "no.such.thing"):
-        for model in ({"name": "vit", "_target_": target}, {**run.config["model"], "dim": {"_target_": target}}):
-            (run.folder / "config.yaml").write_text(yaml.safe_dump({**run.config, "model": model}))
-            refuse(run.folder, f"config.yaml: refused, {target} is not a network")
+    for target in ("os.system", "pathlib.Path", "vitbn.store.atomic.write_text", "no.such.thing", "torch.nn.Identity"):
+        model = {**run.config["model"], "_target_": target}
+        (run.folder / "config.yaml").write_text(yaml.safe_dump({**run.config, "model": model}))
+        refuse(run.folder, f"config.yaml: .*{target} is not a network of vitbn")
+    model = {**run.config["model"], "dim": {"_target_": "os.system"}}
+    (run.folder / "config.yaml").write_text(yaml.safe_dump({**run.config, "model": model}))
+    refuse(run.folder, "config.yaml: .*dim={'_target_': 'os.system'}: must be a whole number")
 
 
 def test_another_config_yaml_is_named(run):
-    for text in ("", "- 1", "{", "model: {}", "model: {}\ndata: {}"):
+    for text in ("", "- 1", "model: {}", "model: 1\ndata: {}"):
         (run.folder / "config.yaml").write_text(text)
         refuse(run.folder, "config.yaml: not the config.yaml of a run")
+    (run.folder / "config.yaml").write_text("{")
+    refuse(run.folder, "config.yaml: not YAML")
+    (run.folder / "config.yaml").write_text("model: {}\ndata: {}")
+    refuse(run.folder, "config.yaml: what it says about itself cannot be read: 'name' is missing")

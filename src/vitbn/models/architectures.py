@@ -1,0 +1,111 @@
+"""The networks of conf/model/ from descriptions that anybody may have written: by name, from checked plain values."""
+
+import math
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from inspect import Parameter, signature
+from typing import Any
+
+from torch import nn
+
+from vitbn.models.placements import Kind, Pool, PosEmb, complete
+
+VISION_TRANSFORMERS = ("VisionTransformer", "ViT", "ViTBNFFN", "ViTBN")
+MODULES = {
+    **dict.fromkeys(VISION_TRANSFORMERS, "vitbn.models.vit"),
+    "MLP": "vitbn.models.mlp",
+    **dict.fromkeys(("alexnet", "vgg16", "resnet34"), "vitbn.models.published"),
+}
+
+Rule = tuple[Callable[[Any], bool], str]
+
+
+def _whole(least: int, most: int) -> Rule:
+    return (lambda v: type(v) is int and least <= v <= most), f"a whole number from {least} to {most:,}"
+
+
+def _one_of(*choices: str) -> Rule:
+    return (lambda v: isinstance(v, str) and v in choices), f"one of {', '.join(choices)}"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_placement(value: Any) -> bool:
+    """ValueError lists the slots and the kinds."""
+    return (
+        isinstance(value, Mapping) and all(isinstance(kind, str) for kind in value.values()) and bool(complete(value))
+    )
+
+
+_FRACTION: Rule = (lambda v: _is_number(v) and 0 <= v < 1, "a number in [0, 1)")
+_WIDTH = _whole(1, 2**20)
+
+OPTIONS: dict[str, Rule] = {
+    "image_size": _whole(1, 4096),
+    "patch_size": _whole(1, 4096),
+    "channels": _whole(1, 1024),
+    "num_classes": _whole(0, 2**20),
+    "dim": _WIDTH,
+    "depth": _whole(1, 1000),
+    "heads": _WIDTH,
+    "dim_head": _WIDTH,
+    "mlp_dim": _WIDTH,
+    "pool": _one_of(*Pool),
+    "pos_emb": _one_of(*PosEmb),
+    "dropout": _FRACTION,
+    "emb_dropout": _FRACTION,
+    "qkv_bias": (lambda v: isinstance(v, bool), "true or false"),
+    "norm_eps": (lambda v: _is_number(v) and 0 < v < 1, "a number in (0, 1)"),
+    "placement": (_is_placement, "slots with their kinds"),
+    "hidden": (
+        lambda v: isinstance(v, list) and len(v) <= 100 and all(map(_WIDTH[0], v)),
+        f"at most 100 widths, each {_WIDTH[1]}",
+    ),
+    "activation": _one_of("relu", "sigmoid"),
+    "norm": _one_of(*Kind),
+    "norm_at": _one_of("pre", "post"),
+}
+
+
+def architecture(target: str) -> str:
+    """The name in MODULES of a `_target_` of this package, wherever the class stood when it was written down.
+
+    ValueError for every other `_target_`; nothing is imported.
+    """
+    package, _, name = target.rpartition(".")
+    if package.partition(".")[0] != "vitbn" or name not in MODULES:
+        raise ValueError(f"{target} is not a network of vitbn, and nothing else is made or imported for a file")
+    return name
+
+
+def check_options(name: str, options: Mapping[str, Any]) -> None:
+    """ValueError for the first option that the architecture does not have, or of a value that it cannot have."""
+    known = _parameters(name)
+    for option, value in options.items():
+        if option not in known:
+            raise ValueError(f"unknown option {option!r} of {name}; it has {', '.join(known)}")
+        fits, rule = OPTIONS[option]
+        if not fits(value):
+            raise ValueError(f"{option}={str(value)[:60]}: must be {rule}")
+
+
+def build_known(name: str, options: Mapping[str, Any]) -> nn.Module:
+    """The network of a name in MODULES; ValueError names an option that is unknown, missing or does not fit.
+
+    Its weights are those of its constructor, to be replaced.
+    """
+    check_options(name, options)
+    required = [option for option, p in _parameters(name).items() if p.default is Parameter.empty]
+    if missing := [option for option in required if option not in options]:
+        raise ValueError(f"{name} needs {', '.join(missing)}")
+    return _constructor(name)(**options)
+
+
+def _constructor(name: str) -> Callable[..., nn.Module]:
+    return getattr(import_module(MODULES[name]), name)
+
+
+def _parameters(name: str) -> Mapping[str, Parameter]:
+    return signature(_constructor(name)).parameters

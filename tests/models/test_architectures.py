@@ -1,0 +1,41 @@
+import inspect
+from pathlib import Path
+
+import pytest
+
+from vitbn.config import compose
+from vitbn.models.architectures import MODULES, OPTIONS, architecture, build_known, check_options
+from vitbn.models.factory import NOT_OPTIONS, build
+
+MODELS = sorted(path.stem for path in (Path(compose.CONF) / "model").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_network_of_conf_is_made_by_name_as_hydra_makes_it(name):
+    images = ["data=mnist", "data.image_size=84"] if name in ("alexnet", "vgg16", "vit_b16", "resnet34") else []
+    words = [f"model={name}", *images, *(["model.patch_size=7", "depth=1"] if name == "vit_b16" else [])]
+    model = compose.plain(compose.read(words))["model"]
+    options = {key: value for key, value in model.items() if key not in (*NOT_OPTIONS, "_target_")}
+    known, instantiated = build_known(architecture(model["_target_"]), options), build(model, seed=0)
+    assert type(known) is type(instantiated)
+    shapes, expected = ({n: v.shape for n, v in net.state_dict().items()} for net in (known, instantiated))
+    assert shapes == expected
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_option_has_a_rule(name):
+    import importlib
+
+    constructor = getattr(importlib.import_module(MODULES[name]), name)
+    assert set(inspect.signature(constructor).parameters) <= set(OPTIONS)
+
+
+def test_what_is_wrong_is_named():
+    with pytest.raises(ValueError, match=r"mine\.ViT is not a network of vitbn"):
+        architecture("mine.ViT")
+    with pytest.raises(ValueError, match="unknown option 'weights' of resnet34; it has image_size, channels"):
+        check_options("resnet34", {"weights": "DEFAULT"})
+    with pytest.raises(ValueError, match=r"dropout=1.5: must be a number in \[0, 1\)"):
+        check_options("ViT", {"dropout": 1.5})
+    with pytest.raises(ValueError, match="MLP needs num_classes, hidden, activation"):
+        build_known("MLP", {"image_size": 28, "channels": 1})
