@@ -99,7 +99,12 @@ def test_a_precision_that_the_configuration_tells_is_caught_once(run):
 
 def test_an_older_run_of_the_default_precision_equals_a_newer_one(run):
     older = read_run(run(matmul=None, result={"matmul": "highest"}))
-    assert confounds(older, read_run(run(model="vitbnffn", matmul_precision="highest"))) == []
+    recorded = {"matmul_precision": "highest", "precision": "32-true"}
+    assert confounds(older, read_run(run(model="vitbnffn", matmul_precision="highest", result=recorded))) == []
+    recorded["precision"] = "bf16-true"  # what a GPU that has no other made of it
+    assert confounds(older, read_run(run(model="vitbnffn", result=recorded, study="b"))) == [
+        "precision: not recorded / bf16-true"
+    ]
 
 
 def test_what_came_out_is_no_confound(run):

@@ -74,6 +74,8 @@ class RunRecord:
     def environment(self) -> dict[str, Any]:
         """How the run was computed, flat: matmul precision, versions, hardware with its threads, anything recorded."""
         recorded = {key: value for key, value in self.result.items() if key not in OUTCOMES}
+        if recorded.get("precision") == self.config.get("trainer.precision"):
+            recorded.pop("precision", None)  # older results do not repeat the configuration
         probed = recorded.pop("matmul", None)  # the earlier name, when every run chose for itself
         recorded["matmul_precision"] = self.config.get("matmul_precision") or recorded.get("matmul_precision") or probed
         return {key: value for key, value in flatten(recorded).items() if says_something(value)}
