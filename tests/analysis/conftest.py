@@ -8,6 +8,11 @@ import numpy as np
 import pytest
 import yaml
 
+from vitbn.analysis.arms import FinishedRuns
+from vitbn.analysis.claims import Claim, Part
+from vitbn.analysis.records import read_study
+from vitbn.analysis.verdict import judge_claim
+
 SLOTS = (
     "embed_in", "embed_out", "attn_in", "qk", "attn_out",
     "ffn_in", "ffn_hidden", "ffn_act", "ffn_out", "final",
@@ -18,7 +23,9 @@ NORMS = {
     "vitbnffn": {**LAYER, "ffn_hidden": "batch"},
     "vitbn": {**dict.fromkeys(LAYER, "batch"), "ffn_hidden": "batch"},
 }
-COLUMNS = ("epoch", "train/loss", "train/acc", "val/loss", "val/acc", "lr", "seconds")
+VIT, BN = {"model.name": "vit"}, {"model.name": "vitbnffn"}
+NOISE = (0.0, 0.002, -0.001, 0.001)  # per seed, of the difference
+METRICS_COLUMNS = ("epoch", "train/loss", "train/acc", "val/loss", "val/acc", "lr", "seconds")
 
 
 def configuration(model, depth, lr, seed, norm, data, qkv_bias, **more) -> dict:
@@ -79,7 +86,7 @@ def write_run(
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     accuracy = curve(final, config["epochs"]) if values is None else np.asarray(values, dtype=float)
-    rows = [COLUMNS] + [
+    rows = [METRICS_COLUMNS] + [
         (epoch, 2.32 - 2.3 * a, a * 0.98, 2.35 - 2.3 * a, a, lr, 4.0 + 0.1 * epoch)
         for epoch, a in enumerate(accuracy, start=1)
     ]
@@ -109,3 +116,39 @@ def study(tmp_path):
 def run(study):
     """Write one run, into the study or elsewhere: run(model=..., depth=..., seed=..., final=...)."""
     return lambda into=study, **keys: write_run(into, **keys)
+
+
+@pytest.fixture
+def part():
+    """A part of a claim: part(kind, expect, a=…, b=…, …); by default ViTBNFFN ends ahead of ViT."""
+
+    def make(kind="difference", expect="greater", a=BN, b=VIT, **keys):
+        defaults = {
+            "id": "p", "statement": "", "metric": "val/acc", "smallest_effect": 0.01, "margin": 0.05,
+            "train": "x=1", "start": {}, "end": {}, "epoch": None, "steps": None, "than": 0.0, "figure": "",
+        }  # fmt: skip
+        return Part(kind=kind, expect=expect, a=a, b=b, **(defaults | keys))
+
+    return make
+
+
+@pytest.fixture
+def verdict(study):
+    """The result of a claim of these parts, held against the study: verdict(*parts, seeds=3)."""
+
+    def judge(*parts, seeds=3):
+        return judge_claim(Claim("c", "", "", "article", seeds, list(parts)), FinishedRuns(read_study(study)))
+
+    return judge
+
+
+@pytest.fixture
+def planted(run):
+    """Write ViT and ViTBNFFN `effect` above it, at equal seeds: planted(0.03, seeds=3)."""
+
+    def plant(effect, seeds=3, **keys):
+        for seed in range(seeds):
+            run(model="vit", seed=seed, final=0.8 + 0.01 * seed, **keys)
+            run(model="vitbnffn", seed=seed, final=0.8 + 0.01 * seed + effect + NOISE[seed % 4], **keys)
+
+    return plant

@@ -1,9 +1,4 @@
-import math
-
-import pytest
-
-from vitbn.analysis.arms import FinishedRuns, finished, group, paired, placement_pairs
-from vitbn.analysis.comparisons import differences, score
+from vitbn.analysis.arms import FinishedRuns, finished, group, looks, paired, placement_pairs
 from vitbn.analysis.records import read_study
 
 
@@ -63,22 +58,7 @@ def test_pairs_share_the_seed_and_have_an_outcome(run, study):
     assert [found.seed for found in finished(second.runs)] == [1, 3]
 
 
-def test_diverged_runs_score_as_guesses(run, study):
-    run(status="diverged", values=[0.5, 0.6])
-    (found,) = read_study(study)
-    assert score(found, "val/acc") == 0.1 and score(found, "val/loss") == pytest.approx(math.log(10))
-    assert score(found, "val/acc", 2) == 0.6 and score(found, "val/acc", 3) == 0.1
-
-
-def test_differences_keep_diverged_pairs_and_count_them(run, study):
-    for seed in (0, 1):
-        run(model="vit", seed=seed, final=0.8, status="diverged" if seed else "done")
-        run(model="vitbnffn", seed=seed, final=0.9)
-    (row,) = differences(*group(read_study(study)))
-    assert row.values == pytest.approx([0.1, 0.8]) and row.diverged == 1
-
-
-def test_ended_runs_are_found_by_values(run, study):
+def test_finished_runs_are_found_by_values(run, study):
     for seed in (1, 0):
         run(lr=0.003, depth=4, seed=seed)
     run(lr=0.003, depth=4, seed=2, status="running")
@@ -87,3 +67,11 @@ def test_ended_runs_are_found_by_values(run, study):
     assert [each.seed for each in found.fitting(wanted)] == [each.seed for each in found.fitting({})] == [0, 1]
     assert not found.fitting({"lr": 0.005}) and not found.fitting({"nope": None})
     assert not found.fitting(wanted | {"lr": 0.005})
+
+
+def test_a_placement_looks_the_same_in_every_setting(run, study):
+    for pool in ("cls", "mean"):
+        for model in ("vit", "vitbnffn"):
+            run(model=model, pool=pool)
+    styles = looks(group(read_study(study)))
+    assert list(styles) == ["ViT", "ViTBNFFN"] and styles["ViT"]["color"] != styles["ViTBNFFN"]["color"]

@@ -1,8 +1,11 @@
+import math
+
 import pytest
 import yaml
 
 from vitbn.analysis.arms import FinishedRuns
-from vitbn.analysis.claims import CLAIMS, load_claim, load_claims, spell_out
+from vitbn.analysis.claims import CLAIMS, judge, load_claim, load_claims, region, spell_out
+from vitbn.analysis.stats import Interval
 from vitbn.analysis.verdict import missing
 from vitbn.errors import InputError
 
@@ -127,3 +130,12 @@ def test_not_a_claim_at_all(tmp_path, text):
     (tmp_path / "mine.yaml").write_text(text)
     with pytest.raises(InputError, match="mine.yaml"):
         load_claim(tmp_path / "mine.yaml")
+
+
+def test_judge_at_the_edges(part):
+    inside = Interval(0.01, 0.0, 0.02, 3, "t")
+    assert judge(inside, (0.0, math.inf)) == "INCONCLUSIVE"
+    assert judge(Interval(0.0, 0.0, 0.0, 3, "t"), (0.0, math.inf)) == "REFUTED", "equal is not ahead"
+    assert judge(Interval(0.0, None, None, 1, ""), (-1, 1)) == "INCONCLUSIVE"
+    assert judge(inside, (-1, 1), seeds=2) == "INCONCLUSIVE"
+    assert region(part(expect="equal", than=0.5)) == (0.49, 0.51)

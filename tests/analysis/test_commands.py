@@ -1,4 +1,5 @@
 import subprocess
+import sys
 
 import pytest
 
@@ -87,3 +88,27 @@ def test_run_wants_names(tmp_path, trainer):
         commands.claims([], tmp_path, run=True)
     commands.claims(["all"], tmp_path, run=True)
     assert len(trainer.calls) > 8
+
+
+def test_report_refuses_bad_folders(study):
+    with pytest.raises(InputError, match="name a study"):
+        commands.report([])
+    with pytest.raises(InputError, match="no such folder"):
+        commands.report([study])
+
+
+def test_reading_and_judging_import_nothing_heavy():
+    code = "import vitbn.analysis.commands, sys; print([m for m in sys.modules if m in {0}])"
+    heavy = {
+        "torch",
+        "lightning",
+        "pytorch_lightning",
+        "hydra",
+        "omegaconf",
+        "matplotlib",
+        "scipy",
+        "pandas",
+        "jinja2",
+    }
+    command = [sys.executable, "-c", code.format(heavy)]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == "[]"

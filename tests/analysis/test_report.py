@@ -1,20 +1,13 @@
 import csv
 import re
-import subprocess
-import sys
 from html.parser import HTMLParser
 
-import numpy as np
 import pytest
 
 from vitbn.analysis import commands
 from vitbn.analysis.arms import group
-from vitbn.analysis.charts import most_confused
 from vitbn.analysis.records import read_study
 from vitbn.analysis.report import pictures
-from vitbn.analysis.sections import confound_section, headline, measured_on, unstable_section, what_was_run
-from vitbn.analysis.speed_sections import critical_section, crossover_section, threshold_section
-from vitbn.errors import InputError
 from vitbn.plotting import style
 
 
@@ -133,92 +126,6 @@ def test_nothing_to_draw_draws_nothing(run, study):
     assert pictures(group(read_study(study))) == []
 
 
-def test_single_seed_is_said(run, study):
-    run()
-    arms = group(read_study(study))
-    section = what_was_run(read_study(study), arms, [])
-    assert any("single seed, so no interval can be given" in text for text in section.paragraphs)
-    assert headline(arms).tables[0].rows[0][4] == "90.0 %"
-    run(seed=1)
-    runs = read_study(study)
-    assert not any("single seed" in text for text in what_was_run(runs, group(runs), []).paragraphs)
-
-
-def test_only_official_test_images_are_called_official(run, study):
-    run(data={"name": "mnist5k"})
-    runs = read_study(study)
-    text = what_was_run(runs, group(runs), []).paragraphs[0]
-    assert "the test images of mnist5k under one fixed" in text and "official" not in text
-
-
-def test_held_out_images_are_said(run, study):
-    run(data={"holdout": 5000})
-    runs = read_study(study)
-    assert "5000 training images that were held out" in what_was_run(runs, group(runs), []).paragraphs[0]
-
-
-def test_means_leave_out_what_is_not_done(run, study):
-    run(seed=0, final=0.8)
-    run(seed=1, final=0.9)
-    run(seed=2, status="diverged", values=[0.99])
-    run(seed=3, status="running", values=[0.99])
-    (row,) = headline(group(read_study(study))).tables[0].rows
-    assert (
-        row[3] == "2"
-        and row[4].startswith("85.0 % [")
-        and row[6] == "1 diverged, not in the mean; 1 running, not in the mean"
-    )
-
-
-def test_time_to_thresholds(run, study):
-    run(seed=0, values=[0.5, 0.91, 0.96], epochs=3)
-    run(seed=1, values=[0.5, 0.89, 0.92], epochs=3)
-    run(seed=2, values=[0.5, 0.93, 0.98], epochs=3)
-    (row,) = threshold_section(group(read_study(study))).tables[0].rows
-    assert row[4:] == ["2 ep., 8 s", "3 ep., 13 s (2 of 3)", "not reached (1 of 3)"]
-
-
-@pytest.mark.parametrize(
-    ("curve", "course"),
-    [
-        ([0.8, 0.85, 0.9], "ViTBNFFN ahead throughout"),
-        ([0.5, 0.6, 0.65], "ViT ahead throughout"),
-        ([0.5, 0.85, 0.9], "ViTBNFFN overtakes ViT at epoch 2 [2, 2]"),
-        ([0.8, 0.65, 0.6], "ViT overtakes ViTBNFFN at epoch 2 [2, 2]"),
-        ([0.7, 0.7, 0.7], "neither is ahead at the end"),
-    ],
-)
-def test_crossover(run, study, curve, course):
-    for seed in range(2):
-        run(model="vit", seed=seed, values=[0.7, 0.7, 0.7], epochs=3)
-        run(model="vitbnffn", seed=seed, values=curve, epochs=3)
-    (row,) = crossover_section(group(read_study(study))).tables[0].rows
-    assert row[-1] == course
-
-
-def test_critical_depth(run, study):
-    for depth, ahead in ((2, -0.02), (3, 0.03), (4, 0.1)):
-        for seed in range(2):
-            run(model="vit", depth=depth, seed=seed, final=0.8)
-            run(model="vitbnffn", depth=depth, seed=seed, final=0.8 + ahead)
-    (row,) = critical_section(group(read_study(study))).tables[0].rows
-    assert row == ["ViTBNFFN over ViT", "0.003", "2", "2 to 4", "3 [3, 3]"]
-
-
-def test_clean_pairs_are_said_to_be_clean(run, study):
-    run(model="vit")
-    run(model="vitbnffn")
-    section = confound_section(group(read_study(study)))
-    assert "No difference beyond the placement is recorded for ViT / ViTBNFFN (1 pairs)." in section.paragraphs
-    assert not section.tables and not unstable_section(read_study(study)).tables
-
-
-def test_most_confused():
-    counts = [[90, 10, 0], [4, 95, 1], [0, 0, 50]]
-    assert most_confused(np.array(counts), 2) == [(0, 1, 10, 0.1), (1, 0, 4, 0.04)]
-    assert len(most_confused(np.array(counts))) == 3
-
-
 def test_several_studies_share_a_report_beside_them(run, study, tmp_path):
     run()
     run(into=study.parent / "other", seed=1)
@@ -234,37 +141,3 @@ def test_an_earlier_reports_pictures_do_not_stay(run, study):
     old.touch()
     commands.report([study])
     assert not old.exists()
-
-
-def test_report_refuses_bad_folders(study):
-    with pytest.raises(InputError, match="name a study"):
-        commands.report([])
-    with pytest.raises(InputError, match="no such folder"):
-        commands.report([study])
-
-
-def test_reading_and_judging_import_nothing_heavy():
-    code = "import vitbn.analysis.commands, sys; print([m for m in sys.modules if m in {0}])"
-    heavy = {
-        "torch",
-        "lightning",
-        "pytorch_lightning",
-        "hydra",
-        "omegaconf",
-        "matplotlib",
-        "scipy",
-        "pandas",
-        "jinja2",
-    }
-    command = [sys.executable, "-c", code.format(heavy)]
-    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == "[]"
-
-
-def test_what_is_measured_on_what_is_said():
-    article = measured_on({"data.name": "mnist", "data.augment": True})
-    assert "val/* is measured on the official test images under one fixed augmentation draw" in article
-    assert "draw" not in measured_on({"data.name": "mnist", "data.augment": "crop"})
-    folder = measured_on({"data.name": "pets", "data.source": "folder", "data.augment": "crop"})
-    assert folder.startswith("val/* is measured on the validation images of pets (its test images where it has no")
-    held = measured_on({"data.name": "pets", "data.source": "folder", "data.holdout": 5})
-    assert "5 training images that were held out; test/* is measured on the test images of pets (its val" in held
