@@ -1,9 +1,13 @@
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
 from vitbn.analysis import commands
+from vitbn.analysis.arms import FinishedRuns
+from vitbn.analysis.claims import Claim
+from vitbn.analysis.verdict import judge_claim
 from vitbn.errors import InputError
 
 
@@ -46,6 +50,15 @@ def test_the_verdicts_as_markdown(run, study, capsys):
     assert [line for line in rows if "**webapp**" in line] and rows[-1].startswith(
         "| | clean test images | INCONCLUSIVE |"
     )
+
+
+def test_a_claims_texts_are_no_markup(tmp_path, capsys, wide, part):
+    claim = Claim("mine", "[/x] here", "a|b <b>c</b> [/x]", "article", 3, [replace(part(), id="[/y]")])
+    result = judge_claim(claim, FinishedRuns([]))
+    commands.print_verdicts([result], tmp_path)
+    out = capsys.readouterr().out
+    assert "a|b <b>c</b> [/x] ([/x] here)" in out and "[/y]" in out
+    assert r"| **mine** | a\|b &lt;b>c&lt;/b> [/x] |" in commands.markdown_table([result])
 
 
 def test_without_ids_every_claim_is_shown_even_without_runs(tmp_path, capsys, wide):

@@ -1,11 +1,13 @@
 """The commands `vitbn report` and `vitbn claims` as plain functions."""
 
+import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from vitbn.analysis.arms import FinishedRuns
@@ -34,14 +36,14 @@ def claims(ids: list[str], runs_root: Path = Path("runs"), run: bool = False, ma
     if run and not ids:
         raise InputError("vitbn claims --run: name the claims to train for, or all")
     chosen = load_claims(ids)
-    failed = [text for text in dict.fromkeys(_missing(chosen, runs_root)) if _train(text)] if run else []
+    failed = [command for command in dict.fromkeys(_missing(chosen, runs_root)) if _train(command)] if run else []
     results = _results(chosen, runs_root)
     if markdown:
         print(markdown_table(results))
     else:
         print_verdicts(results, runs_root)
-    for text in failed:
-        print(f"failed: {text}", file=sys.stderr)
+    for command in failed:
+        print(f"failed: {command}", file=sys.stderr)
     return 1 if failed else 0
 
 
@@ -54,7 +56,7 @@ def print_verdicts(results: list[ClaimResult], runs_root: Path) -> None:
     for result in results:
         table.add_row(f"[bold]{result.claim.id}", "", _coloured(result.verdict), "", "", "", "")
         for part, verdict, *rest in _part_rows(result):
-            table.add_row("", part, _coloured(verdict), *(text.replace("[", r"\[") for text in rest))
+            table.add_row("", escape(part), _coloured(verdict), *map(escape, rest))
         table.add_section()
     console.print(table)
     for result in results:
@@ -65,9 +67,14 @@ def markdown_table(results: list[ClaimResult]) -> str:
     """The verdict table for a page: a row per claim with its statement, a row per part."""
     lines = [f"| {' | '.join(VERDICT_COLUMNS)} |", "|---|---|---|---|" + "---:|" * len(NUMBER_COLUMNS)]
     for result in results:
-        lines.append(f"| **{result.claim.id}** | {result.claim.statement} | **{result.verdict}** | | | | |")
-        lines += [f"| | {' | '.join(row)} |" for row in _part_rows(result)]
+        lines.append(f"| **{result.claim.id}** | {_cell(result.claim.statement)} | **{result.verdict}** | | | | |")
+        lines += [f"| | {' | '.join(map(_cell, row))} |" for row in _part_rows(result)]
     return "\n".join(lines)
+
+
+def _cell(text: str) -> str:
+    """A cell of a Markdown table: the text neither ends it nor is taken for HTML."""
+    return re.sub(r"<(?=[a-zA-Z/!])", "&lt;", " ".join(text.split()).replace("|", r"\|"))
 
 
 def _part_rows(result: ClaimResult) -> list[tuple[str, ...]]:
@@ -80,7 +87,9 @@ def _part_rows(result: ClaimResult) -> list[tuple[str, ...]]:
 
 def _print_details(console: Console, result: ClaimResult, runs_root: Path) -> None:
     claim = result.claim
-    console.print(f"\n[bold]{claim.id}[/] {_coloured(result.verdict)}  {claim.statement} ({claim.source})")
+    console.print(
+        f"\n[bold]{claim.id}[/] {_coloured(result.verdict)}  {escape(claim.statement)} ({escape(claim.source)})"
+    )
     if claim.figures:
         console.print(f"  figures given: {claim.figures}", markup=False)
     for judged in result.parts:
@@ -89,8 +98,8 @@ def _print_details(console: Console, result: ClaimResult, runs_root: Path) -> No
             console.print(f"  {judged.part.id}: {note}", markup=False, style=style)
     budget = f" ({claim.budget} in all)" if result.missing and claim.budget else ""
     console.print(f"  {result.advice}{budget}:")
-    for text in result.commands:
-        console.print(f"    {_placed(text, runs_root)}", markup=False, soft_wrap=True)
+    for command in result.commands:
+        console.print(f"    {_with_root(command, runs_root)}", markup=False, soft_wrap=True)
 
 
 def _coloured(verdict: str) -> str:
@@ -115,16 +124,16 @@ def _read(folder: Path) -> list[RunRecord]:
 
 
 def _missing(chosen: list[Claim], runs_root: Path) -> list[str]:
-    return [_placed(text, runs_root) for result in _results(chosen, runs_root) for text in result.missing]
+    return [_with_root(command, runs_root) for result in _results(chosen, runs_root) for command in result.missing]
 
 
-def _placed(text: str, runs_root: Path) -> str:
+def _with_root(command: str, runs_root: Path) -> str:
     """The command with `runs=` where the runs do not lie in the project's own folder."""
     root = Path(runs_root).resolve()
-    return text if root == (CLAIMS.parent / "runs").resolve() else f"{text} runs={shlex.quote(str(root))}"
+    return command if root == (CLAIMS.parent / "runs").resolve() else f"{command} runs={shlex.quote(str(root))}"
 
 
-def _train(text: str) -> int:
-    print(text, flush=True)
-    words = shlex.split(text)
-    return subprocess.run([sys.executable, *words[1:]], cwd=CLAIMS.parent, check=False).returncode
+def _train(command: str) -> int:
+    print(command, flush=True)
+    arguments = shlex.split(command)[1:]
+    return subprocess.run([sys.executable, *arguments], cwd=CLAIMS.parent, check=False).returncode

@@ -26,7 +26,7 @@ from vitbn.analysis.summary import summary_csv
 from vitbn.analysis.template import PAGE, TABLE
 from vitbn.analysis.verdict import ClaimResult, judge_claim
 from vitbn.plotting import Picture, style
-from vitbn.store import atomic as durable
+from vitbn.store import atomic
 
 
 @dataclass(frozen=True)
@@ -55,10 +55,10 @@ def write_report(folders: list[Path], claims: Path = CLAIMS) -> Path:
         for picture in drawn:
             picture.save(target / "figures")
     _forget(target / "figures", {picture.name for picture in drawn})
-    durable.write_text(target / "summary.csv", summary_csv(runs, arms))
+    atomic.write_text(target / "summary.csv", summary_csv(runs, arms))
     title = "Report: " + ", ".join(Path(folder).resolve().name for folder in folders)
     page = _page(title, _sections(runs, arms, warnings, drawn, searches), _claims(runs, claims), target / "figures")
-    durable.write_text(target / "report.html", page)
+    atomic.write_text(target / "report.html", page)
     return target / "report.html"
 
 
