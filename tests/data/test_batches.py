@@ -7,7 +7,6 @@ from vitbn import rng as keyed
 from vitbn.data import crops
 from vitbn.data.affine import augment, draw, to_float
 from vitbn.data.batches import FixedBatches, Pixels, TrainBatches
-from vitbn.data.datamodule import ImageData
 from vitbn.data.splits import Split, hold_out
 
 CPU = torch.device("cpu")
@@ -167,29 +166,3 @@ def test_many_validation_images_are_finished_anew_every_time(split, monkeypatch)
     for _ in range(2):
         for (images, labels, _), (others, other_labels, _) in zip(made, kept, strict=True):
             assert torch.equal(images, others) and torch.equal(labels, other_labels)
-
-
-def data(clothes, **changes):
-    options = {
-        "name": "fashion_mnist", "root": str(clothes), "augment": True, "mean": 0.0, "std": 1.0, "holdout": 0,
-        "batch_size": 50, "val_batch_size": 64, "seed": 0,
-    }  # fmt: skip
-    return ImageData(**{**options, **changes})
-
-
-def test_validation_is_the_augmented_test_set_the_same_for_every_seed_and_test_the_clean_one(clothes):
-    a, b = (data(clothes, seed=seed) for seed in (0, 1))
-    for (x, *_), (y, *_), (clean, *_) in zip(a.val_dataloader(), b.val_dataloader(), a.test_dataloader(), strict=True):
-        assert torch.equal(x, y) and not torch.equal(x, clean)
-    test = a.source.test
-    assert torch.equal(torch.cat([images for images, *_ in a.test_dataloader()]), to_float(test.images))
-    assert torch.equal(torch.cat([labels for _, labels, _ in a.val_dataloader()]), test.labels)
-
-
-def test_holdout_validates_on_training_images_only(clothes):
-    module = data(clothes, holdout=60)
-    train, val = module.splits
-    assert (len(train), len(val)) == (240, 60)
-    assert len(module.val_dataloader()) == 1 and len(module.test_dataloader()) == 2
-    every = {image.numpy().tobytes() for image in module.source.train.images}
-    assert {image.numpy().tobytes() for image in torch.cat([train.images, val.images])} == every

@@ -1,4 +1,5 @@
 import io
+import os
 import struct
 import zlib
 
@@ -123,6 +124,9 @@ def test_other_mistakes_are_named(tmp_path):
         decode(tmp_path / "nowhere.png", channels=3)
     with pytest.raises(InputError, match=r"cannot be read as an image \(Is a directory\)$"):
         decode(tmp_path, channels=3)
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(InputError, match=r"pipe.png: cannot be read as an image \(a pipe\)$"):
+        decode(tmp_path / "pipe.png", channels=3)
     Image.fromarray(np.zeros((4, 4), np.float32)).save(tmp_path / "float.tif")
     with pytest.raises(InputError, match="float.tif: .*32 bits; save it with 8 or 16"):
         decode(tmp_path / "float.tif", channels=1)

@@ -1,187 +1,101 @@
-import gzip
-import hashlib
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
-import torch
 
-from tests.conftest import write_idx
-from vitbn.data import idx, sources
-from vitbn.data.mnist import IDX_FILES
-from vitbn.data.splits import Split, hold_out
+from vitbn.data import sources
+from vitbn.data.decode import decode
+from vitbn.data.folder import scan
 from vitbn.errors import InputError
 
-
-def test_idx_files_are_read(tmp_path):
-    values = torch.randint(0, 256, (4, 5, 6), dtype=torch.uint8)
-    write_idx(tmp_path / "f", values)
-    assert torch.equal(idx.read(tmp_path / "f", 3), values)
+OPTIONS = {"cache_size": 20, "channels": 3, "on_bad_image": "error"}
 
 
-def damaged(good: bytes) -> dict[str, tuple[bytes | None, str]]:
-    return {
-        "missing": (None, "cannot be read"),
-        "empty": (b"", "is empty"),
-        "truncated": (good[:-1], r"bytes where \d+ were expected"),
-        "header only in part": (good[:6], r"bytes where \d+ were expected"),
-        "longer": (good + b"x", r"bytes where \d+ were expected"),
-        "another format": (b"\x89PNG" + good[4:], "not an idx file of bytes in 3 dimensions"),
-        "labels for images": (b"\0\0\x08\x01" + good[4:], "not an idx file of bytes in 3 dimensions"),
-    }
+def load(root, name="folder", **changes):
+    scan.cache_clear()
+    return sources.load(name, root, **{**OPTIONS, **changes})
 
 
-@pytest.mark.parametrize("how", damaged(b""))
-def test_bad_idx_files_are_named(tmp_path, how):
-    path = tmp_path / "train-images-idx3-ubyte"
-    write_idx(path, torch.zeros(3, 4, 4))
-    content, message = damaged(path.read_bytes())[how]
-    path.unlink() if content is None else path.write_bytes(content)
-    with pytest.raises(InputError, match=message) as error:
-        idx.read(path, 3)
-    assert str(path) in str(error.value) and "\n" not in str(error.value)
+def test_splits_are_rows_of_one_mapped_array(photos):
+    source = load(photos)
+    assert source.classes == ("cat", "dog") and len(source.test) == 0
+    assert (len(source.train), len(source.val)) == (16, 8)
+    assert source.train.stored.data_ptr() == source.val.stored.data_ptr()
+    for part in ("train", "val"):
+        split = getattr(source, part)
+        for row, file in enumerate(scan(str(photos)).parts[part]):
+            expected = decode(photos / file.path, channels=3, size=20)
+            assert np.array_equal(split.images[row], expected) and split.labels[row] == file.label
 
 
-def test_another_content_than_the_published_is_refused(tmp_path):
-    write_idx(tmp_path / "f", torch.zeros(3, 4, 4))
-    md5 = hashlib.md5((tmp_path / "f").read_bytes()).hexdigest()
-    idx.read(tmp_path / "f", 3, md5)
-    with pytest.raises(InputError, match="its content is not the published file's"):
-        idx.read(tmp_path / "f", 3, "0" * 32)
+def test_the_cache_lies_beside_the_images_or_where_it_is_told(photos, tmp_path):
+    load(photos)
+    assert (photos / ".vitbn-cache" / "20px-3ch" / "images.u8").exists()
+    shutil.copytree(photos, tmp_path / "other" / "photos")
+    for root in (photos, tmp_path / "other" / "photos"):
+        load(root, cache=str(tmp_path / "elsewhere"))
+    assert len(list((tmp_path / "elsewhere").glob("photos-*/20px-3ch/images.u8"))) == 2
 
 
-def test_folder_of_idx_files(clothes):
-    source = sources.load("fashion_mnist", clothes)
-    assert source.train.images.shape == (300, 1, 28, 28) and source.train.images.dtype == torch.uint8
-    assert len(source.test) == 100 and source.test.labels.dtype == torch.int64 and len(source.classes) == 10
+def test_a_skipped_image_leaves_its_label_with_it(photos):
+    (photos / "train" / "cat" / "cat2.png").write_bytes(b"")
+    with pytest.raises(InputError, match="cat2.png: cannot be read"):
+        load(photos)
+    source = load(photos, on_bad_image="skip")
+    assert len(source.train) == 15 and source.train.labels.bincount().tolist() == [7, 8]
+    files = [file for file in scan(str(photos)).parts["train"] if "cat2" not in file.path]
+    for row, file in enumerate(files):
+        assert np.array_equal(source.train.images[row], decode(photos / file.path, channels=3, size=20))
 
 
-@pytest.mark.parametrize(
-    ("file", "values", "message"),
-    [
-        ("train-images-idx3-ubyte", torch.zeros(3, 28, 28), "(3, 28, 28) images for 300 labels"),
-        ("train-images-idx3-ubyte", torch.zeros(300, 27, 28), "(300, 27, 28) images for 300 labels"),
-        ("t10k-labels-idx1-ubyte", torch.full((100,), 11), "label 11 where 0 to 9 is expected"),
-    ],
-)
-def test_files_that_do_not_belong_together_are_named(clothes, tmp_path, file, values, message):
-    raw = tmp_path / "FashionMNIST" / "raw"
-    raw.mkdir(parents=True)
-    for path in (clothes / "FashionMNIST" / "raw").iterdir():
-        (raw / path.name).write_bytes(path.read_bytes())
-    write_idx(raw / file, values)
-    with pytest.raises(InputError) as error:
-        sources.load("fashion_mnist", tmp_path)
-    assert message in str(error.value) and file in str(error.value)
+def test_a_class_without_a_readable_image_is_named(photos):
+    for path in (photos / "val" / "dog").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(InputError, match="no image of class dog in val can be read"):
+        load(photos, on_bad_image="skip")
 
 
-def failing_download(name):
-    def dataset(root, train, download):
-        raw = Path(root) / name / "raw"
-        raw.mkdir(parents=True)
-        (raw / "train-images-idx3-ubyte").write_bytes(b"half")
-        raise RuntimeError("Error downloading train-images-idx3-ubyte.gz:\nno network")
-
-    return dataset
-
-
-def test_a_download_that_fails_says_what_to_do_and_leaves_nothing(tmp_path, monkeypatch):
+@pytest.fixture
+def imagenette(photos, monkeypatch):
+    """Stands for torchvision's data set, whose download is a copy of the photos."""
     import torchvision
 
-    monkeypatch.setattr(torchvision.datasets, "MNIST", failing_download("MNIST"))
+    class Imagenette:
+        def __init__(self, root, split, size, download=False):
+            assert size == "160px"
+            if download:
+                shutil.copytree(photos, Path(root) / "imagenette2-160")
+            self.classes = [("tabby", "tabby cat"), ("hound",)]
+
+    monkeypatch.setattr(torchvision.datasets, "Imagenette", Imagenette)
+    return Imagenette
+
+
+def test_imagenette_is_downloaded_once_and_has_spoken_classes(imagenette, tmp_path, monkeypatch):
     root = tmp_path / "data"
-    with pytest.raises(InputError, match="no network.*put train-images-idx3-ubyte.*data=mnist5k") as error:
-        sources.load("mnist", root)
-    assert "\n" not in str(error.value) and str(root) in str(error.value)
-    assert not root.exists()
+    source = load(root, "imagenette", size=160)
+    assert source.classes == ("tabby", "hound") and (len(source.train), len(source.val)) == (16, 8)
+    assert [path.name for path in root.iterdir()] == ["imagenette2-160"]
+    monkeypatch.setattr("vitbn.data.sources.download_folder", None)
+    assert len(load(root, "imagenette", size=160).train) == 16
 
 
-def test_a_download_moves_only_complete_files_into_place(tmp_path, monkeypatch, clothes):
-    import shutil
-
+def test_a_download_that_fails_says_what_to_do_and_leaves_nothing_half(tmp_path, monkeypatch):
     import torchvision
 
-    def dataset(root, train, download):
-        shutil.copytree(clothes / "FashionMNIST", f"{root}/FashionMNIST")
+    def failing(root, split, size, download):
+        (Path(root) / "imagenette2-160" / "train").mkdir(parents=True)
+        raise RuntimeError("Error downloading:\nno network")
 
-    monkeypatch.setattr(torchvision.datasets, "FashionMNIST", dataset)
-    assert len(sources.load("fashion_mnist", tmp_path).train) == 300
-    assert sorted(p.name for p in (tmp_path / "FashionMNIST" / "raw").iterdir()) == sorted(IDX_FILES)
-
-
-def write_emnist(raw, packed=()):
-    """Two images a split whose top right corner is white, stored mirrored at the diagonal as EMNIST's are."""
-    raw.mkdir(parents=True)
-    images = torch.zeros(2, 28, 28, dtype=torch.uint8)
-    images[0, 2, 20], images[1, :3, 25:] = 255, 7
-    for kind in ("train", "test"):
-        for name, values in (("images-idx3", images.mT), ("labels-idx1", torch.tensor([3, 9]))):
-            path = raw / f"emnist-digits-{kind}-{name}-ubyte"
-            write_idx(path, values.contiguous())
-            if kind in packed:
-                path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
-                path.unlink()
-    return images
-
-
-@pytest.mark.parametrize("packed", [(), ("train",), ("train", "test")])
-def test_emnist_stands_upright_packed_or_not(tmp_path, packed):
-    images = write_emnist(tmp_path / "EMNIST" / "raw", packed)
-    source = sources.load("emnist", tmp_path)
-    for split in (source.train, source.test):
-        assert torch.equal(split.images[:, 0], images) and split.labels.tolist() == [3, 9]
-    assert source.classes == tuple("0123456789")
-
-
-@pytest.mark.parametrize("harm", [lambda c: c[:-9], lambda c: b"no gzip", lambda c: c[:20] + b"xx" + c[22:]])
-def test_a_damaged_packed_file_is_named(tmp_path, harm):
-    raw = tmp_path / "EMNIST" / "raw"
-    write_emnist(raw, ("test",))
-    path = raw / "emnist-digits-test-images-idx3-ubyte.gz"
-    path.write_bytes(harm(path.read_bytes()))
-    with pytest.raises(InputError, match="images-idx3-ubyte.gz: not a whole gzip file"):
-        sources.load("emnist", tmp_path)
-
-
-def test_emnist_is_downloaded_through_torchvision(tmp_path, monkeypatch):
-    import torchvision
-
-    def dataset(root, train, download, split):
-        assert split == "digits"
-        write_emnist(Path(root) / "EMNIST" / "raw")
-
-    monkeypatch.setattr(torchvision.datasets, "EMNIST", dataset)
-    assert len(sources.load("emnist", tmp_path).train) == 2
-    assert len(list((tmp_path / "EMNIST" / "raw").iterdir())) == 4
-
-
-def test_a_data_folder_that_cannot_be_written_is_named(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="file/MNIST/raw: MNIST is not there and cannot be downloaded"):
-        sources.load("mnist", tmp_path / "file")
-
-
-def test_mnist5k_is_stratified_and_complete():
-    source = sources.load("mnist5k", None)
-    assert source.train.images.shape == (4000, 1, 28, 28) and source.test.images.shape == (1000, 1, 28, 28)
-    assert source.train.labels.bincount().tolist() == [400] * 10
-    assert source.test.labels.bincount().tolist() == [100] * 10
-    digest = hashlib.sha256(source.test.images.numpy().tobytes()).hexdigest()
-    assert digest[:12] == "03fed22e037e"  # the split never changes
+    monkeypatch.setattr(torchvision.datasets, "Imagenette", failing)
+    with pytest.raises(InputError, match="imagenette2-160: .*no network.*unpack imagenette2-160.tgz.*data=folder"):
+        load(tmp_path, "imagenette", size=160)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ValueError, match="data.size=200: choose from 160, 320, full"):
+        load(tmp_path, "imagenette", size=200)
 
 
 def test_unknown_names_are_listed():
     with pytest.raises(ValueError, match="unknown data 'nmist'; choose from mnist, .*, folder, imagenette"):
         sources.load("nmist", None)
-
-
-def test_hold_out_is_a_fixed_stratified_partition():
-    split = Split(torch.arange(60, dtype=torch.uint8).view(60, 1, 1, 1), torch.arange(60) % 3)
-    rest, held = hold_out(split, 15, "x")
-    ids = torch.cat([rest.images, held.images]).flatten()
-    assert torch.equal(ids.sort().values, torch.arange(60, dtype=torch.uint8))
-    assert held.labels.bincount().tolist() == [5, 5, 5]
-    assert torch.equal(held.images, hold_out(split, 15, "x")[1].images)
-    assert not torch.equal(held.images, hold_out(split, 15, "y")[1].images)
-    for count in (60, 99):
-        with pytest.raises(InputError, match=f"data.holdout={count}: must lie between 1 and 59"):
-            hold_out(split, count, "x")

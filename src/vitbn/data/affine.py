@@ -88,14 +88,14 @@ def augment(images: Tensor, draws: Draws) -> Tensor:
         block = max(1, CPU_BLOCK_PIXELS // images.shape[1:].numel())
         draws = draws.to("cpu")
     out = torch.empty(images.shape, dtype=torch.float32, device=images.device)
-    rounded, exact = _source_parts(draws, images.shape[-1], images.device)
+    rounded, exact = _source_coordinates(draws, images.shape[-1], images.device)
     for start in range(0, len(images), block):
         rows = slice(start, start + block)
-        out[rows] = to_float(_read(images[rows], rounded[rows], exact[rows]))
+        out[rows] = to_float(_read_nearest(images[rows], rounded[rows], exact[rows]))
     return _zoom_out(out, draws.canvas, draws.offset)
 
 
-def _source_parts(draws: Draws, side: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def _source_coordinates(draws: Draws, side: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Where each output pixel is read, x then y in [-1, 1] over the image: the sum of two parts.
 
     Of its column, rounded to float32 (N, 2, 1, S), and of its row, exact in float64 (N, 2, S, 1).
@@ -105,20 +105,20 @@ def _source_parts(draws: Draws, side: int, device: torch.device) -> tuple[Tensor
     cos, sin = radians.cos(), radians.sin()
     of_column = torch.stack([cos, -sin], 1).to(device, torch.float32, non_blocking=True) / (0.5 * side)
     of_row = torch.stack([sin, cos], 1).to(device, torch.float32, non_blocking=True) / (0.5 * side)
-    # An integer translation only moves the place where the rotated image is read: (N, 2, S), from its centre.
-    place = torch.arange(side, dtype=torch.float32, device=device) - (side - 1) / 2
-    place = place - draws.shift.to(device, torch.float32, non_blocking=True)[..., None]
+    # An integer translation only moves the point where the rotated image is read: (N, 2, S), from its centre.
+    point = torch.arange(side, dtype=torch.float32, device=device) - (side - 1) / 2
+    point = point - draws.shift.to(device, torch.float32, non_blocking=True)[..., None]
     # What the translation brings in is black: from this far at least one source coordinate leaves the image.
-    place.masked_fill_(place.abs() > side / 2, OUTSIDE)
-    x, y = place[:, :1], place[:, 1:].double()
+    point.masked_fill_(point.abs() > side / 2, OUTSIDE)
+    x, y = point[:, :1], point[:, 1:].double()
     # torchvision's matrix product is fma(y, sin, x * cos) on Intel processors: x * cos is rounded, y * sin is not. A
-    # float64 sum does the same on any device (0 differences in 100 million pixels; torchvision on an AMD processor, which
-    # sums in plain float32, has 18); a matrix product of ours would be at the mercy of the processor's make and of TF32.
+    # float64 sum does the same on any device: 0 differences in 100 million pixels (torchvision on an AMD processor, in
+    # plain float32, has 18). A matrix product of ours would depend on the make of processor and on TF32.
     return (x * of_column[..., None])[:, :, None, :], (y * of_row[..., None])[..., None]
 
 
-def _read(images: Tensor, rounded: Tensor, exact: Tensor) -> Tensor:
-    """Nearest pixels (B, C, S, S) at the sums of `_source_parts`, zero outside the image."""
+def _read_nearest(images: Tensor, rounded: Tensor, exact: Tensor) -> Tensor:
+    """Nearest pixels (B, C, S, S) at the sums of `_source_coordinates`, zero outside the image."""
     batch, channels, side, _ = images.shape
     grid = torch.add(rounded, exact).float()  # (B, 2, S, S)
     # To pixels as grid_sample does, halves to even; -1 and S stand for everything outside.

@@ -1,6 +1,6 @@
 """Random resized crop and horizontal flip of whole batches, equal to torchvision's v2 functional on one float image.
 
-B images, C channels, K the side of a stored image, S of a finished one.
+B images, C channels, K the side of a stored image, S of an output image.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ BLOCK_PIXELS = {"cpu": 2**21, "cuda": 2**27}  # pixels read at once: bounds the 
 
 @dataclass(frozen=True)
 class Crops:
-    """Which box of each of N images becomes the finished image, and whether it is mirrored; on the CPU or moved."""
+    """Which box of each of N images becomes the output image, and whether it is mirrored; on the CPU or moved."""
 
     box: Tensor  # (N, 4) integer pixels: top, left, height, width
     flip: Tensor  # (N,) bool

@@ -1,5 +1,7 @@
 """One image file as uint8 pixels, whatever its format, mode or orientation. Imports no torch."""
 
+import os
+import stat
 import warnings
 from pathlib import Path
 from typing import BinaryIO
@@ -40,6 +42,8 @@ def read_picture(file: Path | str | BinaryIO, *, name: str, mode: str, max_pixel
     """
     max_pixels = MAX_PIXELS if max_pixels is None else max_pixels
     try:
+        if isinstance(file, Path | str) and stat.S_ISFIFO(os.stat(file).st_mode):
+            raise ValueError("a pipe")  # opening it would wait for ever
         with Image.open(file) as image:
             if image.width * image.height > max_pixels:
                 raise Image.DecompressionBombError
@@ -47,10 +51,10 @@ def read_picture(file: Path | str | BinaryIO, *, name: str, mode: str, max_pixel
                 raise ValueError("PostScript is a program, which would be run")
             return _eight_bits(ImageOps.exif_transpose(image), image.format).convert(mode)
     except Exception as error:  # Pillow's plugins raise whatever a damaged header leads them to
-        raise InputError(f"{name}: {_complaint(error, max_pixels)}") from None
+        raise InputError(f"{name}: {_reason(error, max_pixels)}") from None
 
 
-def _complaint(error: Exception, max_pixels: int) -> str:
+def _reason(error: Exception, max_pixels: int) -> str:
     if isinstance(error, FileNotFoundError):
         return "no such file"
     if isinstance(error, Image.DecompressionBombError):  # Pillow's own words name another bound

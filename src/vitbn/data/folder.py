@@ -1,4 +1,4 @@
-"""What a folder of class folders holds, told from names and sizes alone. Imports no torch."""
+"""The listing of a folder of class folders, from names and sizes alone. Imports no torch."""
 
 import hashlib
 import os
@@ -15,7 +15,7 @@ PARTS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("t
 
 @dataclass(frozen=True)
 class File:
-    """One image file: its path below the folder's root, its label, and what tells that it was changed."""
+    """One image file: its path below the folder's root, its label, and size and time to notice changes."""
 
     path: str
     label: int
@@ -72,14 +72,15 @@ def scan(root: str) -> Folder:
     if not top.is_dir():
         raise InputError(f"data.root={root}: {'a file, not a folder' if top.exists() else 'no such folder'}")
     try:
-        return _scanned(root, top)
+        return _scan(root, top)
     except OSError as error:
         raise InputError(f"data.root={root}: {error.filename}: {error.strerror}") from None
 
 
-def _scanned(root: str, top: Path) -> Folder:
-    found = {part: top / name for part, names in PARTS.items() for name in names if _subfolders(top / name)}
-    folders = found if "train" in found else {"train": top}
+def _scan(root: str, top: Path) -> Folder:
+    folders = {part: top / name for part, names in PARTS.items() for name in names if _subfolders(top / name)}
+    if "train" not in folders:
+        folders = {"train": top}
     classes = _classes(root, folders)
     parts = {part: _files(top, folder, classes) for part, folder in folders.items()}
     return Folder(top, classes, parts)
@@ -89,9 +90,9 @@ def _classes(root: str, folders: dict[str, Path]) -> tuple[str, ...]:
     names = {part: _subfolders(folder) for part, folder in folders.items()}
     classes = names["train"]
     if len(classes) < 2:
-        found = f"only one class ({classes[0]})" if classes else "no class folders"
+        problem = f"only one class ({classes[0]})" if classes else "no class folders"
         layout = "expected train/<class>/<image> beside val/, or <class>/<image>"
-        raise InputError(f"data.root={root}: {found} in {folders['train']}; {layout}")
+        raise InputError(f"data.root={root}: {problem} in {folders['train']}; {layout}")
     for part, others in names.items():
         if others != classes:
             missing = ", ".join(sorted({*classes} - {*others})) or "nothing"

