@@ -19,11 +19,11 @@ def data(clothes, **changes):
 
 def test_validation_is_the_augmented_test_set_the_same_for_every_seed_and_test_the_clean_one(clothes):
     a, b = (data(clothes, seed=seed) for seed in (0, 1))
-    for (x, *_), (y, *_), (clean, *_) in zip(a.val_dataloader(), b.val_dataloader(), a.test_dataloader(), strict=True):
+    for (x, _), (y, _), (clean, _) in zip(a.val_dataloader(), b.val_dataloader(), a.test_dataloader(), strict=True):
         assert torch.equal(x, y) and not torch.equal(x, clean)
     test = a.source.test
-    assert torch.equal(torch.cat([images for images, *_ in a.test_dataloader()]), to_float(test.images))
-    assert torch.equal(torch.cat([labels for _, labels, _ in a.val_dataloader()]), test.labels)
+    assert torch.equal(torch.cat([images for images, _ in a.test_dataloader()]), to_float(test.images))
+    assert torch.equal(torch.cat([labels for _, labels in a.val_dataloader()]), test.labels)
 
 
 def test_holdout_validates_on_training_images_only(clothes):
@@ -68,15 +68,8 @@ def test_nothing_or_two_things_to_validate_on(photos, part, holdout, message):
 
 def test_batches_have_the_networks_size_and_validation_is_never_cropped(photos):
     module = image_data(photos)
-    ((images, labels, _),), *_ = module.train_dataloader()
+    (images, labels), *_ = module.train_dataloader()
     assert images.shape == (5, 3, 16, 16) and images.dtype == torch.float32 and labels.shape == (5,)
     assert module.validation_draws() is None
-    for (val, *_), (test, *_) in zip(module.val_dataloader(), module.test_dataloader(), strict=True):
+    for (val, _), (test, _) in zip(module.val_dataloader(), module.test_dataloader(), strict=True):
         assert torch.equal(val, test) and val.shape[1:] == (3, 16, 16)
-
-
-@pytest.mark.parametrize(("image_size", "chunk"), [(16, 100), (224, 20), (2000, 1)])
-def test_a_gpu_is_handed_fewer_batches_together_where_images_are_large(photos, monkeypatch, image_size, chunk):
-    monkeypatch.setattr(ImageData, "_device", torch.device("cuda"))
-    assert image_data(photos, image_size=image_size).state_dict()["chunk"] == chunk
-    assert image_data(photos, image_size=image_size, chunk=7).state_dict()["chunk"] == 7

@@ -4,7 +4,7 @@ import pytest
 import torch
 import yaml
 
-from vitbn.data.batches import Pixels
+from vitbn.data.batches import Preprocess
 from vitbn.data.mnist import CLOTHES
 from vitbn.errors import InputError
 from vitbn.store.checkpoint_file import seal
@@ -29,7 +29,7 @@ def test_a_run_is_loaded_with_all_it_takes_to_use_it(run, clothes):
     assert network.source == run.checkpoints / "last.ckpt"
     test = load("fashion_mnist", clothes).test
     inputs = network.normalise(test.images)
-    assert torch.equal(inputs, Pixels(0.3, 0.2)(test.images, None))
+    assert torch.equal(inputs, Preprocess(0.3, 0.2)(test.images, None))
     with torch.no_grad():
         accuracy = (network.net(inputs).argmax(1) == test.labels).float().mean()
     assert accuracy.item() == pytest.approx(run.result()["metrics"]["test/acc"], abs=1e-6)

@@ -8,13 +8,12 @@ import torch
 from torch import Tensor
 
 from vitbn import rng
-from vitbn.data import affine as augment
-from vitbn.data import crops
+from vitbn.data import affine, crops
 from vitbn.data.splits import Split
 
 # Pixels augmented in one call, enough to be efficient, few enough for caches: 2,000 and 20,000 images of MNIST
 AUGMENT_CHUNK = {"cpu": 2_000 * 28 * 28, "cuda": 20_000 * 28 * 28}
-KEEP_BYTES = 2**28  # finished validation images are kept for the next epoch if they take at most this much
+KEEP_BYTES = 2**28  # validation images are kept preprocessed for the next epoch if they take at most this much
 
 
 class Batch(NamedTuple):
@@ -25,7 +24,7 @@ class Batch(NamedTuple):
 
 
 class Draws(Protocol):
-    """One augmentation's random numbers, a row per sample, and what they do to images."""
+    """The random numbers of an augmentation, a row per sample, and their application to images."""
 
     def __getitem__(self, index: slice | Tensor) -> "Draws": ...
 
@@ -36,12 +35,12 @@ class Draws(Protocol):
 
 Draw = Callable[[int, int, torch.Generator], Draws]  # (samples, side of a stored image, generator)
 
-# data.augment -> what is drawn for the training images
-AUGMENTATIONS: dict[bool | str, Draw | None] = {True: augment.draw, False: None, "crop": crops.draw}
+# data.augment -> how the training images are augmented
+AUGMENTATIONS: dict[bool | str, Draw | None] = {True: affine.draw, False: None, "crop": crops.draw}
 
 
 @dataclass(frozen=True)
-class Pixels:
+class Preprocess:
     """How stored pixels become the network's input of `side`: resized, augmented, then (pixel - mean) / std.
 
     Mean and std are for pixels in [0, 1], for all channels or for each; without `side` the size stays.
@@ -86,7 +85,7 @@ class TrainBatches:
         seed: int,
         draw: Draw | None,
         device: torch.device,
-        pixels: Pixels = Pixels(),  # noqa: B008 - frozen
+        preprocess: Preprocess = Preprocess(),  # noqa: B008 - frozen
         rank: int = 0,
         world: int = 1,
     ) -> None:
@@ -95,7 +94,7 @@ class TrainBatches:
         self.seed = seed
         self.draw = draw
         self.device = device
-        self.pixels = pixels
+        self.preprocess = preprocess
         self.rank = rank
         self.world = world
         self.epoch = self.position = self._resume_at = 0
@@ -122,8 +121,8 @@ class TrainBatches:
         generator = rng.generator(self.seed, "augment", self.epoch)
         draws = None if self.draw is None else self.draw(count, stored, generator).to(self.device)
         self.position, self._resume_at = self._resume_at, 0
-        pixels = self.batch_size * channels * (self.pixels.side or stored) ** 2
-        chunk = max(1, AUGMENT_CHUNK.get(self.device.type, AUGMENT_CHUNK["cpu"]) // pixels)
+        pixels_per_batch = self.batch_size * channels * (self.preprocess.side or stored) ** 2
+        chunk = max(1, AUGMENT_CHUNK.get(self.device.type, AUGMENT_CHUNK["cpu"]) // pixels_per_batch)
         # chunks start at the same images after a resume, so that rounding inside them is the same, too
         for first in range(self.position - self.position % chunk, len(self), chunk):
             batches = order[first * self.batch_size : (first + chunk) * self.batch_size].split(self.batch_size)
@@ -136,9 +135,9 @@ class TrainBatches:
                 yield batch
 
     def _augmented(self, index: Tensor, draws: Draws | None) -> tuple[Tensor, Tensor]:
-        here = index.to(self.split.labels.device)
-        images, labels = self.split.take(here).to(self.device), self.split.labels[here].to(self.device)
-        return self.pixels(images, None if draws is None else draws[index]), labels
+        rows = index.to(self.split.labels.device)
+        images, labels = self.split.take(rows).to(self.device), self.split.labels[rows].to(self.device)
+        return self.preprocess(images, None if draws is None else draws[index]), labels
 
 
 class FixedBatches:
@@ -154,15 +153,20 @@ class FixedBatches:
         batch_size: int,
         draws: Draws | None,
         device: torch.device,
-        pixels: Pixels = Pixels(),  # noqa: B008 - frozen
+        preprocess: Preprocess = Preprocess(),  # noqa: B008 - frozen
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        self.split, self.batch_size, self.draws, self.device, self.pixels = split, batch_size, draws, device, pixels
-        self.rank, self.world = rank, world
+        self.split = split
+        self.batch_size = batch_size
+        self.draws = draws
+        self.device = device
+        self.preprocess = preprocess
+        self.rank = rank
+        self.world = world
         channels, stored, _ = split.stored.shape[1:]
-        self._keeps = 4 * len(split) * channels * (pixels.side or stored) ** 2 <= KEEP_BYTES
-        self._kept: dict[int, Batch] = {}  # made when they are asked for: training starts sooner
+        self._keep = 4 * len(split) * channels * (preprocess.side or stored) ** 2 <= KEEP_BYTES
+        self._kept: dict[int, Batch] = {}  # filled on first use: training starts sooner
 
     def __len__(self) -> int:
         return -(-len(self.split) // self.batch_size)
@@ -171,15 +175,15 @@ class FixedBatches:
         return map(self._batch, range(len(self)))
 
     def _batch(self, number: int) -> Batch:
-        batch = self._kept.get(number) or self._made(number)
-        if self._keeps:
+        batch = self._kept.get(number) or self._make(number)
+        if self._keep:
             self._kept[number] = batch
         return batch
 
-    def _made(self, number: int) -> Batch:
+    def _make(self, number: int) -> Batch:
         first = number * self.batch_size
-        mine = share(min(self.batch_size, len(self.split) - first), self.rank, self.world)
-        rows = slice(first + mine.start, first + mine.stop)
+        part = share(min(self.batch_size, len(self.split) - first), self.rank, self.world)
+        rows = slice(first + part.start, first + part.stop)
         draws = None if self.draws is None else self.draws[rows].to(self.device)
-        images = self.pixels(self.split.take(rows).to(self.device), draws)
+        images = self.preprocess(self.split.take(rows).to(self.device), draws)
         return Batch(images, self.split.labels[rows].to(self.device))

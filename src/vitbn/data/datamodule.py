@@ -9,8 +9,8 @@ import pytorch_lightning as pl
 import torch
 
 from vitbn import rng
-from vitbn.data import affine as article
-from vitbn.data.batches import AUGMENTATIONS, FixedBatches, Pixels, TrainBatches
+from vitbn.data import affine
+from vitbn.data.batches import AUGMENTATIONS, FixedBatches, Preprocess, TrainBatches
 from vitbn.data.sources import load
 from vitbn.data.splits import Source, Split, hold_out
 from vitbn.errors import InputError
@@ -41,11 +41,17 @@ class ImageData(pl.LightningDataModule):
         **files: Any,
     ) -> None:
         super().__init__()
-        self.data_name, self.root, self.augment, self.holdout = name, Path(root), augment, holdout
-        self.source_name, self.files = source or name, files
         mean, std = (tuple(value) if isinstance(value, Sequence) else value for value in (mean, std))
-        self.pixels = Pixels(mean, std, image_size)
-        self.batch_size, self.val_batch_size, self.seed = batch_size, val_batch_size, seed
+        self.data_name = name
+        self.source_name = source or name
+        self.root = Path(root)
+        self.files = files
+        self.augment = augment
+        self.holdout = holdout
+        self.preprocess = Preprocess(mean, std, image_size)
+        self.batch_size = batch_size
+        self.val_batch_size = val_batch_size
+        self.seed = seed
 
     @classmethod
     def of(cls, config: dict[str, Any]) -> "ImageData":
@@ -69,8 +75,8 @@ class ImageData(pl.LightningDataModule):
             return hold_out(source.train, self.holdout, self.data_name)
         val = source.test if source.val is None else source.val
         if self.holdout or not len(val):
-            has = "has its own to validate on" if self.holdout else "has none to validate on"
-            raise InputError(f"data.holdout={self.holdout}: {self.root} {has}")
+            problem = "has its own to validate on" if self.holdout else "has none to validate on"
+            raise InputError(f"data.holdout={self.holdout}: {self.root} {problem}")
         return source.train, val
 
     @property
@@ -97,7 +103,7 @@ class ImageData(pl.LightningDataModule):
     def train_dataloader(self) -> TrainBatches:
         return TrainBatches(
             self.splits[0], batch_size=self.batch_size, seed=self.seed, draw=AUGMENTATIONS[self.augment],
-            device=self._device, pixels=self.pixels, **self._place,
+            device=self._device, preprocess=self.preprocess, **self._process,
         )  # fmt: skip
 
     def val_dataloader(self) -> FixedBatches:
@@ -106,20 +112,25 @@ class ImageData(pl.LightningDataModule):
     def test_dataloader(self) -> FixedBatches:
         return self._fixed(self.test, None)
 
-    def _fixed(self, split: Split, draws: article.Draws | None) -> FixedBatches:
+    def _fixed(self, split: Split, draws: affine.Draws | None) -> FixedBatches:
         return FixedBatches(
-            split, batch_size=self.val_batch_size, draws=draws, device=self._device, pixels=self.pixels, **self._place
+            split,
+            batch_size=self.val_batch_size,
+            draws=draws,
+            device=self._device,
+            preprocess=self.preprocess,
+            **self._process,
         )
 
-    def validation_draws(self) -> article.Draws | None:
+    def validation_draws(self) -> affine.Draws | None:
         """The one draw under which the article's validation images are augmented."""
         if self.augment is not True:
             return None
         split = self.splits[1]
-        return article.draw(len(split), split.stored.shape[-1], rng.generator("validation", self.data_name, len(split)))
+        return affine.draw(len(split), split.stored.shape[-1], rng.generator("validation", self.data_name, len(split)))
 
     @property
-    def _place(self) -> dict[str, int]:
+    def _process(self) -> dict[str, int]:
         """Which of how many processes this is."""
         return {"rank": self.trainer.global_rank, "world": self.trainer.world_size} if self.trainer else {}
 

@@ -10,10 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vitbn.data.batches import FixedBatches, Pixels
+from vitbn.data.batches import FixedBatches, Preprocess
 from vitbn.data.datamodule import ImageData
-from vitbn.data.pictures import CACHE, IMAGENETTE
-from vitbn.data.sources import SOURCES
+from vitbn.data.sources import CACHE, IMAGENETTE, SOURCES
 from vitbn.data.splits import Split
 from vitbn.errors import InputError
 from vitbn.inference.images import image_files, read
@@ -140,8 +139,8 @@ def inputs(network: Network, split: Split, size: int, *, standardised: bool = Tr
         raise InputError(f"--batch-sizes {size}: there are only {len(split)} images")
     filled = split[torch.arange(-(-len(split) // size) * size) % len(split)]
     side = network.image_size
-    pixels = Pixels(network.mean, network.std, side) if standardised else Pixels(side=side)
-    return (b.images for b in FixedBatches(filled, batch_size=size, draws=None, device=CPU, pixels=pixels))
+    preprocess = Preprocess(network.mean, network.std, side) if standardised else Preprocess(side=side)
+    return (b.images for b in FixedBatches(filled, batch_size=size, draws=None, device=CPU, preprocess=preprocess))
 
 
 def fresh_statistics(network: Network, train: Split) -> tuple[Buffers, int]:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vitbn.data.batches import Pixels
+from vitbn.data.batches import Preprocess
 from vitbn.errors import InputError
 from vitbn.models.architectures import build_known
 from vitbn.weights.files import CONFIG, Weights, described_network, read
@@ -38,7 +38,7 @@ class Network:
 
     def normalise(self, images: Tensor) -> Tensor:
         """uint8 images (B, channels, K, K) as the network's input, float32 (B, channels, image_size, image_size)."""
-        return Pixels(self.mean, self.std, self.image_size)(images, None)
+        return Preprocess(self.mean, self.std, self.image_size)(images, None)
 
     def standardise(self, images: Tensor) -> Tensor:
         """Images in [0, 1] and of the right size as the network's input."""
