@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.multiprocessing as mp
@@ -119,8 +119,8 @@ class SharedBatchStrategy(DDPStrategy):
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         """The process's loss, weighted so that the mean over the processes is that of the batch."""
-        loss = super().training_step(*args, **kwargs)
-        images = torch.tensor(float(len(args[0].labels)), device=self.root_device)
+        loss = cast(Tensor, super().training_step(*args, **kwargs))
+        images = torch.tensor(len(args[0].labels), dtype=loss.dtype, device=loss.device)
         return loss * (images / self.reduce(images.clone(), reduce_op="mean"))  # type: ignore[operator]
 
     def lightning_module_state_dict(self) -> dict[str, Any]:

@@ -42,6 +42,9 @@ class Classifier(pl.LightningModule):
     it constant. Every step draws from generators seeded with (seed, step, rank): a resumed run draws the same.
     """
 
+    train_loss: Mean
+    train_acc: MulticlassAccuracy
+
     def __init__(
         self,
         net: nn.Module,
