@@ -1,21 +1,24 @@
 """What two runs must share for their difference to mean something, as short hashes."""
 
 import hashlib
+import platform
+from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from vitbn import rng as keyed
+from vitbn import rng
 from vitbn.data.affine import Draws
 
 
 def digest(*tensors: Tensor) -> str:
     """Twelve hex digits of the tensors' bytes."""
-    total = hashlib.sha256()
+    checksum = hashlib.sha256()
     for tensor in tensors:
-        total.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return total.hexdigest()[:12]
+        checksum.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return checksum.hexdigest()[:12]
 
 
 def fingerprint(net: nn.Module, *, seed: int, train_images: int, validation: Draws | None) -> dict[str, Any]:
@@ -25,7 +28,7 @@ def fingerprint(net: nn.Module, *, seed: int, train_images: int, validation: Dra
     return {
         "parameters": sum(parameter.numel() for parameter in net.parameters()),
         "init": digest(*net.parameters()),
-        "order": digest(keyed.order(seed, 0, train_images)),
+        "order": digest(rng.order(seed, 0, train_images)),
         "val": digest(*draws),
         "weights": weights,
     }
@@ -33,10 +36,6 @@ def fingerprint(net: nn.Module, *, seed: int, train_images: int, validation: Dra
 
 def environment(device: torch.device, processes: int = 1) -> dict[str, Any]:
     """Versions and hardware."""
-    import platform
-
-    import pytorch_lightning
-
     if device.type == "cuda":
         hardware = torch.cuda.get_device_name(device)
     else:
@@ -44,7 +43,7 @@ def environment(device: torch.device, processes: int = 1) -> dict[str, Any]:
     versions = {
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "lightning": pytorch_lightning.__version__,
+        "lightning": pl.__version__,
     }
     if processes > 1:
         hardware = f"{processes} times {hardware}"
@@ -53,9 +52,6 @@ def environment(device: torch.device, processes: int = 1) -> dict[str, Any]:
 
 def processor() -> str:
     """The processor's name as the system gives it."""
-    import platform
-    from pathlib import Path
-
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))

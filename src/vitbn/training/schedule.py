@@ -1,4 +1,4 @@
-"""The learning rate as a function of the step: what it is multiplied by before step 0, 1, … Imports no torch."""
+"""Learning-rate schedules: step -> factor of the learning rate. Imports no torch."""
 
 import math
 from collections.abc import Callable
@@ -10,7 +10,8 @@ Factor = Callable[[int], float]
 def make_factor(config: dict[str, Any], *, epochs: int, steps_per_epoch: int) -> Factor | None:
     """The schedule of conf/schedule/, None for the constant one; ValueError lists the names.
 
-    The steps are told, since asking Lightning's trainer for them begins an epoch before a checkpoint is restored.
+    `steps_per_epoch` is passed in: Lightning's `estimated_stepping_batches` would begin an epoch before a checkpoint's
+    position in it is restored.
     """
     options = {key: value for key, value in config.items() if key != "name"}
     match config["name"]:
