@@ -18,8 +18,10 @@ Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status 2 and one line for bad input; 141, as other programs have, if nobody reads the output any more."""
-    parser = argparse.ArgumentParser(prog="vitbn", description="What belongs to train.py: looking at studies.")
+    """The exit status: 2 after one line about bad input, 141 (SIGPIPE) if the reader of the output has gone."""
+    parser = argparse.ArgumentParser(
+        prog="vitbn", description="Reports on studies of train.py, and uses of trained networks."
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     adders = (
         _add_status, _add_report, _add_claims, _add_summary, _add_predict, _add_transplant, _add_evaluate,
@@ -37,10 +39,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except (BrokenPipeError, SystemExit) as error:  # rich makes the latter of the former
-        if not any(isinstance(each, BrokenPipeError) for each in (error, error.__context__)):
+        if not isinstance(error, BrokenPipeError) and not isinstance(error.__context__, BrokenPipeError):
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left in the buffer has no reader
         return 128 + signal.SIGPIPE
+    except OSError as error:  # a full disk, a folder that cannot be written or read
+        if error.strerror is None:
+            raise
+        print(f"error: {f'{error.filename}: ' if error.filename else ''}{error.strerror}", file=sys.stderr)
+        return 1
     return status
 
 
@@ -54,8 +61,8 @@ def _add_status(commands: Commands) -> None:
 def _status(args: argparse.Namespace) -> int:
     from vitbn.store.status import print_status
 
-    named = args.runs / args.study
-    print_status(named if named.is_dir() or not Path(args.study).is_dir() else Path(args.study))
+    study = args.runs / args.study
+    print_status(study if study.is_dir() or not Path(args.study).is_dir() else Path(args.study))
     return 0
 
 
@@ -121,15 +128,15 @@ def _add_predict(commands: Commands) -> None:
     parser = commands.add_parser("predict", help="the most probable labels of image files")
     parser.add_argument("--ckpt", metavar="PATH", required=True, help=CKPT)
     parser.add_argument("images", metavar="IMAGE", nargs="+", type=Path, help="image files, or folders of them")
-    parser.add_argument("--top", metavar="N", type=int, default=5, help="so many labels (default: 5)")
+    parser.add_argument("--top", metavar="N", type=int, default=5, help="how many labels (default: 5)")
     parser.add_argument("--json", action="store_true", help="for machines")
     parser.set_defaults(call=_predict)
 
 
 def _predict(args: argparse.Namespace) -> int:
-    from vitbn.inference.predict import command
+    from vitbn.inference.predict import predict_command
 
-    return command(args.ckpt, args.images, top=args.top, as_json=args.json)
+    return predict_command(args.ckpt, args.images, top=args.top, as_json=args.json)
 
 
 def _add_transplant(commands: Commands) -> None:
@@ -143,20 +150,20 @@ def _add_transplant(commands: Commands) -> None:
 
 def _transplant(args: argparse.Namespace) -> int:
     data = _data(args)
-    from vitbn.inference.operate import command
+    from vitbn.inference.transplant_report import transplant_command
 
-    return command(args.ckpt, data=data, root=args.root, count=args.images, slots=args.slots, out=args.out)
+    return transplant_command(args.ckpt, data=data, root=args.root, count=args.images, slots=args.slots, out=args.out)
 
 
 def _add_network(parser: argparse.ArgumentParser) -> None:
-    """Which trained network, and on which images."""
+    """The options for the network and the images."""
     parser.add_argument("--ckpt", metavar="PATH", required=True, help=CKPT)
     parser.add_argument("--data", metavar="NAME|DIR", help="a data set or a folder of images (default: the run's own)")
     parser.add_argument("--root", type=Path, metavar="PATH", help="where a data set lies (default: $VITBN_DATA)")
 
 
 def _data(args: argparse.Namespace) -> "Data":
-    """What --data names: a data set's configuration, a folder, or nothing."""
+    """A data set's configuration, a folder, or None, as --data names it."""
     from vitbn.config import compose as config
 
     if args.data is None or Path(args.data).is_dir():
@@ -208,7 +215,7 @@ def _add_recalibrate(commands: Commands) -> None:
 
 def _recalibrate(args: argparse.Namespace) -> int:
     data = _data(args)
-    from vitbn.inference.evaluate import recalibrate
+    from vitbn.inference.recalibrate import recalibrate
 
     print(recalibrate(args.ckpt, data=data, root=args.root, out=args.out))
     return 0
@@ -226,7 +233,7 @@ def _add_export(commands: Commands) -> None:
 
 def _export(args: argparse.Namespace) -> int:
     data, fold = _data(args), not args.no_fold
-    from vitbn.inference.evaluate import export
+    from vitbn.inference.export import export
 
     options = {"data": data, "root": args.root, "out": args.out, "fold": fold, "half": args.half}
     for path in export(args.ckpt, form=args.format, **options):

@@ -3,9 +3,11 @@ import torch
 
 from tests.training.conftest import make_run
 from vitbn.data.mnist import CLOTHES
+from vitbn.data.sources import load
 from vitbn.models.factory import build
 from vitbn.models.norms import ScalarBatchNorm, TokenBatchNorm
-from vitbn.store import checkpoint_file as sealed
+from vitbn.store import checkpoint_file
+from vitbn.weights.network import load_network
 
 __all__ = ["make_run", "scramble"]
 
@@ -33,7 +35,23 @@ def make_saved(make_run):
         net = scramble(build(run.config["model"], seed=0))
         state = {f"net.{name}": value for name, value in net.state_dict().items()}
         content = {"state_dict": state, "ImageData": {"classes": list(CLOTHES)}}
-        sealed.save(content, run.checkpoints / "last.ckpt")
+        checkpoint_file.save(content, run.checkpoints / "last.ckpt")
         return run.folder
 
     return make
+
+
+@pytest.fixture(autouse=True)
+def no_data_root(monkeypatch):
+    """The made-up data of a run are looked for where the run says."""
+    monkeypatch.delenv("VITBN_DATA", raising=False)
+
+
+@pytest.fixture
+def network(make_saved):
+    return load_network(make_saved("model=vitbn", "data.mean=0.3", "data.std=0.2"))
+
+
+@pytest.fixture
+def source(clothes):
+    return load("fashion_mnist", clothes)

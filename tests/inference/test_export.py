@@ -18,11 +18,6 @@ from vitbn.models.norms import TokenBatchNorm
 from vitbn.weights.network import load_network
 
 
-@pytest.fixture(autouse=True)
-def here(monkeypatch):
-    monkeypatch.delenv("VITBN_DATA", raising=False)
-
-
 def exported(folder, form, *words):
     """The written file."""
     suffix = export.FORMATS[form].suffix

@@ -91,7 +91,7 @@ def test_a_run_of_ours_sees_grey_images_as_in_training(make_run, pictures, capsy
     network = load_network(run.folder)
     with torch.no_grad():
         logits = network.net((split.images[:3] / 255 - 0.3) / 0.2)
-    found = predict_files(network, files, 10, complain=None)
+    found = predict_files(network, files, 10, on_error=None)
     for (_, prediction), probabilities in zip(found, logits.softmax(-1), strict=True):
         assert dict(prediction) == pytest.approx(
             dict(zip(network.labels, probabilities.tolist(), strict=True)), abs=1e-6

@@ -15,9 +15,8 @@ from tests.conftest import TINY
 from tests.foreign import SIZE
 from vitbn.cli import main
 from vitbn.config import compose as config
-from vitbn.inference import operate
-from vitbn.inference.transplant import Damage, Site, Transplant, sites
-from vitbn.inference.transplant_report import heat_map
+from vitbn.inference.transplant import Damage, Site, Transplant, layernorm_sites
+from vitbn.inference.transplant_report import FILE, heat_map
 from vitbn.models.norms import TokenBatchNorm
 from vitbn.models.placements import PLACEMENTS, Slot, complete
 from vitbn.models.vit import VisionTransformer
@@ -45,11 +44,13 @@ def pictures(count, seed=1):
 
 def transplant(net, truth=None, chosen=None, calibrate=None):
     calibrate = pictures(300) if calibrate is None else calibrate
-    return Transplant(net, sites(net.net) if chosen is None else chosen, calibrate, pictures(40, seed=2), truth)
+    return Transplant(
+        net, layernorm_sites(net.net) if chosen is None else chosen, calibrate, pictures(40, seed=2), truth
+    )
 
 
 def named(net):
-    return [str(site) for site in sites(net.net)]
+    return [str(site) for site in layernorm_sites(net.net)]
 
 
 def test_sites_are_the_layernorms_in_the_order_of_the_data():
@@ -102,7 +103,7 @@ def shuffled_pictures(count, seed):
 
 def test_no_damage_where_layernorm_is_an_affine_map_of_the_data():
     net, measured = network(), shuffled_pictures(20, seed=2)
-    site = sites(net.net)[0]
+    site = layernorm_sites(net.net)[0]
     work = Transplant(net, [site], shuffled_pictures(60, seed=1), measured, None)
     inputs = net.normalise(measured).double()
     with torch.no_grad():
@@ -141,7 +142,7 @@ def divergence(net, other, images):
 
 def test_greedy_order_is_that_of_brute_force():
     net, calibrate, measured = network("vit_b16", depth=1), pictures(300), pictures(40, seed=2)
-    three = sites(net.net)
+    three = layernorm_sites(net.net)
     assert len(three) == 3
     # in the order the data passes them, as the result is calibrated in the end
     exact = {
@@ -225,7 +226,7 @@ def test_the_command_writes_pictures_tables_and_a_network(file, folder, tmp_path
     for name in ("transplant-damage", "transplant-order"):
         assert (out / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
         assert ET.parse(out / f"{name}.svg").getroot().tag.endswith("svg")
-    made = load_network(out / operate.FILE)
+    made = load_network(out / FILE)
     kinds = complete(made.config["model"]["placement"])
     assert kinds == complete(PLACEMENTS["vit_b16_batch"]) and made.labels == ("cat", "dog", "owl")
     typed = shlex.split(shown.partition("train.py ")[2])
@@ -238,7 +239,7 @@ def test_only_some_slots_are_a_placement_too(file, folder, tmp_path, capsys):
     out = tmp_path / "out"
     command = ["transplant", "--ckpt", str(file), "--data", str(folder), "--out", str(out), "--slots", "ffn_in"]
     assert main([*command, "--images", "7"]) == 0
-    made = load_network(out / operate.FILE)
+    made = load_network(out / FILE)
     found = {type(made.net.get_submodule(path)) for path in ("blocks.0.attn_in", "blocks.1.attn_in", "final_norm")}
     assert found == {nn.LayerNorm} and isinstance(made.net.blocks[1].ffn_in, TokenBatchNorm)
     assert "norm.ffn_in=batch" in capsys.readouterr().out
@@ -273,7 +274,7 @@ def test_fine_tuning_starts_from_the_transplanted_network(make_run, tmp_path, ca
     assert main(["transplant", "--ckpt", str(run.folder), "--images", "300", "--out", str(out)]) == 0
     typed = capsys.readouterr().out.partition("train.py ")[2].split()
     assert "norm=vit_batch" in typed and "data=fashion_mnist" in typed
-    made, order = load_network(out / operate.FILE), list(csv.DictReader((out / "order.csv").open()))
+    made, order = load_network(out / FILE), list(csv.DictReader((out / "order.csv").open()))
     test = ImageData.of(run.config).test
     with torch.no_grad():
         logits = made.net(made.normalise(test.images))

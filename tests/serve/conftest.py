@@ -11,7 +11,7 @@ from tests.conftest import TINY
 from tests.inference.conftest import scramble
 from vitbn.models.factory import build
 from vitbn.serve.app import create_app
-from vitbn.serve.readers import load_readers
+from vitbn.serve.classifiers import load_classifiers
 from vitbn.weights.files import Weights, write
 
 TARGETS = {"vit": "vitbn.ViT", "vitbnffn": "vitbn.ViTBNFFN"}
@@ -48,7 +48,7 @@ def two(make_weights):
 
 @pytest.fixture(scope="session")
 def client(two):
-    return create_app(load_readers(two)).test_client()
+    return create_app(load_classifiers(two)).test_client()
 
 
 @contextmanager

@@ -6,13 +6,13 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.serve.drawings import SEVEN, encoded, line
 from tests.serve.fuzz import bodies
-from tests.serve.test_ink import SEVEN, encoded, line
 from vitbn.errors import InputError
 from vitbn.models.factory import build
 from vitbn.serve.app import MAX_BODY, create_app
+from vitbn.serve.classifiers import DigitClassifier, load_classifiers
 from vitbn.serve.preprocess import as_mnist
-from vitbn.serve.readers import Reader, load_readers
 from vitbn.weights.network import load_network
 
 DIGIT = encoded(line(*SEVEN))
@@ -45,21 +45,21 @@ def test_the_content_type_does_not_matter(client, kind):
 
 
 def test_networks_of_other_shapes_and_without_attention(make_weights):
-    client = create_app(load_readers([str(make_weights(channels=3, image_size=35, pool="mean"))])).test_client()
+    client = create_app(load_classifiers([str(make_weights(channels=3, image_size=35, pool="mean"))])).test_client()
     assert client.post("/predict", data=DIGIT).json["models"][0]["attention"]["of"] == "mean of all tokens"
     network = load_network(make_weights())
     options = {"image_size": 28, "channels": 1, "num_classes": 10}
     plain = build({"name": "mlp", "_target_": "torch.nn.Sequential"}, seed=0)
     plain.extend([torch.nn.Flatten(), torch.nn.Linear(28 * 28, 10)])
-    reader = Reader(
+    classifier = DigitClassifier(
         type(network)(plain, network.labels, 28, 1, (0.0,), (1.0,), {"model": options}, network.source), "MLP", ""
     )
-    assert create_app([reader]).test_client().post("/predict", data=DIGIT).json["models"][0]["attention"] is None
+    assert create_app([classifier]).test_client().post("/predict", data=DIGIT).json["models"][0]["attention"] is None
 
 
 def test_networks_for_anything_else_are_refused(make_weights):
     with pytest.raises(InputError, match="vit.safetensors: answers a, b, .*; only networks for the digits 0 to 9"):
-        load_readers([str(make_weights("vit", labels=tuple("abcdefghij")))])
+        load_classifiers([str(make_weights("vit", labels=tuple("abcdefghij")))])
 
 
 def test_healthz_and_the_page(client):
@@ -114,9 +114,9 @@ def test_too_long_a_body_is_refused_before_it_is_read(client):
 
 
 def test_what_goes_wrong_inside_is_not_told(two):
-    readers = load_readers(two)
-    readers[0].network.net.register_forward_pre_hook(lambda *args: 1 / 0)
-    client = create_app(readers).test_client()
+    classifiers = load_classifiers(two)
+    classifiers[0].network.net.register_forward_pre_hook(lambda *args: 1 / 0)
+    client = create_app(classifiers).test_client()
     code, reason = refusal(client.post("/predict", data=DIGIT))
     assert code == 500 and "division" not in reason
 

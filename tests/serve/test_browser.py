@@ -14,8 +14,8 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
 from tests.serve.conftest import serving
+from tests.serve.drawings import SEVEN, encoded, line
 from tests.serve.handwriting import DRAWINGS, Drawing
-from tests.serve.test_ink import SEVEN, encoded, line
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(

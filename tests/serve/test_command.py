@@ -8,7 +8,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from tests.serve.test_ink import SEVEN, encoded, line
+from tests.serve.drawings import SEVEN, encoded, line
 from vitbn.cli import main
 from vitbn.serve import command
 

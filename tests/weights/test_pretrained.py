@@ -1,7 +1,5 @@
 import json
 import logging
-import re
-import sys
 
 import pytest
 import torch
@@ -12,9 +10,8 @@ from tests.foreign import EPS, SIZE, saved
 from vitbn.errors import InputError
 from vitbn.models.vit import VisionTransformer
 from vitbn.weights.files import write
-from vitbn.weights.hub import is_place, locate
 from vitbn.weights.network import load_network, read_weights
-from vitbn.weights.pretrained import load_pretrained, to_type
+from vitbn.weights.pretrained import load_pretrained, model_overrides
 
 HEADS = {"num_attention_heads": 2}
 
@@ -184,27 +181,6 @@ def test_our_own_file_says_all_by_itself(tmp_path):
     assert torch.equal(foreign.logits(network.net, images), expected)
 
 
-def test_a_description_that_makes_no_sense_is_one_line(tmp_path):
-    from safetensors.torch import save_file
-
-    state = foreign.timm().state_dict()
-    unfit = {
-        "options": {"image_size": 28, "channels": 1, "num_classes": 3, "heads": 2, "shell": "rm"},
-        "labels": [],
-        "mean": [],
-        "std": [],
-    }
-    cases = (
-        ("{", "cannot be read"),
-        ("{}", "cannot be read"),
-        (json.dumps(unfit), "cannot be read: unknown option 'shell'"),
-    )
-    for said, words in cases:
-        save_file(state, tmp_path / "own.safetensors", {"vitbn": said})
-        with pytest.raises(InputError, match=f"own.safetensors: .*{words}"):
-            load_network(tmp_path / "own.safetensors")
-
-
 def one_line(place, words, **options):
     with pytest.raises(InputError, match=words) as refused:
         started(place, norm_eps=1e-6, **options)
@@ -217,7 +193,9 @@ def test_another_network_says_what_to_type(tmp_path):
     one_line(place, words, dim=24, depth=3, patch_size=14, placement={"attn_in": "layer"})
     one_line(place, "model.heads=2 model.dim_head=8", heads=4, dim_head=4)
     one_line(place, "model.qkv_bias=true", qkv_bias=False)
-    assert to_type({"placement": {"qk": "layer"}})["placement"].startswith("norm.embed_in=none norm.embed_out=none")
+    assert model_overrides({"placement": {"qk": "layer"}})["placement"].startswith(
+        "norm.embed_in=none norm.embed_out=none"
+    )
     with pytest.raises(InputError, match="model=mlp is no Vision Transformer"):
         load_pretrained(nn.Linear(2, 2), config(place, name="mlp"))
     one_line(place, "of another shape: embedding.project.weight", channels=4)
@@ -262,21 +240,6 @@ def test_bad_files_are_one_line(tmp_path, capsys):
     for text, words in (("{", "config.json: not JSON"), ("[]", "config.json: not a configuration")):
         (place.parent / "config.json").write_text(text)
         one_line(place, words)
-
-
-def test_hub_ids_without_network_or_library_name_the_remedy(tmp_path, monkeypatch):
-    import huggingface_hub.constants
-
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.chdir(tmp_path)
-    assert is_place("google/vit-base-patch16-224") and not any(map(is_place, ("a/b/c", "a", "nets/a.pth", "../a")))
-    with pytest.raises(InputError, match=re.escape("not to be had from the hub")) as refused:
-        locate("someone/no-such-network")
-    assert "put its config.json, preprocessor_config.json, model.safetensors into a folder" in str(refused.value)
-    assert "\n" not in str(refused.value)
-    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(InputError, match=r"pip install 'vitbn\[hub\]'"):
-        locate("someone/no-such-network")
 
 
 def test_train_starts_from_a_run_and_from_its_file(make_run, tmp_path, caplog):

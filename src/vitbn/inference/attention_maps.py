@@ -1,4 +1,4 @@
-"""Which patches the answer's token attends to, as attention's own weights say.
+"""Attention maps: how much the token that the head reads attends to each patch, in the last block and by rollout.
 
 Shape legend: B images, H heads, T = G * G + 1 tokens.
 """
@@ -13,7 +13,7 @@ from vitbn.models.vit import Block, VisionTransformer
 
 
 @dataclass(frozen=True)
-class Attended:
+class AttentionMaps:
     """Weights over the patches, (B, G, G), mean over heads; with what goes to the CLS token they sum to 1."""
 
     last: Tensor  # in the last block
@@ -21,21 +21,21 @@ class Attended:
 
 
 @torch.no_grad()
-def attended(net: VisionTransformer, images: Tensor) -> Attended:
-    """Attention of the token that the head reads, CLS; of a network with pool="mean" the mean over all tokens'.
+def attention_maps(net: VisionTransformer, images: Tensor) -> AttentionMaps:
+    """Attention of the CLS token; of a network with pool="mean" the mean over all tokens'.
 
     Rollout (Abnar and Zuidema, 2020) multiplies the blocks' weights, half of each an identity for the residual.
     """
     x = net.embedding(images)
     identity = torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
-    flow = weights = identity.expand(len(x), -1, -1)
+    rollout = weights = identity.expand(len(x), -1, -1)
     for block in cast(list[Block], net.blocks):
         weights = block.attention.weights(block.attn_in(x)).mean(1)  # B T T
-        flow = (weights + identity) / 2 @ flow
+        rollout = (weights + identity) / 2 @ rollout
         x = block(x)
-    return Attended(*(_over_patches(each, net) for each in (weights, flow)))
+    return AttentionMaps(_over_patches(weights, net), _over_patches(rollout, net))
 
 
 def _over_patches(weights: Tensor, net: VisionTransformer) -> Tensor:
-    read = weights[:, 0] if net.pool == "cls" else weights.mean(1)
-    return read[:, 1:].unflatten(1, (net.embedding.grid, net.embedding.grid))
+    pooled = weights[:, 0] if net.pool == "cls" else weights.mean(1)
+    return pooled[:, 1:].unflatten(1, (net.embedding.grid, net.embedding.grid))

@@ -1,7 +1,7 @@
-"""Whether running statistics fit what arrives: three sources of BatchNorm statistics side by side."""
+"""Whether running statistics fit the images: three sources of BatchNorm statistics side by side."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -19,14 +19,14 @@ SENSITIVITY_IMAGES = 2_000  # batches of one image take a forward pass each
 
 
 @dataclass(frozen=True)
-class Layer:
-    """How far one BatchNorm's statistics of arriving images lie from its running ones.
+class StatisticsShift:
+    """How far one BatchNorm's statistics of the images lie from its running ones.
 
     mean: |mean - running mean| / running standard deviation; log_var: |ln(variance / running variance)|; both
     averaged over features, and over batches (as the discrepancy of Wang et al., 2022) or for all images pooled.
     """
 
-    name: str
+    name: str  # of the norm
     batch_mean: float
     batch_log_var: float
     pooled_mean: float
@@ -34,41 +34,53 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Panel:
+class BatchNormReport:
     """What the choice of statistics does to one network on one set of images."""
 
     compared: dict[str, Scores]  # by statistics
-    batch_size: int  # that of `batch` and of the layers' batches: the training's
+    batch_size: int  # that of `batch` and of the shifts' batches: the training's
     recalibrated_on: int  # training images
     by_batch_size: dict[int, Scores | None]  # batch statistics, SENSITIVITY_IMAGES images; None: not defined
-    beside: dict[str, Scores]  # the other statistics on these images
-    layers: tuple[Layer, ...]
+    other_statistics: dict[str, Scores]  # on the images of by_batch_size
+    shifts: tuple[StatisticsShift, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `vitbn evaluate --json` prints it, without the classes."""
+        return {
+            "compared": {name: scores.summary() for name, scores in self.compared.items()},
+            "batch_size": self.batch_size,
+            "recalibrated_on": self.recalibrated_on,
+            "by_batch_size": {size: scores and scores.summary() for size, scores in self.by_batch_size.items()},
+            "beside": {name: scores.summary() for name, scores in self.other_statistics.items()},
+            "layers": [asdict(shift) for shift in self.shifts],
+        }
 
 
-def training_batch(network: Network, split: Split) -> int:
+def training_batch_size(network: Network, split: Split) -> int:
     """The batch size of the training, as far as there are images."""
     return min(network.config.get("batch_size", 100), len(split))
 
 
-def panel(network: Network, train: Split, test: Split, sizes: list[int]) -> Panel:
+def batchnorm_report(network: Network, train: Split, test: Split, batch_sizes: list[int]) -> BatchNormReport:
     """Everything about a BatchNorm network's statistics; `test` in an order that mixes the classes."""
-    net, size = network.net, training_batch(network, test)
+    net, batch_size = network.net, training_batch_size(network, test)
     few = test[torch.arange(min(SENSITIVITY_IMAGES, len(test)))]
-    compared, beside = {RUNNING: score(network, test)}, {RUNNING: score(network, few)}
+    compared, other = {RUNNING: score(network, test)}, {RUNNING: score(network, few)}
     with batch_statistics(net):
-        compared[BATCH] = score(network, test, size)
+        compared[BATCH] = score(network, test, batch_size)
     fresh, count = fresh_statistics(network, train)
     running = put(net, fresh)
-    compared[RECALIBRATED], beside[RECALIBRATED] = score(network, test), score(network, few)
+    compared[RECALIBRATED], other[RECALIBRATED] = score(network, test), score(network, few)
     put(net, running)
-    by_size = {each: _score_in_batches(network, few, each) for each in sizes}
-    return Panel(compared, size, count, by_size, beside, layers(network, inputs(network, test, size)))
+    by_batch_size = {size: _score_in_batches(network, few, size) for size in batch_sizes}
+    shifts = statistics_shifts(network, inputs(network, test, batch_size))
+    return BatchNormReport(compared, batch_size, count, by_batch_size, other, shifts)
 
 
-def _score_in_batches(network: Network, split: Split, size: int) -> Scores | None:
+def _score_in_batches(network: Network, split: Split, batch_size: int) -> Scores | None:
     try:
         with batch_statistics(network.net):
-            return score(network, split, size)
+            return score(network, split, batch_size)
     except InputError:
         raise
     except ValueError:  # one value per feature has no variance
@@ -76,30 +88,30 @@ def _score_in_batches(network: Network, split: Split, size: int) -> Scores | Non
 
 
 @torch.inference_mode()
-def layers(network: Network, batches: Iterable[Tensor]) -> tuple[Layer, ...]:
-    """The distances of every BatchNorm, while each normalises by the batch at hand."""
+def statistics_shifts(network: Network, batches: Iterable[Tensor]) -> tuple[StatisticsShift, ...]:
+    """The shift of every BatchNorm, while each normalises by the batch at hand."""
     norms = batch_norms(network.net)
     pooled = {name: Moments() for name in norms}
     of_batches: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in norms}
 
-    def see(name: str, norm: Any, x: Tensor) -> None:
+    def record(name: str, norm: Any, x: Tensor) -> None:
         batch = Moments()
         batch.add(samples(norm, x))
-        of_batches[name].append(_distance(norm, batch))
+        of_batches[name].append(_shift(norm, batch))
         pooled[name].add(samples(norm, x))
 
-    with batch_statistics(network.net), observed(network.net, see):
+    with batch_statistics(network.net), observed(network.net, record):
         for images in batches:
             network.net(images)
-    found = []
+    shifts = []
     for name, norm in norms.items():
         means, log_vars = zip(*of_batches[name], strict=True)
-        parts = (torch.stack(means).mean(), torch.stack(log_vars).mean(), *_distance(norm, pooled[name]))
-        found.append(Layer(name, *(part.item() for part in parts)))
-    return tuple(found)
+        values = (torch.stack(means).mean(), torch.stack(log_vars).mean(), *_shift(norm, pooled[name]))
+        shifts.append(StatisticsShift(name, *(value.item() for value in values)))
+    return tuple(shifts)
 
 
-def _distance(norm: Any, moments: Moments) -> tuple[Tensor, Tensor]:
+def _shift(norm: Any, moments: Moments) -> tuple[Tensor, Tensor]:
     mean, var = norm.running_mean.double(), norm.running_var.double() + norm.eps
-    shift = (moments.mean - mean).abs() / var.sqrt()
-    return shift.mean(), ((moments.var + norm.eps) / var).log().abs().mean()
+    distance = (moments.mean - mean).abs() / var.sqrt()
+    return distance.mean(), ((moments.var + norm.eps) / var).log().abs().mean()

@@ -1,21 +1,22 @@
-"""The images a trained network is tried on, and those that tell what its BatchNorms should see."""
+"""The images a trained network is evaluated on, and the training images that its BatchNorm statistics come from."""
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from vitbn.data.batches import FixedBatches, Preprocess
-from vitbn.data.datamodule import ImageData
+from vitbn.data.decode import decode
+from vitbn.data.folder import images_below
 from vitbn.data.sources import CACHE, IMAGENETTE, SOURCES
 from vitbn.data.splits import Split
 from vitbn.errors import InputError
-from vitbn.inference.images import image_files, read
 from vitbn.models.bn_statistics import BATCH, IMAGES, Buffers, measure
 from vitbn.rng import generator
 from vitbn.weights.files import readable
@@ -28,7 +29,7 @@ Data = dict[str, Any] | Path | None  # a data set's configuration, a folder of i
 
 
 @dataclass(frozen=True)
-class Arriving:
+class EvalData:
     """Test images in an order that mixes the classes, and training images; `classes` is what their labels mean."""
 
     name: str
@@ -36,41 +37,43 @@ class Arriving:
     test: Split
     classes: tuple[str, ...]
 
-    def labelled_for(self, network: Network) -> "Arriving":
+    def labelled_for(self, network: Network) -> "EvalData":
         """The same; InputError if their classes are not the network's."""
         if self.classes != network.labels:
-            theirs, ours = (", ".join(each) for each in (self.classes, network.labels))
-            raise InputError(f"--data {self.name}: its classes are {theirs}; the network answers {ours}")
+            classes, labels = (", ".join(names) for names in (self.classes, network.labels))
+            raise InputError(f"--data {self.name}: its classes are {classes}; the network answers {labels}")
         return self
 
 
-def arriving(network: Network, data: Data, root: Path | None = None, *, count: int | None = None) -> Arriving:
+def load_eval_data(network: Network, data: Data, root: Path | None = None, *, count: int | None = None) -> EvalData:
     """The images of a data set, or all of a folder, labelled by the folders they lie in, for training and test alike.
 
-    With `count`, the same so many of either at most, and of a folder one half each. `root`: where a data set's files
-    lie. InputError if the images do not fit the network.
+    With `count`, at most so many of either, and of a folder one half each. `root`: where a data set's files lie.
+    InputError if the images do not fit the network.
     """
     if data is None and "data" not in network.config:
         raise InputError(f"{network.source}: imported weights; give --data: a data set's name or a folder of images")
-    found = _of_folder(network, data, count) if isinstance(data, Path) else _of_source(network, data, root)
-    if (channels := found.test.stored.shape[1]) != network.channels:
-        raise InputError(f"--data {found.name}: images of {channels} channels, the network sees {network.channels}")
-    train = found.train if count is None else shuffled(found.train, "train", count)
-    return Arriving(found.name, train, shuffled(found.test, "evaluate", count), found.classes)
+    loaded = _from_folder(network, data, count) if isinstance(data, Path) else _from_source(network, data, root)
+    if (channels := loaded.test.stored.shape[1]) != network.channels:
+        raise InputError(f"--data {loaded.name}: images of {channels} channels, the network sees {network.channels}")
+    train = loaded.train if count is None else shuffled(loaded.train, "train", count)
+    return EvalData(loaded.name, train, shuffled(loaded.test, "evaluate", count), loaded.classes)
 
 
-def _of_source(network: Network, data: dict[str, Any] | None, root: Path | None) -> Arriving:
+def _from_source(network: Network, data: dict[str, Any] | None, root: Path | None) -> EvalData:
     """The run's own data where the run found them; another data set in $VITBN_DATA or beside the run's own."""
+    from vitbn.data.datamodule import ImageData  # with Lightning, which `vitbn predict` need not wait for
+
     own, environment = network.config.get("data", {}), os.environ.get("VITBN_DATA")
     cache = _existing(own.get("cache"), ["*/*px-*ch/index.json"])
     own_root = _existing(own.get("root"), ["*"] if cache else DATA_FOLDERS)
     if data is None:
-        options, places = _own_options(network, cache), (root, own_root, environment)
+        options, roots = _own_options(network, cache), (root, own_root, environment)
     else:  # a run on image files found nothing but these in its root
-        options, places = data["data"], (root, environment, None if own.get("source") else own_root)
-    place = str(next(filter(None, places), "data"))  # an exported file does not say where its data were
-    images = ImageData.of({**LOADERS, "data": {**options, "root": place}})
-    return Arriving(images.data_name, images.splits[0], images.test, images.classes)
+        options, roots = data["data"], (root, environment, None if own.get("source") else own_root)
+    # an exported file does not say where its data were
+    images = ImageData.of({**LOADERS, "data": {**options, "root": str(next(filter(None, roots), "data"))}})
+    return EvalData(images.data_name, images.splits[0], images.test, images.classes)
 
 
 def _own_options(network: Network, cache: str | None) -> dict[str, Any]:
@@ -101,7 +104,7 @@ def _existing(folder: Any, content: Iterable[str]) -> str | None:
     return folder if there else None
 
 
-def _of_folder(network: Network, folder: Path, count: int | None) -> Arriving:
+def _from_folder(network: Network, folder: Path, count: int | None) -> EvalData:
     files = image_files([folder])
     if count is not None:
         if len(files) < 2:
@@ -109,11 +112,24 @@ def _of_folder(network: Network, folder: Path, count: int | None) -> Arriving:
         files = [files[i] for i in _order(len(files), "folder")[: 2 * count].tolist()]
     names = [file.parent.name for file in files]
     classes = network.labels if set(names) <= set(network.labels) else tuple(sorted(set(names)))
-    labels = torch.tensor([classes.index(name) for name in names])
-    split = Split(read(files, channels=network.channels, size=network.image_size), labels)
+    pixels = [decode(file, channels=network.channels, size=network.image_size) for file in files]
+    split = Split(torch.from_numpy(np.stack(pixels)), torch.tensor([classes.index(name) for name in names]))
     half, rows = len(files) // 2, torch.arange(len(files))
     train, test = (split, split) if count is None else (split[rows[:half]], split[rows[half:]])
-    return Arriving(folder.resolve().name, train, test, classes)
+    return EvalData(folder.resolve().name, train, test, classes)
+
+
+def image_files(paths: Sequence[Path]) -> list[Path]:
+    """The files, and every image below the folders in the order of their names; InputError for what has none."""
+    files = []
+    for path in paths:
+        if not path.exists():
+            raise InputError(f"{path}: does not exist")
+        inside = sorted(map(Path, images_below(path))) if path.is_dir() else [path]
+        if not inside:
+            raise InputError(f"{path}: a folder without images")
+        files += inside
+    return files
 
 
 def shuffled(split: Split, purpose: str, count: int | None = None) -> Split:
@@ -125,7 +141,7 @@ def _order(count: int, purpose: str) -> Tensor:
     return torch.randperm(count, generator=generator("arriving", purpose, count))
 
 
-def batch_of(split: Split) -> int:
+def default_batch_size(split: Split) -> int:
     """How many images at once, where their number changes nothing."""
     return min(BATCH, len(split))
 
@@ -145,6 +161,6 @@ def inputs(network: Network, split: Split, size: int, *, standardised: bool = Tr
 
 def fresh_statistics(network: Network, train: Split) -> tuple[Buffers, int]:
     """BatchNorm statistics over clean training images, and how many: 10,000, or all in whole batches."""
-    size = batch_of(train)
+    size = default_batch_size(train)
     count = min(IMAGES, len(train) // size * size)
     return measure(network.net, inputs(network, shuffled(train, "recalibrate", count), size)), count

@@ -1,23 +1,23 @@
-"""What `vitbn evaluate`, `vitbn recalibrate` and `vitbn export` do, as plain functions."""
+"""`vitbn evaluate`: scores and, for a network with BatchNorm, the report on its statistics, as tables and a picture."""
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.table import Table
 
 from vitbn.errors import InputError
-from vitbn.inference.bn_report import RUNNING, Panel, panel
-from vitbn.inference.eval_data import Data, arriving, batch_of, fresh_statistics, inputs
-from vitbn.inference.fold import LIMIT, Folding, Step, fold_proven, largest_difference
-from vitbn.inference.metrics import score
+from vitbn.inference.bn_report import BATCH, RECALIBRATED, RUNNING, BatchNormReport, batchnorm_report
+from vitbn.inference.eval_data import Data, load_eval_data
+from vitbn.inference.metrics import Scores, score
 from vitbn.models.bn_statistics import batch_norms
-from vitbn.models.vit import VisionTransformer
-from vitbn.store import atomic as durable
-from vitbn.store import checkpoint_file as sealed
-from vitbn.weights.network import Network, load_network
-from vitbn.weights.runs import RECALIBRATED
+from vitbn.plotting import Picture, grid, legend_above, look, slug, style
+from vitbn.weights.network import load_network
+from vitbn.weights.runs import run_folder
+
+FIGURES = ("accuracy", "loss", "calibration error")
 
 
 def evaluate(
@@ -30,125 +30,114 @@ def evaluate(
     out: Path | None = None,
     as_json: bool = False,
 ) -> None:
-    """Print scores and, for BatchNorm networks, the panel of statistics, whose picture goes into `out`."""
+    """Print scores and, for a network with BatchNorm, the report on its statistics, whose picture goes into `out`."""
     network = load_network(ckpt)
     has_norms = bool(batch_norms(network.net))
     if statistics != RUNNING and not has_norms:
         raise InputError(f"--statistics {statistics}: {network.source} has no BatchNorm; leave it out")
-    given = arriving(network, data, root).labelled_for(network)
-    found = panel(network, given.train, given.test, batch_sizes) if has_norms else None
-    scores = found.compared[statistics] if found else score(network, given.test)
+    images = load_eval_data(network, data, root).labelled_for(network)
+    report = batchnorm_report(network, images.train, images.test, batch_sizes) if has_norms else None
+    scores = report.compared[statistics] if report else score(network, images.test)
     if as_json:
-        shown = {"checkpoint": str(network.source), "data": given.name, "statistics": statistics, **asdict(scores)}
-        print(json.dumps(shown | ({"batchnorm": _plain(found)} if found else {}), indent=2))
+        content = {"checkpoint": str(network.source), "data": images.name, "statistics": statistics, **asdict(scores)}
+        print(json.dumps(content | ({"batchnorm": report.to_dict()} if report else {}), indent=2))
         return
-    from vitbn.inference.show import print_panel, print_scores
-
     console = Console()
     with_norms = f", {statistics} statistics" if has_norms else ""
-    print_scores(console, f"{network.source} on {given.name}{with_norms}", scores)
-    if found:
-        print_panel(console, found)
-        print(_draw(found, network, given.name, out or _home(network.source) / "evaluation"))
+    print_scores(console, f"{network.source} on {images.name}{with_norms}", scores)
+    if report:
+        print_report(console, report)
+        folder = out or run_folder(network.source) / "evaluation"
+        with style():
+            picture = draw_report(report, network.config["model"]["name"], images.name)
+            picture.save(folder)
+        print(folder / f"{picture.name}.png")
 
 
-def _plain(found: Panel) -> dict[str, Any]:
-    return {
-        "compared": {name: scores.summary() for name, scores in found.compared.items()},
-        "batch_size": found.batch_size,
-        "recalibrated_on": found.recalibrated_on,
-        "by_batch_size": {size: each and each.summary() for size, each in found.by_batch_size.items()},
-        "beside": {name: scores.summary() for name, scores in found.beside.items()},
-        "layers": [asdict(layer) for layer in found.layers],
+def print_scores(console: Console, title: str, scores: Scores) -> None:
+    """The figures, then a row for every class."""
+    console.print(title, style="bold", markup=False, highlight=False, soft_wrap=True)
+    table = _table("", "", *FIGURES, "n")
+    table.add_row("all", *_figures(scores), str(scores.n))
+    console.print(table)
+    table = _table("", "class", "images", "recognised", "right when named", "most taken for")
+    for row in scores.classes:
+        table.add_row(
+            row.label, str(row.images), _percent(row.recall), _percent(row.precision), row.confused_with or "–"
+        )
+    console.print(table)
+
+
+def print_report(console: Console, report: BatchNormReport) -> None:
+    """Three tables: statistics, batch sizes, layers."""
+    table = _table("BatchNorm statistics", "", *FIGURES, "n")
+    titles = {
+        BATCH: f"batch (of {report.batch_size})",
+        RECALIBRATED: f"recalibrated ({report.recalibrated_on:,} images)",
     }
+    for name, scores in report.compared.items():
+        table.add_row(titles.get(name, name), *_figures(scores), str(scores.n))
+    console.print(table)
+    table = _table("Batch statistics by batch size", "images a batch", *FIGURES, "n")
+    for name, scores in report.other_statistics.items():
+        table.add_row(f"any, {name} statistics", *_figures(scores), str(scores.n))
+    for size, batch_scores in report.by_batch_size.items():
+        cells = ("–",) * 4 if batch_scores is None else (*_figures(batch_scores), str(batch_scores.n))
+        table.add_row(str(size), *cells)
+    console.print(table)
+    title = f"Distance from the running statistics: of batches of {report.batch_size}, of all images together"
+    table = _table(title, "norm", "mean, batch", "mean, all", "log var, batch", "log var, all")
+    for shift in report.shifts:
+        values = (shift.batch_mean, shift.pooled_mean, shift.batch_log_var, shift.pooled_log_var)
+        table.add_row(shift.name, *(f"{value:.3f}" for value in values))
+    console.print(table)
 
 
-def _draw(found: Panel, network: Network, data: str, folder: Path) -> Path:
-    from vitbn import plotting as canvas
-    from vitbn.inference.show import picture
-
-    with canvas.style():
-        drawn = picture(found, network.config["model"]["name"], data)
-        drawn.save(folder)
-    return folder / f"{drawn.name}.png"
-
-
-def export(
-    ckpt: str,
-    *,
-    form: str,
-    data: Data = None,
-    root: Path | None = None,
-    out: Path | None = None,
-    fold: bool = True,
-    half: bool = False,
-) -> list[Path]:
-    """Write the network as one file that has been run again and compared, and its card; their paths.
-
-    `half`: its weights rounded to half precision, for half the size; what is measured is the rounded network.
-    """
-    from vitbn.inference.export import format_named, rounded, shareable, written_difference
-    from vitbn.inference.model_card import model_card
-
-    chosen = format_named(form, half=half)
-    network = load_network(ckpt)
-    home = _home(network.source)
-    out = out or home / "export" / f"{home.resolve().name}{chosen.suffix}"
-    if out.suffix != chosen.suffix:
-        raise InputError(f"--out {out}: a file of --format {form} ends in {chosen.suffix}")
-    given = arriving(network, data, root).labelled_for(network)
-    network = replace(network, config=shareable(network.config))
-    trained, plan, difference = network, tuple[Step, ...](), None
-    if fold and isinstance(network.net, VisionTransformer):
-        folding, difference = fold_proven(network.net, inputs(network, given.test, batch_of(given.test)))
-        network, plan = _with(network, folding), folding.plan
-    exact, moved = network, None
-    if half:
-        network = rounded(network)
-        images = inputs(network, given.test, batch_of(given.test))
-        moved = largest_difference(network.net, exact.net, images)
-    content = chosen.write(network)
-    written = written_difference(network, content, chosen, given.test)
-    if not written <= LIMIT:
-        raise InputError(f"{out}: not written, its logits differ from the network's by {written:.3g}")
-    scores = score(network, given.test)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    durable.write(out, lambda file: file.write(content))
-    page = out.with_name(f"{out.name}.md")
-    durable.write_text(
-        page, model_card(out, trained.config, network, given.name, scores, plan, difference, written, moved)
+def draw_report(report: BatchNormReport, model: str, data: str) -> Picture:
+    """Accuracy against batch size, and the two distances layer by layer; draw inside `plotting.style()`."""
+    figure, (left, middle, right) = grid(3, 3, width=11, height=3.6)
+    _draw_batch_sizes(left, report)
+    names = [shift.name.removeprefix("blocks.") for shift in report.shifts]
+    labels = {"batch": f"distance, a batch of {report.batch_size}", "pooled": "distance, all images"}
+    for ax, moment, title in ((middle, "mean", "Shift of the mean"), (right, "log_var", "Change of the log variance")):
+        for color, (images, label) in enumerate(labels.items(), start=3):
+            values = [getattr(shift, f"{images}_{moment}") for shift in report.shifts]
+            ax.plot(range(len(names)), values, **look(color), markersize=4, label=label)
+        ax.set(title=title, xticks=range(len(names)), ylim=(0, None))
+        ax.set_xticklabels(names, rotation=90, fontsize=7)
+    middle.set_ylabel("running standard deviations")
+    right.set_ylabel("|ln(variance / running)|")
+    legend_above(figure, [left, middle])
+    compared = "; ".join(f"{name} {_percent(scores.accuracy)}" for name, scores in report.compared.items())
+    caption = (
+        f"Left: accuracy by statistics and batch size (n = {next(iter(report.other_statistics.values())).n}). "
+        "Middle, right: how far the statistics of arriving images lie from the running ones, mean over features."
     )
-    return [out, page]
+    alt = f"Accuracy by BatchNorm statistics: {compared}."
+    return Picture(slug("statistics", data), f"BatchNorm statistics of {model} on {data}", caption, alt, figure)
 
 
-def _with(network: Network, folding: Folding) -> Network:
-    """The folded network, described so that it can be built again."""
-    model = {**network.config["model"], "placement": dict(folding.placement), "qkv_bias": folding.qkv_bias}
-    return replace(network, net=folding.net, config={**network.config, "model": model})
+def _draw_batch_sizes(ax: Any, report: BatchNormReport) -> None:
+    for index, (name, scores) in enumerate(report.other_statistics.items()):
+        ax.axhline(100 * scores.accuracy, **{**look(2 * index), "marker": ""}, label=f"accuracy, {name}")
+    accuracies = {size: 100 * scores.accuracy for size, scores in report.by_batch_size.items() if scores is not None}
+    ax.plot(list(accuracies), list(accuracies.values()), **look(1), markersize=5, label="accuracy, batch")
+    ax.set_xscale("log", base=2)
+    ax.set_xticks(list(accuracies), [str(size) for size in accuracies])
+    ax.minorticks_off()
+    ax.set(title="Accuracy", xlabel="images a batch", ylabel="accuracy (%)")
 
 
-def _home(checkpoint: Path) -> Path:
-    """The folder a checkpoint belongs to: its run's."""
-    return checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title or None, title_justify="left", title_style="bold")
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="right" if number else "left", no_wrap=not number)
+    return table
 
 
-def recalibrate(ckpt: str, *, data: Data = None, root: Path | None = None, out: Path | None = None) -> Path:
-    """Write a copy of the checkpoint with fresh BatchNorm statistics; its path."""
-    network = load_network(ckpt)
-    if not batch_norms(network.net):
-        raise InputError(f"{network.source}: has no BatchNorm, there is nothing to recalibrate")
-    out = out or network.source.with_name("recalibrated.ckpt")
-    if out.parent.resolve() == network.source.parent.resolve() and out.name in sealed.OF_TRAINING:
-        raise InputError(f"--out {out}: training goes on from this file; choose another name")
-    given = arriving(network, data, root)
-    fresh, count = fresh_statistics(network, given.train)
-    checkpoint = sealed.load(network.source)
-    for norm, (mean, var) in fresh.items():
-        for buffer, value in (("running_mean", mean), ("running_var", var)):
-            kept = checkpoint["state_dict"][f"net.{norm}.{buffer}"]
-            kept.copy_(value.reshape(kept.shape))
-    for name in RECALIBRATED:
-        checkpoint.get("callbacks", {}).pop(name, None)
-    checkpoint["recalibrated"] = {"data": given.name, "images": count}
-    sealed.save(checkpoint, out)
-    return out
+def _figures(scores: Scores) -> tuple[str, str, str]:
+    return _percent(scores.accuracy), f"{scores.loss:.4f}", f"{scores.calibration_error:.4f}"
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{share:.2%}"

@@ -1,4 +1,4 @@
-"""A network as one file for use elsewhere: what it answers and how images become its input are recorded inside.
+"""`vitbn export`: a network as one file for use elsewhere, with its labels and its preprocessing recorded inside.
 
 safetensors  the weights; vitbn.weights.network.load_network reads it back
 onnx         for ONNX Runtime and others
@@ -17,6 +17,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,12 +25,17 @@ from torch import Tensor, nn
 
 from vitbn.data.splits import Split
 from vitbn.errors import InputError
-from vitbn.inference.eval_data import batch_of, inputs
-from vitbn.inference.fold import Run, largest_difference
+from vitbn.inference.eval_data import Data, default_batch_size, inputs, load_eval_data
+from vitbn.inference.fold import LIMIT, Folding, Run, Step, fold_proven, largest_difference
+from vitbn.inference.metrics import score
+from vitbn.inference.model_card import model_card
 from vitbn.models.attention import Attention
+from vitbn.models.vit import VisionTransformer
+from vitbn.store import atomic
 from vitbn.store.run import OMITTED
 from vitbn.weights.files import Weights, described_network, pack
-from vitbn.weights.network import Network
+from vitbn.weights.network import Network, load_network
+from vitbn.weights.runs import run_folder
 
 
 @dataclass(frozen=True)
@@ -190,5 +196,56 @@ def format_named(name: str, *, half: bool = False) -> Format:
 
 def written_difference(network: Network, content: bytes, form: Format, split: Split) -> float:
     """Largest logit difference between the file and the network over the images."""
-    images = inputs(network, split, batch_of(split), standardised=False)
-    return largest_difference(form.run(network, content), lambda part: network.net(network.standardise(part)), images)
+    batches = inputs(network, split, default_batch_size(split), standardised=False)
+    return largest_difference(form.run(network, content), lambda x: network.net(network.standardise(x)), batches)
+
+
+def export(
+    ckpt: str,
+    *,
+    form: str,
+    data: Data = None,
+    root: Path | None = None,
+    out: Path | None = None,
+    fold: bool = True,
+    half: bool = False,
+) -> list[Path]:
+    """Write the network as one file that has been run again and compared, and its card; their paths.
+
+    `half`: its weights rounded to half precision, for half the size; what is measured is the rounded network.
+    """
+    chosen = format_named(form, half=half)
+    network = load_network(ckpt)
+    folder = run_folder(network.source)
+    out = out or folder / "export" / f"{folder.resolve().name}{chosen.suffix}"
+    if out.suffix != chosen.suffix:
+        raise InputError(f"--out {out}: a file of --format {form} ends in {chosen.suffix}")
+    images = load_eval_data(network, data, root).labelled_for(network)
+    batch_size = default_batch_size(images.test)
+    network = replace(network, config=shareable(network.config))
+    trained, plan, folding_difference = network, tuple[Step, ...](), None
+    if fold and isinstance(network.net, VisionTransformer):
+        folding, folding_difference = fold_proven(network.net, inputs(network, images.test, batch_size))
+        network, plan = _with_folding(network, folding), folding.plan
+    rounding_difference = None
+    if half:
+        exact, network = network, rounded(network)
+        batches = inputs(network, images.test, batch_size)
+        rounding_difference = largest_difference(network.net, exact.net, batches)
+    content = chosen.write(network)
+    file_difference = written_difference(network, content, chosen, images.test)
+    if not file_difference <= LIMIT:
+        raise InputError(f"{out}: not written, its logits differ from the network's by {file_difference:.3g}")
+    scores = score(network, images.test)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    atomic.write(out, lambda file: file.write(content))
+    card = out.with_name(f"{out.name}.md")
+    differences = (folding_difference, file_difference, rounding_difference)
+    atomic.write_text(card, model_card(out, trained.config, network, images.name, scores, plan, *differences))
+    return [out, card]
+
+
+def _with_folding(network: Network, folding: Folding) -> Network:
+    """The folded network, described so that it can be built again."""
+    model = {**network.config["model"], "placement": dict(folding.placement), "qkv_bias": folding.qkv_bias}
+    return replace(network, net=folding.net, config={**network.config, "model": model})

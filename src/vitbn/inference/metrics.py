@@ -1,4 +1,4 @@
-"""How well a network answers: accuracy, loss, calibration and every class by itself."""
+"""Accuracy, loss and calibration of a network, and recall and precision of every class."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from torchmetrics.functional.classification import multiclass_calibration_error, multiclass_confusion_matrix
 
 from vitbn.data.splits import Split
-from vitbn.inference.eval_data import batch_of, inputs
+from vitbn.inference.eval_data import default_batch_size, inputs
 from vitbn.weights.network import Network
 
 BINS = 15  # of equal width in confidence (Guo et al., 2017)
@@ -42,20 +42,21 @@ class Scores:
 
 
 @torch.inference_mode()
-def answers(network: Network, split: Split, size: int) -> Tensor:
-    """Logits (N, classes) of clean images, worked on in batches of `size`."""
-    return torch.cat([network.net(images) for images in inputs(network, split, size)])[: len(split)]
+def predict_logits(network: Network, split: Split, batch_size: int) -> Tensor:
+    """Logits (N, classes) of clean images."""
+    return torch.cat([network.net(images) for images in inputs(network, split, batch_size)])[: len(split)]
 
 
-def score(network: Network, split: Split, size: int | None = None) -> Scores:
-    """The network's scores on a split's clean images, in batches of `size` where that matters."""
-    return scores(answers(network, split, size or batch_of(split)), split.labels, network.labels)
+def score(network: Network, split: Split, batch_size: int | None = None) -> Scores:
+    """The network's scores on a split's clean images; `batch_size` where batch statistics are used."""
+    logits = predict_logits(network, split, batch_size or default_batch_size(split))
+    return score_logits(logits, split.labels, network.labels)
 
 
-def scores(logits: Tensor, labels: Tensor, names: tuple[str, ...]) -> Scores:
+def score_logits(logits: Tensor, labels: Tensor, names: tuple[str, ...]) -> Scores:
     """Scores of logits (N, classes) against labels (N,)."""
     logits = logits.double()
-    counts = multiclass_confusion_matrix(logits, labels, len(names))  # true, answered
+    counts = multiclass_confusion_matrix(logits, labels, len(names))  # true, predicted
     error = multiclass_calibration_error(logits.softmax(1), labels, len(names), n_bins=BINS, norm="l1")
     return Scores(
         len(labels), counts.diagonal().sum().item() / len(labels), F.cross_entropy(logits, labels).item(),
@@ -64,10 +65,11 @@ def scores(logits: Tensor, labels: Tensor, names: tuple[str, ...]) -> Scores:
 
 
 def _class_score(counts: Tensor, number: int, names: tuple[str, ...]) -> ClassScore:
-    right, images, answered = (int(n) for n in (counts[number, number], counts[number].sum(), counts[:, number].sum()))
-    wrong = counts[number].clone()
-    wrong[number] = 0
+    correct, images = int(counts[number, number]), int(counts[number].sum())
+    predicted = int(counts[:, number].sum())
+    errors = counts[number].clone()
+    errors[number] = 0
     return ClassScore(
-        names[number], images, right / images if images else None, right / answered if answered else None,
-        names[int(wrong.argmax())] if wrong.any() else None,
+        names[number], images, correct / images if images else None, correct / predicted if predicted else None,
+        names[int(errors.argmax())] if errors.any() else None,
     )  # fmt: skip

@@ -69,8 +69,8 @@ def _quality(data: str, scores: Scores) -> str:
     }
     heading = f"## Quality\n\nOn the {scores.n:,} clean test images of `{data}` (n = {scores.n}):\n\n"
     classes = "\n".join(
-        f"| {each.label} | {each.images} | {'–' if each.recall is None else f'{each.recall:.2%}'} |"
-        for each in scores.classes
+        f"| {row.label} | {row.images} | {'–' if row.recall is None else f'{row.recall:.2%}'} |"
+        for row in scores.classes
     )
     return f"{heading}{_table(rows)}\n\n| class | images | recognised |\n|---|---|---|\n{classes}"
 
@@ -90,9 +90,9 @@ def _use(file: Path, network: Network) -> str:
 def _folding(plan: tuple[Step, ...], difference: float | None, n: int) -> str:
     if difference is None:
         return "## Folding\n\nNothing was folded."
-    lines = Counter((step.place.slot, step.kind, _target(step), step.how) for step in plan)
+    counts = Counter((step.place.slot, step.kind, _target(step), step.how) for step in plan)
     rows = "\n".join(
-        f"| {slot} | {kind} | {count} | {into} | {how} |" for (slot, kind, into, how), count in lines.items()
+        f"| {slot} | {kind} | {count} | {into} | {how} |" for (slot, kind, into, how), count in counts.items()
     )
     proof = f"No logit moved by more than {difference:.2g} over {n:,} test images (allowed: 1e-4)."
     return f"## Folding\n\n{proof}\n\n| slot | norm | how many | folded into | |\n|---|---|---|---|---|\n{rows}"
@@ -110,13 +110,13 @@ def _target(step: Step) -> str:
 
 
 def _versions() -> str:
-    found = {"vitbn": vitbn.__version__, "python": platform.python_version()}
+    versions = {"vitbn": vitbn.__version__, "python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:
             continue
-    return "## Versions\n\n" + ", ".join(f"{name} {number}" for name, number in found.items())
+    return "## Versions\n\n" + ", ".join(f"{name} {number}" for name, number in versions.items())
 
 
 def _table(rows: dict[str, str]) -> str:

@@ -54,13 +54,13 @@ class Step:
     damage: Damage
 
 
-def sites(net: VisionTransformer) -> list[Site]:
+def layernorm_sites(net: VisionTransformer) -> list[Site]:
     """Every place of a LayerNorm, in the order the data passes them."""
-    found = [Site(slot, None, (_OUTSIDE[slot],)) for slot in (Slot.embed_in, Slot.embed_out)]
+    sites = [Site(slot, None, (_OUTSIDE[slot],)) for slot in (Slot.embed_in, Slot.embed_out)]
     for layer in range(len(net.blocks)):
-        found += [Site(slot, layer, tuple(f"blocks.{layer}.{p}" for p in paths)) for slot, paths in _INSIDE.items()]
-    found.append(Site(Slot.final, None, (_OUTSIDE[Slot.final],)))
-    return [site for site in found if isinstance(net.get_submodule(site.paths[0]), nn.LayerNorm)]
+        sites += [Site(slot, layer, tuple(f"blocks.{layer}.{p}" for p in paths)) for slot, paths in _INSIDE.items()]
+    sites.append(Site(Slot.final, None, (_OUTSIDE[Slot.final],)))
+    return [site for site in sites if isinstance(net.get_submodule(site.paths[0]), nn.LayerNorm)]
 
 
 class Recorder(TokenBatchNorm):
@@ -71,10 +71,15 @@ class Recorder(TokenBatchNorm):
 
     def __init__(self, original: nn.LayerNorm, present: nn.Module) -> None:
         super().__init__(original.normalized_shape[0], affine=False, track_running_stats=False)
-        self.original, self.present, self.count = original, present.eval(), 0
-        width = (self.num_features,)
+        self.original = original
+        self.present = present.eval()
+        self.count = 0
         # of the input x and of LayerNorm's output z before its affine map: means, and sums of products of deviations
-        self.mean_x, self.mean_z, self.xx, self.xz = (torch.zeros(width, dtype=torch.float64) for _ in range(4))
+        zeros = torch.zeros(self.num_features, dtype=torch.float64)
+        self.mean_x = zeros.clone()
+        self.mean_z = zeros.clone()
+        self.xx = zeros.clone()
+        self.xz = zeros.clone()
 
     def forward(self, x: Tensor) -> Tensor:
         flat = x.reshape(-1, self.num_features).double()
@@ -115,30 +120,35 @@ class Transplant:
     `calibrate`, `measure`: uint8 images (B, C, K, K); `truth`: labels of the latter, or None.
     """
 
-    def __init__(self, network: Network, chosen: Sequence[Site], calibrate: Tensor, measure: Tensor,
-                 truth: Tensor | None) -> None:  # fmt: skip
+    def __init__(
+        self, network: Network, sites: Sequence[Site], calibrate: Tensor, measure: Tensor, truth: Tensor | None
+    ) -> None:
         assert isinstance(network.net, VisionTransformer)
-        self.net, self.normalise, self.sites = network.net.eval(), network.normalise, list(chosen)
-        self._originals = {path: self.net.get_submodule(path) for site in chosen for path in site.paths}
-        self.calibration, self.images, self.truth = calibrate, measure, truth
+        self.net = network.net.eval()
+        self.normalise = network.normalise
+        self.sites = list(sites)
+        self._originals = {path: self.net.get_submodule(path) for site in sites for path in site.paths}
+        self.calibrate = calibrate
+        self.measure = measure
+        self.truth = truth
         self.device = next(self.net.parameters()).device
         self._before = self._log_probabilities()
         self.original = self.damage()
 
     def alone(self) -> dict[Site, Damage]:
         """The damage of every replacement by itself."""
-        return self._each(self.sites)
+        return self._damage_of_each(self.sites)
 
     def in_greedy_order(self, progress: Callable[[Step], object] = lambda step: None) -> list[Step]:
         """Replace all, always the one that adds least to the divergence; afterwards every norm is calibrated anew."""
         steps: list[Step] = []
         while left := [site for site in self.sites if site not in [step.site for step in steps]]:
-            damages = self._each(left)
+            damages = self._damage_of_each(left)
             best = min(left, key=lambda site: damages[site].kl)
-            done = {best, *(step.site for step in steps)}
+            replaced = {best, *(step.site for step in steps)}
             for site in self.sites:  # in the order the data passes them: each sees its final input
-                if site in done:
-                    self._put(self._calibrated([site]))
+                if site in replaced:
+                    self._place(self._calibrated([site]))
             steps.append(Step(best, self.damage()))
             progress(steps[-1])
         return steps
@@ -151,25 +161,25 @@ class Transplant:
         changed = (label != before.argmax(1)).double().mean().item()
         return Damage(kl, changed, None if self.truth is None else (label == self.truth).double().mean().item())
 
-    def _each(self, some: list[Site]) -> dict[Site, Damage]:
-        """The damage if, of some sites, only that one is replaced now."""
-        norms, damages = self._calibrated(some), {}
-        for site in track(some, "trying norms", len(some)):
+    def _damage_of_each(self, sites: list[Site]) -> dict[Site, Damage]:
+        """The damage if, of these sites, only that one is replaced now."""
+        norms, damages = self._calibrated(sites), {}
+        for site in track(sites, "trying norms", len(sites)):
             present = {path: self.net.get_submodule(path) for path in site.paths}
-            self._put({path: norms[path] for path in site.paths})
+            self._place({path: norms[path] for path in site.paths})
             damages[site] = self.damage()
-            self._put(present)
+            self._place(present)
         return damages
 
     @torch.no_grad()
-    def _calibrated(self, some: list[Site]) -> dict[str, nn.Module]:
+    def _calibrated(self, sites: list[Site]) -> dict[str, nn.Module]:
         """For the modules of these sites, BatchNorms for the input that they have now."""
-        present = {path: self.net.get_submodule(path) for site in some for path in site.paths}
+        present = {path: self.net.get_submodule(path) for site in sites for path in site.paths}
         recorders = {path: Recorder(self._original(path), module) for path, module in present.items()}
-        self._put(recorders)
-        for images in self.calibration.split(BATCH):
+        self._place(recorders)
+        for images in self.calibrate.split(BATCH):
             self._run(images)
-        self._put(present)
+        self._place(present)
         return {path: recorder.batchnorm() for path, recorder in recorders.items()}
 
     def _original(self, path: str) -> nn.LayerNorm:
@@ -177,14 +187,14 @@ class Transplant:
         assert isinstance(original, nn.LayerNorm)
         return original
 
-    def _put(self, modules: dict[str, nn.Module] | dict[str, Recorder]) -> None:
+    def _place(self, modules: dict[str, nn.Module] | dict[str, Recorder]) -> None:
         for path, module in modules.items():
             self.net.set_submodule(path, module)
 
     @torch.no_grad()
     def _log_probabilities(self) -> Tensor:
         """float64 (B, classes) of the images it is measured on, on the CPU."""
-        return torch.cat([self._run(images).double().log_softmax(-1).cpu() for images in self.images.split(BATCH)])
+        return torch.cat([self._run(images).double().log_softmax(-1).cpu() for images in self.measure.split(BATCH)])
 
     def _run(self, images: Tensor) -> Tensor:
         dtype = next(self.net.parameters()).dtype

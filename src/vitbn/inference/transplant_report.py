@@ -1,27 +1,93 @@
-"""What a transplant did, as pictures, tables for machines and a table in the terminal."""
+"""`vitbn transplant`: from a network with LayerNorms to tables and pictures of the damage and weights to fine-tune."""
 
 import csv
 import io
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vitbn.inference.transplant import Damage, Site, Step
+import torch
+
+from vitbn.errors import InputError
+from vitbn.inference.eval_data import Data, load_eval_data
+from vitbn.inference.transplant import Damage, Site, Step, Transplant, layernorm_sites
 from vitbn.models.placements import Slot
+from vitbn.models.vit import VisionTransformer
 from vitbn.plotting import Picture, grid, look, style
-from vitbn.store import atomic as durable
+from vitbn.store import atomic
+from vitbn.weights.files import Weights, write
+from vitbn.weights.network import Network, load_network
+from vitbn.weights.pretrained import ADAPTED, model_overrides
 
-NO_LESS = 1e-6  # nats; the colours' logarithmic scale needs an end
+FILE = "transplanted.safetensors"
+LEAST = 1e-6  # nats; the colours' logarithmic scale needs an end
 
 
-def write(folder: Path, original: Damage, alone: Mapping[Site, Damage], order: Sequence[Step]) -> None:
+def transplant_command(ckpt: str, *, data: Data, root: Path | None, count: int, slots: Sequence[str], out: Path) -> int:
+    """Transplant, write everything into `out`, and say what fine-tunes from it."""
+    if count < 2:
+        raise InputError(f"--images {count}: must be at least 2")
+    network = load_network(ckpt)
+    if not isinstance(network.net, VisionTransformer):
+        raise InputError(f"{network.source}: {network.config['model']['name']} is no Vision Transformer")
+    options = {**network.options, "placement": network.net.placement}
+    sites = _choose_sites(network, slots)
+    images = load_eval_data(network, data, root, count=count)
+    network.net.to("cuda" if torch.cuda.is_available() else "cpu")
+    truth = images.test.labels if images.classes == network.labels else None
+    transplant = Transplant(network, sites, images.train.images, images.test.images, truth)
+    counts = f"{len(images.train)} images calibrate, {len(images.test)} measure"
+    print(f"{network.source}: {len(sites)} norms; {counts}")
+    alone = transplant.alone()
+    order = transplant.in_greedy_order(lambda step: print(f"  {step.site}: {step.damage.kl:.4f} nats", flush=True))
+    write_report(out, transplant.original, alone, order)
+    print_tables(transplant.original, alone, order)
+    replaced = {str(site.slot): "batch" for site in sites}
+    options["placement"] = {**options["placement"], **replaced}
+    state = {name: tensor.cpu() for name, tensor in network.net.state_dict().items()}
+    write(Weights(state, options, network.labels, network.mean, network.std, out / FILE))
+    overrides = [override for key, override in model_overrides(options).items() if key not in ADAPTED]
+    overrides += map(shlex.quote, _data_overrides(network, data))
+    print(f"{out}: {FILE}, damage.csv, order.csv, transplant-damage and transplant-order as PNG and SVG")
+    print(f"fine-tune: python train.py {' '.join(overrides)} model.pretrained={shlex.quote(str(out / FILE))}")
+    return 0
+
+
+def _data_overrides(network: Network, data: Data) -> list[str]:
+    """The overrides of train.py that ask for these images as the network has seen them."""
+    options = {"source": "folder", "root": data} if isinstance(data, Path) else (data or network.config)["data"]
+    source = options.get("source")
+    overrides = [f"data={source or options['name']}"]
+    overrides += [f"data.root={options.get('root', 'DIR')}"] if source == "folder" else []
+    overrides += [f"data.image_size={network.image_size}", f"data.channels={network.channels}"] if source else []
+    for key, values in (("mean", network.mean), ("std", network.std)):
+        overrides.append(f"data.{key}={list(values) if len(values) > 1 else values[0]}".replace(" ", ""))
+    return overrides
+
+
+def _choose_sites(network: Network, slots: Sequence[str]) -> list[Site]:
+    """The places of the LayerNorms, in some slots or in all."""
+    assert isinstance(network.net, VisionTransformer)
+    if unknown := [slot for slot in slots if slot not in set(Slot)]:
+        raise InputError(f"--slots {unknown[0]}: unknown; choose from {', '.join(Slot)}")
+    sites = layernorm_sites(network.net)
+    if not sites:
+        raise InputError(f"{network.source}: has no LayerNorm to replace")
+    present = [str(slot) for slot in Slot if any(site.slot == slot for site in sites)]
+    if empty := [slot for slot in slots if slot not in present]:
+        raise InputError(f"--slots {empty[0]}: no LayerNorm there; choose from {', '.join(present)}")
+    return [site for site in sites if not slots or site.slot in slots]
+
+
+def write_report(folder: Path, original: Damage, alone: Mapping[Site, Damage], order: Sequence[Step]) -> None:
     """damage.csv, order.csv and both pictures as PNG and SVG."""
     folder.mkdir(parents=True, exist_ok=True)
     _write_csv(folder / "damage.csv", [_row(site, damage) for site, damage in alone.items()])
-    rows = [{"step": n, **_row(step.site, step.damage)} for n, step in enumerate(order, start=1)]
-    nothing = {"step": 0, "slot": None, "layer": None, **vars(original)}
-    _write_csv(folder / "order.csv", [nothing, *rows])
+    steps = [{"step": n, **_row(step.site, step.damage)} for n, step in enumerate(order, start=1)]
+    unchanged = {"step": 0, "slot": None, "layer": None, **vars(original)}
+    _write_csv(folder / "order.csv", [unchanged, *steps])
     with style():
         for picture in (heat_map(original, alone), greedy_order(original, order)):
             picture.save(folder)
@@ -36,7 +102,7 @@ def _write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     writer = csv.DictWriter(text, rows[0], lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    durable.write_text(path, text.getvalue())
+    atomic.write_text(path, text.getvalue())
 
 
 def heat_map(original: Damage, alone: Mapping[Site, Damage]) -> Picture:
@@ -49,9 +115,9 @@ def heat_map(original: Damage, alone: Mapping[Site, Damage]) -> Picture:
     depth = max((site.layer + 1 for site in alone if site.layer is not None), default=0)
     table = np.full((len(slots), depth + 2), np.nan)
     for site, damage in alone.items():
-        table[slots.index(site.slot), _column(site, depth)] = max(damage.kl, NO_LESS)
+        table[slots.index(site.slot), _column(site, depth)] = max(damage.kl, LEAST)
     figure, (ax,) = grid(1, 1, width=max(6.4, 0.8 * (depth + 2) + 3), height=0.5 * len(slots) + 1.3)
-    scale = LogNorm(NO_LESS if np.nanmax(table) <= NO_LESS else np.nanmin(table), max(np.nanmax(table), 2 * NO_LESS))
+    scale = LogNorm(LEAST if np.nanmax(table) <= LEAST else np.nanmin(table), max(np.nanmax(table), 2 * LEAST))
     blues = ListedColormap(colormaps["Blues"](np.linspace(0.12, 1, 256)))  # the palest is no white
     image = ax.imshow(np.ma.masked_invalid(table), cmap=blues, norm=scale, aspect="auto")
     ax.set(xlabel="encoder block", xticks=range(depth + 2), yticks=range(len(slots)), facecolor="#eeeeee")
@@ -66,15 +132,15 @@ def heat_map(original: Damage, alone: Mapping[Site, Damage]) -> Picture:
     for site, damage in alone.items():
         row, column = slots.index(site.slot), _column(site, depth)
         dark = scale(table[row, column]) > 0.5
-        ax.text(column, row, _words(original, damage), ha="center", va="center", color="white" if dark else "black")
+        ax.text(column, row, _change(original, damage), ha="center", va="center", color="white" if dark else "black")
     figure.colorbar(image, ax=ax, label="divergence (nats)", shrink=0.9, format="%g")
     numbers = "change of accuracy in points" if original.accuracy is not None else "changed predictions (%)"
     title = "Damage of replacing one LayerNorm by BatchNorm"
     caption = f"Colour: divergence from the original's predictions; number: {numbers}. Calibrated, not trained."
-    words = ", ".join(f"{site} {_words(original, damage)}" for site, damage in alone.items())
+    changes = ", ".join(f"{site} {_change(original, damage)}" for site, damage in alone.items())
     ax.set_title(f"Number: {numbers}", fontsize="medium", fontweight="normal")
     figure.suptitle(title, x=0.01, ha="left", fontsize=10.5, fontweight="bold")
-    return Picture("transplant-damage", title, caption, f"Heat map over slots and layers. {words}.", figure)
+    return Picture("transplant-damage", title, caption, f"Heat map over slots and layers. {changes}.", figure)
 
 
 def _column(site: Site, depth: int) -> int:
@@ -83,7 +149,8 @@ def _column(site: Site, depth: int) -> int:
     return depth + 1 if site.slot == Slot.final else 0
 
 
-def _words(original: Damage, damage: Damage) -> str:
+def _change(original: Damage, damage: Damage) -> str:
+    """In percent: of the accuracy if it is known, else of the predictions."""
     if damage.accuracy is None or original.accuracy is None:
         return f"{100 * damage.changed:.1f}"
     return f"{100 * (damage.accuracy - original.accuracy):+.1f}".replace("-", "−")
@@ -93,19 +160,19 @@ def greedy_order(original: Damage, order: Sequence[Step]) -> Picture:
     """Accuracy (or unchanged predictions) and divergence after each replacement of the greedy order."""
     figure, (above, below) = grid(2, 1, height=2.3, width=max(6.4, 0.5 * len(order) + 3), sharex=True)
     damages = [original, *(step.damage for step in order)]
-    known = original.accuracy is not None
+    has_truth = original.accuracy is not None
     shares = [100 * (d.accuracy if d.accuracy is not None else 1 - d.changed) for d in damages]
     above.plot(shares, **look(0))
-    above.set_ylabel("accuracy (%)" if known else "unchanged (%)")
+    above.set_ylabel("accuracy (%)" if has_truth else "unchanged (%)")
     below.plot([d.kl if d.kl > 0 else math.nan for d in damages], **look(1))  # before the first, there is none
     below.set_yscale("log")
     below.set(ylabel="divergence (nats)", xlabel="replaced, in this order", xticks=range(len(damages)))
     below.set_xticklabels(["none", *(str(step.site) for step in order)], rotation=45, ha="right")
     title = "Replacing one norm after the other, the least damaging next"
     above.set_title(title)
-    words = ", ".join(f"{step.site} {share:.1f}" for step, share in zip(order, shares[1:], strict=True))
+    values = ", ".join(f"{step.site} {share:.1f}" for step, share in zip(order, shares[1:], strict=True))
     caption = "After each replacement all BatchNorms so far are calibrated anew, in the order the data passes them."
-    return Picture("transplant-order", title, caption, f"Lines falling from {shares[0]:.1f} %: {words}.", figure)
+    return Picture("transplant-order", title, caption, f"Lines falling from {shares[0]:.1f} %: {values}.", figure)
 
 
 def print_tables(original: Damage, alone: Mapping[Site, Damage], order: Sequence[Step]) -> None:
@@ -113,11 +180,11 @@ def print_tables(original: Damage, alone: Mapping[Site, Damage], order: Sequence
     from rich.console import Console
     from rich.table import Table
 
-    damaged = Table(title="damage of one replacement", title_justify="left")
-    ordered = Table(title="all replacements, the least damaging next", title_justify="left")
+    alone_table = Table(title="damage of one replacement", title_justify="left")
+    order_table = Table(title="all replacements, the least damaging next", title_justify="left")
     rows = [(str(site), damage) for site, damage in alone.items()]
     steps = [("none", original), *((str(step.site), step.damage) for step in order)]
-    for table, content in ((damaged, rows), (ordered, steps)):
+    for table, content in ((alone_table, rows), (order_table, steps)):
         for column in ("norm", "divergence (nats)", "changed predictions", "accuracy"):
             table.add_column(column, justify="left" if column == "norm" else "right")
         for name, damage in content:

@@ -1,1 +1,1 @@
-"""A page that recognises the digit you draw: picture -> ink -> networks -> JSON -> page; knows nothing of training."""
+"""A page that recognises the digit you draw: picture -> digit as in MNIST -> networks -> JSON -> page."""

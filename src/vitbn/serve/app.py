@@ -1,4 +1,4 @@
-"""The Flask application: a page, POST /predict and GET /healthz. Whatever is refused is refused as JSON."""
+"""The Flask application: a page, POST /predict and GET /healthz. Errors are JSON, too."""
 
 from collections.abc import Sequence
 
@@ -6,8 +6,8 @@ from flask import Flask, Response, jsonify, render_template, request
 from werkzeug.exceptions import HTTPException
 
 from vitbn.errors import InputError
+from vitbn.serve.classifiers import DigitClassifier
 from vitbn.serve.preprocess import as_mnist
-from vitbn.serve.readers import Reader
 
 MAX_BODY = 1_000_000  # bytes
 TOO_LARGE = f"the body is too large; at most {MAX_BODY:,} bytes are read"
@@ -24,7 +24,7 @@ HEADERS = {
 }
 
 
-def create_app(readers: Sequence[Reader]) -> Flask:
+def create_app(classifiers: Sequence[DigitClassifier]) -> Flask:
     """The application for these networks, which are loaded once and only read."""
     app = Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY  # Werkzeug looks at the announced length before it reads
@@ -32,16 +32,16 @@ def create_app(readers: Sequence[Reader]) -> Flask:
 
     @app.get("/")
     def page() -> str:
-        return render_template("index.html", readers=readers, max_body=MAX_BODY)
+        return render_template("index.html", classifiers=classifiers, max_body=MAX_BODY)
 
     @app.post("/predict")
     def predict() -> Response:
         digit = as_mnist(request.get_data(cache=False))  # raw, even if the content type calls it a form
-        return jsonify(models=[reader.read(digit) for reader in readers], seen=digit.tolist())
+        return jsonify(models=[classifier.classify(digit) for classifier in classifiers], seen=digit.tolist())
 
     @app.get("/healthz")
     def health() -> Response:
-        return jsonify(status="ok", models=[reader.name for reader in readers])
+        return jsonify(status="ok", models=[classifier.name for classifier in classifiers])
 
     @app.errorhandler(InputError)
     def refuse(error: InputError) -> tuple[Response, int]:

@@ -1,4 +1,4 @@
-"""`vitbn serve`: what can be wrong is said before anything heavy is imported, then one line with the address."""
+"""`vitbn serve`: arguments are checked before anything heavy is imported; then one line with the address."""
 
 import socket
 from collections.abc import Sequence
@@ -12,19 +12,19 @@ from vitbn.weights.hub import locate
 HOST = "127.0.0.1"
 
 
-def serve(places: Sequence[str], port: int) -> int:
+def serve(ckpts: Sequence[str], port: int) -> int:
     """Serve one or two networks, by default the packaged one, until interrupted."""
-    if len(places) > 2:
-        raise InputError(f"--ckpt: {len(places)} networks; one, or two to stand side by side")
-    checked = [locate(place) for place in places] or [packaged()]
-    with bound(port) as listener, suppress(KeyboardInterrupt):  # waitress sees only those that come while it answers
+    if len(ckpts) > 2:
+        raise InputError(f"--ckpt: {len(ckpts)} networks; one, or two to stand side by side")
+    paths = [locate(ckpt) for ckpt in ckpts] or [packaged_weights()]
+    with bind(port) as listener, suppress(KeyboardInterrupt):  # waitress sees only those that come while it answers
         from vitbn.serve.server import run
 
-        run(listener, [str(place) for place in checked])
+        run(listener, [str(path) for path in paths])
     return 0
 
 
-def packaged() -> Path:
+def packaged_weights() -> Path:
     """The trained network that comes with vitbn; InputError while there is none."""
     file = Path(str(files("vitbn.serve") / "digits.safetensors"))
     if not file.is_file():
@@ -32,7 +32,7 @@ def packaged() -> Path:
     return file
 
 
-def bound(port: int) -> socket.socket:
+def bind(port: int) -> socket.socket:
     """A socket that has the port to itself; 0 takes any that is free."""
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -13,14 +13,14 @@ from waitress.server import create_server
 from waitress.task import ErrorTask
 
 from vitbn.serve.app import HEADERS, MAX_BODY, TOO_LARGE, create_app
+from vitbn.serve.classifiers import load_classifiers
 from vitbn.serve.preprocess import MAX_PIXELS
-from vitbn.serve.readers import load_readers
 
 THREADS = 8  # each answers with one thread of torch
 
 
-class Refusal(ErrorTask):
-    """What waitress refuses by itself, in the application's form."""
+class JsonErrorTask(ErrorTask):
+    """An error that waitress answers by itself, in the application's form."""
 
     def execute(self) -> None:
         error = self.request.error
@@ -34,20 +34,20 @@ class Refusal(ErrorTask):
 class Channel(HTTPChannel):
     """A connection."""
 
-    error_task_class = Refusal
+    error_task_class = JsonErrorTask
 
 
-def run(listener: socket.socket, places: Sequence[str]) -> None:
+def run(listener: socket.socket, ckpts: Sequence[str]) -> None:
     """Load the networks, print the address, answer until interrupted."""
-    readers = load_readers(places)
+    classifiers = load_classifiers(ckpts)
     torch.set_num_threads(1)
     Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2  # Pillow refuses twice as much, in pictures within pictures too
     warnings.filterwarnings("ignore", module=r"PIL\.")  # of damage: the answer says what matters
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # a queue is no fault
     server = create_server(
-        create_app(readers), sockets=[listener], threads=THREADS, max_request_body_size=MAX_BODY + 1, ident=None
+        create_app(classifiers), sockets=[listener], threads=THREADS, max_request_body_size=MAX_BODY + 1, ident=None
     )
     server.channel_class = Channel
     host, port = listener.getsockname()
-    print(f"{' and '.join(reader.name for reader in readers)} at http://{host}:{port}/", flush=True)
+    print(f"{' and '.join(classifier.name for classifier in classifiers)} at http://{host}:{port}/", flush=True)
     server.run()

@@ -59,7 +59,7 @@ def vit_options(weights: Weights) -> dict[str, Any]:
     return {**weights.options, "placement": weights.options.get("placement", default)}
 
 
-def to_type(options: dict[str, Any]) -> dict[str, str]:
+def model_overrides(options: dict[str, Any]) -> dict[str, str]:
     """Option of a VisionTransformer -> the overrides of train.py that ask for it."""
     overrides = {key: f"{'' if key in BARE else 'model.'}{key}={json.dumps(value).strip(chr(34))}"
                  for key, value in options.items() if key != "placement"}  # fmt: skip
@@ -69,7 +69,7 @@ def to_type(options: dict[str, Any]) -> dict[str, str]:
 
 
 def _require_same_network(theirs: dict[str, Any], ours: dict[str, Any], complaint: str) -> None:
-    overrides = to_type(theirs)
+    overrides = model_overrides(theirs)
     differing = [
         key for key in theirs
         if key not in ADAPTED and (theirs[key] != ours.get(key) if key != "placement"

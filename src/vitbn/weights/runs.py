@@ -20,7 +20,7 @@ def is_run(path: Path) -> bool:
 
 def read_run(path: Path) -> Weights:
     """The newest checkpoint of a run's folder, or one of its checkpoint files; InputError names what does not fit."""
-    folder, file = (path, newest_checkpoint(path)) if path.is_dir() else (_folder(path), path)
+    folder, file = (path, newest_checkpoint(path)) if path.is_dir() else (_described_by(path), path)
     if not file.is_file():
         raise InputError(f"{file}: not a regular file")
     config_file = folder / "config.yaml"
@@ -49,6 +49,11 @@ def newest_checkpoint(folder: Path) -> Path:
     return newest
 
 
+def run_folder(checkpoint: Path) -> Path:
+    """The folder a checkpoint belongs to: its run's."""
+    return checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
+
+
 def per_channel(value: Any, channels: int) -> tuple[float, ...]:
     """One number for every channel, given one for all or one for each."""
     return tuple(map(float, value)) if isinstance(value, list | tuple) else (float(value),) * channels
@@ -66,7 +71,8 @@ def _evaluated(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
     return state
 
 
-def _folder(checkpoint: Path) -> Path:
+def _described_by(checkpoint: Path) -> Path:
+    """The folder with the config.yaml of a checkpoint."""
     for folder in checkpoint.absolute().parents[:2]:
         if (folder / "config.yaml").is_file():
             return folder

@@ -1,4 +1,3 @@
-import io
 import struct
 import zlib
 from pathlib import Path
@@ -6,36 +5,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image
 
-from vitbn import rng as keyed
+from tests.serve.drawings import SEVEN, SHEET, encoded, line
 from vitbn.data.sources import load
 from vitbn.errors import InputError
+from vitbn.rng import generator
 from vitbn.serve.preprocess import MAX_PIXELS, as_mnist
 from vitbn.weights.network import load_network
 
-SHEET = 560
-
-
-def encoded(pixels, form="png", **options):
-    content = io.BytesIO()
-    picture = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
-    picture.save(content, form, **options)
-    return content.getvalue()
-
-
-def line(*points, width=40, side=SHEET, ink=0, ground=255, mode="L"):
-    """A picture of a stroke with round ends."""
-    picture = Image.new(mode, (side, side), ground)
-    draw = ImageDraw.Draw(picture)
-    draw.line(points, fill=ink, width=width, joint="curve")
-    for x, y in points:
-        draw.ellipse((x - width / 2, y - width / 2, x + width / 2, y + width / 2), fill=ink)
-    return picture
-
-
 UPRIGHT = ((280, 80), (280, 480))
-SEVEN = ((150, 120), (350, 120), (220, 400))
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +28,7 @@ def moved(image, index, *, factor, filter, light=255, dark=0):
     """The image larger, somewhere on a larger sheet, in other shades; dark on light if `light` < `dark`."""
     large = np.asarray(Image.fromarray(image).resize((28 * factor, 28 * factor), filter)) / 255
     sheet = np.zeros((40 * factor, 50 * factor))
-    y, x = (torch.rand(2, generator=keyed.generator("moved", index)) * torch.tensor([12, 22]) * factor).int().tolist()
+    y, x = (torch.rand(2, generator=generator("moved", index)) * torch.tensor([12, 22]) * factor).int().tolist()
     sheet[y : y + len(large), x : x + len(large)] = large
     return encoded(np.rint(dark + (light - dark) * sheet).astype(np.uint8), "bmp")
 
@@ -135,7 +114,7 @@ def test_transparent_ground_takes_the_shade_that_shows_the_ink(ink):
 
 
 def test_noise_and_uneven_light_are_taken_off():
-    noise = torch.randn(SHEET, SHEET, generator=keyed.generator("noise")).numpy() * 6
+    noise = torch.randn(SHEET, SHEET, generator=generator("noise")).numpy() * 6
     light = np.asarray(line(*SEVEN), dtype=float) * 0.7 + np.linspace(0, 40, SHEET) + noise
     photo = Image.fromarray(np.clip(light, 0, 255).astype(np.uint8))
     found, expected = (as_mnist(encoded(picture)).astype(int) for picture in (photo, line(*SEVEN)))
@@ -160,7 +139,7 @@ def refused(body):
 
 
 def test_what_has_no_digit_is_refused_with_the_reason():
-    static = torch.randint(0, 256, (64, 64), generator=keyed.generator("static")).numpy().astype(np.uint8)
+    static = torch.randint(0, 256, (64, 64), generator=generator("static")).numpy().astype(np.uint8)
     for empty in (np.full((50, 50), 255, np.uint8), np.full((50, 50), 9, np.uint8), static):
         assert refused(encoded(empty)) == "there is no digit: no ink stands out from the ground"
     assert "no ink" in refused(encoded(Image.new("RGBA", (50, 50))))

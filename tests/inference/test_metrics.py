@@ -2,7 +2,7 @@ import pytest
 import torch
 from sklearn.metrics import log_loss, precision_recall_fscore_support
 
-from vitbn.inference.metrics import BINS, scores
+from vitbn.inference.metrics import BINS, score_logits
 
 NAMES = ("a", "b", "c", "d")
 GENERATOR = torch.Generator().manual_seed(0)
@@ -11,7 +11,7 @@ LOGITS = torch.randn(500, 4, generator=GENERATOR) + 2 * torch.nn.functional.one_
 
 
 def test_figures_are_those_of_sklearn_and_of_the_definition():
-    found, probabilities = scores(LOGITS, LABELS, NAMES), LOGITS.double().softmax(1)
+    found, probabilities = score_logits(LOGITS, LABELS, NAMES), LOGITS.double().softmax(1)
     precision, recall, _, support = precision_recall_fscore_support(LABELS, LOGITS.argmax(1))
     assert [each.precision for each in found.classes] == pytest.approx(precision)
     assert [each.recall for each in found.classes] == pytest.approx(recall)
@@ -27,7 +27,7 @@ def test_figures_are_those_of_sklearn_and_of_the_definition():
 def test_the_most_frequent_wrong_answer_and_classes_without_images():
     labels = torch.tensor([0, 0, 0, 0, 1])
     logits = 5.0 * torch.nn.functional.one_hot(torch.tensor([0, 1, 3, 3, 1]), 4)
-    found = scores(logits, labels, NAMES)
+    found = score_logits(logits, labels, NAMES)
     assert [each.confused_with for each in found.classes] == ["d", None, None, None]
     assert [each.recall for each in found.classes] == [0.25, 1, None, None]
     assert [each.precision for each in found.classes] == [1, 0.5, None, 0]

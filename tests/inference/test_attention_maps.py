@@ -4,7 +4,7 @@ import torch
 from tests.conftest import TINY
 from tests.inference.conftest import scramble
 from vitbn import ViT, ViTBN, ViTBNFFN
-from vitbn.inference.attention_maps import attended
+from vitbn.inference.attention_maps import attention_maps
 from vitbn.inference.fold import fold
 from vitbn.models.attention import Attention
 
@@ -54,7 +54,7 @@ def freeze(net):
 @pytest.mark.parametrize("pool", ["cls", "mean"])
 @pytest.mark.parametrize("kind", [ViT, ViTBNFFN, ViTBN])
 def test_it_is_where_the_answer_came_from(kind, pool):
-    ours = attended(make(kind, pool=pool), IMAGES)
+    ours = attention_maps(make(kind, pool=pool), IMAGES)
     with torch.no_grad():
         first, second, last = (weights.mean(1) for weights in by_hooks(make(kind, pool=pool)))
     eye = torch.eye(17, dtype=torch.float64)
@@ -68,7 +68,9 @@ def test_it_is_where_the_answer_came_from(kind, pool):
 
 @pytest.mark.parametrize("kind", [ViT, ViTBNFFN, ViTBN])
 def test_folding_and_freezing_do_not_change_it(kind):
-    plain = attended(make(kind), IMAGES)
+    plain = attention_maps(make(kind), IMAGES)
     for net in (fold(make(kind)).net, freeze(make(kind)), freeze(fold(make(kind)).net)):
         for name in ("last", "rollout"):
-            torch.testing.assert_close(getattr(attended(net, IMAGES), name), getattr(plain, name), rtol=0, atol=1e-10)
+            torch.testing.assert_close(
+                getattr(attention_maps(net, IMAGES), name), getattr(plain, name), rtol=0, atol=1e-10
+            )

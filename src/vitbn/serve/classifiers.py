@@ -1,0 +1,73 @@
+"""Networks that classify one digit: its probabilities and their attention maps."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vitbn.analysis.arms import NAMES
+from vitbn.data.mnist import DIGITS
+from vitbn.errors import InputError
+from vitbn.inference.attention_maps import attention_maps
+from vitbn.models.vit import VisionTransformer
+from vitbn.weights.network import Network, load_network
+
+
+@dataclass(frozen=True)
+class DigitClassifier:
+    """A network under the name that a person knows it by; threads may share it, since answering changes nothing.
+
+    `file`: the last part of where it was loaded from.
+    """
+
+    network: Network
+    name: str
+    file: str
+
+    @property
+    def parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.network.net.parameters())
+
+    @torch.inference_mode()
+    def classify(self, digit: NDArray[np.uint8]) -> dict[str, Any]:
+        """The answer, the probability of each digit, and where attention went (None without attention)."""
+        net = self.network.net
+        pixels = torch.from_numpy(digit).expand(1, self.network.channels, *digit.shape)
+        images = self.network.normalise(pixels)
+        probabilities = net(images)[0].double().softmax(-1)
+        answer = int(probabilities.argmax())
+        return {
+            "name": self.name,
+            "digit": answer,
+            "probability": probabilities[answer].item(),
+            "probabilities": probabilities.tolist(),
+            "attention": _attention(net, images) if isinstance(net, VisionTransformer) else None,
+        }
+
+
+def _attention(net: VisionTransformer, images: torch.Tensor) -> dict[str, Any]:
+    maps = attention_maps(net, images)
+    return {
+        "of": "CLS token" if net.pool == "cls" else "mean of all tokens",
+        "last_block": maps.last[0].tolist(),
+        "rollout": maps.rollout[0].tolist(),
+    }
+
+
+def load_classifiers(ckpts: Sequence[str]) -> tuple[DigitClassifier, ...]:
+    """InputError names a network that does not answer with the ten digits."""
+    classifiers = []
+    for ckpt in ckpts:
+        network = load_network(ckpt)
+        if network.labels != DIGITS:
+            labels = ", ".join(network.labels)
+            raise InputError(f"{network.source}: answers {labels}; only networks for the digits 0 to 9 are served")
+        model = network.config["model"]["name"]
+        classifier = DigitClassifier(network, NAMES.get(model, model), Path(ckpt).resolve().name)
+        classifier.classify(np.zeros((28, 28), np.uint8))  # what is made once in evaluation is made before anyone waits
+        classifiers.append(classifier)
+    return tuple(classifiers)
