@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -127,3 +129,13 @@ def test_what_cannot_be_read_is_named_and_the_others_are_predicted(weights, pict
     assert err.startswith(f"error: {damaged}: cannot be read as an image") and err.count("\n") == 1
     status, out, _ = run_cli(capsys, "predict", "--ckpt", weights, strange)
     assert status == 0 and "[red]" in out.replace("\n", "")
+
+
+def test_neither_hydra_nor_lightning_is_imported(weights, pictures):
+    script = (
+        "import sys\n"
+        "sys.modules.update(dict.fromkeys(('hydra', 'omegaconf', 'pytorch_lightning', 'torchmetrics')))\n"  # importing them fails
+        f"from vitbn.cli import main; sys.exit(main(['predict', '--ckpt', {str(weights)!r}, {str(pictures / '0')!r}]))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

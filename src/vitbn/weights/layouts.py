@@ -17,14 +17,14 @@ State = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Layout:
-    """A library's names as patterns, and what its networks have unless a file beside the weights says otherwise."""
+    """A library's names as patterns, and its networks' settings unless a file beside the weights says otherwise."""
 
     name: str
-    cls_token: str  # the name by which a layout is told
+    cls_token: str  # by its name a layout is recognised
     block: str
-    inside: dict[str, str]  # of a block
+    inside: dict[str, str]  # of a block: pattern -> our name
     outside: dict[str, str]
-    single: dict[str, str]  # what is no pair of weight and bias
+    single: dict[str, str]  # parameters that are no pair of weight and bias
     norm_eps: float
     mean: tuple[float, ...] = HALF
     std: tuple[float, ...] = HALF
@@ -32,10 +32,11 @@ class Layout:
 
     def ours(self, name: str) -> str | None:
         """Our name for theirs; None if there is none."""
-        if name in self.single or (found := re.fullmatch(r"(.+)[._](weight|bias)", name)) is None:
+        if name in self.single or (pair := re.fullmatch(r"(.+)[._](weight|bias)", name)) is None:
             return self.single.get(name)
-        stem, part = found.groups()
-        number, inner = found.groups() if (found := re.fullmatch(self.block + r"\.(.+)", stem)) else ("", stem)
+        module, part = pair.groups()
+        in_block = re.fullmatch(self.block + r"\.(.+)", module)
+        number, inner = in_block.groups() if in_block else ("", module)
         for pattern, own in (self.inside if number else self.outside).items():
             if re.fullmatch(pattern, inner):
                 return f"blocks.{number}.{own}.{part}" if number else f"{own}.{part}"
@@ -87,23 +88,23 @@ NEEDED = ("embedding.project.weight", "embedding.positions.table", "blocks.0.att
 
 
 def translate(theirs: State, file: Path) -> tuple[Layout, State, dict[str, Any]]:
-    """Layout, weights under our names, and the options of our VisionTransformer that they tell: all but the heads.
+    """Layout, weights under our names, and the options of our VisionTransformer that their shapes tell.
 
-    InputError lists names that no layout has, and those without which nothing can be told.
+    The heads are not among them, but `inner`, the features of q. InputError lists names that are unknown or missing.
     """
     theirs = {name.removeprefix("vit."): tensor for name, tensor in theirs.items()}
     layout = next((layout for layout in LAYOUTS if layout.cls_token in theirs), None)
     if layout is None:
         known = ", ".join(f"{layout.cls_token} ({layout.name})" for layout in LAYOUTS)
-        found = ", ".join(list(theirs)[:5]) or "nothing"
-        raise InputError(f"{file}: no Vision Transformer that is known; expected {known}, found {found}")
+        first = ", ".join(list(theirs)[:5]) or "nothing"
+        raise InputError(f"{file}: no Vision Transformer that is known; expected {known}, found {first}")
     names = {name: layout.ours(name) for name in theirs if not re.fullmatch(layout.unused, name)}
     if unknown := sorted(name for name, own in names.items() if own is None):
         raise InputError(f"{file}: has what our network has not, unknown: {enumerated(unknown)}")
-    state = _joined({str(own): theirs[name] for name, own in names.items()})
+    state = _merge_qkv({str(own): theirs[name] for name, own in names.items()})
     if missing := [name for name in NEEDED if name not in state]:
         raise InputError(f"{file}: incomplete, missing: {', '.join(missing)}")
-    options = _told(state, file) | {"norm_eps": layout.norm_eps}
+    options = _options(state, file) | {"norm_eps": layout.norm_eps}
     kernel = state["embedding.project.weight"]  # D C p p -> D (p1 p2 c)
     return layout, {**state, "embedding.project.weight": kernel.permute(0, 2, 3, 1).flatten(1)}, options
 
@@ -114,16 +115,16 @@ def enumerated(names: Sequence[str], most: int = 20) -> str:
     return ", ".join(names[:most]) + (f" and {more:,} more" if more > 0 else "")
 
 
-def _joined(state: State) -> State:
+def _merge_qkv(state: State) -> State:
     """Queries, keys and values of a block as one matrix and one bias."""
-    for name in [name for name in state if ".attention.q." in name]:
-        three = [name.replace(".q.", f".{each}.") for each in "qkv"]
-        if all(each in state for each in three):
-            state[name.replace(".q.", ".to_qkv.")] = torch.cat([state.pop(each) for each in three])
+    for query in [name for name in state if ".attention.q." in name]:
+        names = [query.replace(".q.", f".{letter}.") for letter in "qkv"]
+        if all(name in state for name in names):
+            state[query.replace(".q.", ".to_qkv.")] = torch.cat([state.pop(name) for name in names])
     return state
 
 
-def _told(state: State, file: Path) -> dict[str, Any]:
+def _options(state: State, file: Path) -> dict[str, Any]:
     kernel, positions, qkv, hidden = (state[name] for name in NEEDED)
     if kernel.ndim != 4 or kernel.shape[2] != kernel.shape[3]:
         raise InputError(f"{file}: patches of {' x '.join(map(str, kernel.shape[2:]))}; only square ones are known")
