@@ -1,14 +1,19 @@
 # One environment for everything, made when it is missing. Without make: see README.
 PYTHON ?= python3
 PY := .venv/bin/python
+# a process per core, one thread each: the networks of the tests are so small that a second thread only waits
+PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --dist worksteal
 
-.PHONY: quickstart test lint
+.PHONY: quickstart test test-all lint
 
 quickstart: .venv/ready
 	$(PY) train.py experiment=quickstart
 
 test: .venv/ready
-	$(PY) -m pytest
+	$(PYTEST) -m "not slow and not browser"
+
+test-all: .venv/ready
+	$(PYTEST)
 
 lint: .venv/ready
 	$(PY) -m pip install -q -c constraints.txt -e '.[dev]'
