@@ -35,8 +35,8 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from vitbn.config import compose as config  # noqa: E402
-from vitbn.store import atomic as durable  # noqa: E402
-from vitbn.store import checkpoint_file as sealed  # noqa: E402
+from vitbn.store import atomic  # noqa: E402
+from vitbn.store import checkpoint_file  # noqa: E402
 from vitbn.store.lock import owned  # noqa: E402
 from vitbn.store.run import Run  # noqa: E402
 from vitbn.training.callbacks import checkpoint  # noqa: E402
@@ -102,7 +102,7 @@ def kills(folder: Path, n: int) -> str:
                 os.kill(process.pid, signal.SIGKILL)
                 process.join()
                 killed += 1
-                saving += any(run.folder.rglob(durable.TEMPORARY))
+                saving += any(run.folder.rglob(atomic.TEMPORARY))
         finish(run)
         equal += outcome(run) == outcome(reference)
     assert equal == runs, f"only {equal} of {runs} runs ended as the undisturbed one"
@@ -121,7 +121,7 @@ def damage(folder: Path, n: int) -> str:
         flipped[offset] ^= 1 << (i % 8)
         for content in (bytes(flipped), good[:offset]):
             path.write_bytes(content)
-            detected += sealed.newest_whole(run.checkpoints) == path.with_name("previous.ckpt")
+            detected += checkpoint_file.newest_whole(run.checkpoints) == path.with_name("previous.ckpt")
     assert detected == 2 * n, f"{detected} of {2 * n} detected"
     return f"{n} bits flipped and {n} files cut: {detected} of {2 * n} detected, previous checkpoint used"
 
@@ -146,7 +146,7 @@ def disk(folder: Path, n: int) -> str:
             assert "disk full" in message, f"{name}: {message!r}"
             (mount / "ballast").unlink()
             if name not in ("config.yaml", "result.json", "summary.csv"):
-                assert sealed.newest_whole(run.checkpoints), f"{name}: no checkpoint left"
+                assert checkpoint_file.newest_whole(run.checkpoints), f"{name}: no checkpoint left"
             finish(run)
             assert outcome(run) == outcome(reference), name
             shutil.rmtree(run.study)
@@ -161,7 +161,7 @@ def fill_before(run: Run, ballast: Path, name: str, said: Any) -> None:
     handler = logging.Handler()
     handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
     logging.getLogger("vitbn").addHandler(handler)
-    write, seen = durable.write, []
+    write, seen = atomic.write, []
 
     def full(path: Path, fill: Callable[..., object]) -> None:
         seen.append(path.name)
@@ -175,7 +175,7 @@ def fill_before(run: Run, ballast: Path, name: str, said: Any) -> None:
                     assert error.errno == errno.ENOSPC
         write(path, fill)
 
-    durable.write = full
+    atomic.write = full
     job(run)
     said.put("\n".join(messages))
 
@@ -227,7 +227,7 @@ def endings(folder: Path, n: int) -> str:
     bad.checkpoints.mkdir(parents=True)
     archive = io.BytesIO()
     torch.save(Code(), archive)
-    (bad.checkpoints / "last.ckpt").write_bytes(sealed.seal(archive.getvalue()))
+    (bad.checkpoints / "last.ckpt").write_bytes(checkpoint_file.seal(archive.getvalue()))
     process = launch("-m", *fixed, f"lr={','.join(rates)}", f"runs={folder}", "study=endings")
     output = process.communicate()[0]
     statuses = [json.loads(path.read_text())["status"] for path in (folder / "endings").glob("*/result.json")]
@@ -261,7 +261,7 @@ def signals(folder: Path, n: int) -> str:
 def cost(folder: Path, n: int) -> str:
     """Seconds of everything written for safety, against an epoch of MNIST's length at depth 6."""
     spent: list[float] = []
-    watched = [(checkpoint.DurableCheckpointIO, "save_checkpoint"), (durable, "write"), (Run, "begin"), (Run, "finish")]
+    watched = [(checkpoint.ChecksummedCheckpointIO, "save_checkpoint"), (atomic, "write"), (Run, "begin"), (Run, "finish")]
     originals = [getattr(owner, name) for owner, name in watched]
     for (owner, name), original in zip(watched, originals, strict=True):
         setattr(owner, name, timed(original, spent))
