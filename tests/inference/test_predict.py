@@ -134,7 +134,8 @@ def test_what_cannot_be_read_is_named_and_the_others_are_predicted(weights, pict
 def test_neither_hydra_nor_lightning_is_imported(weights, pictures):
     script = (
         "import sys\n"
-        "sys.modules.update(dict.fromkeys(('hydra', 'omegaconf', 'pytorch_lightning', 'torchmetrics')))\n"  # importing them fails
+        # importing these fails
+        "sys.modules.update(dict.fromkeys(('hydra', 'omegaconf', 'pytorch_lightning', 'torchmetrics')))\n"
         f"from vitbn.cli import main; sys.exit(main(['predict', '--ckpt', {str(weights)!r}, {str(pictures / '0')!r}]))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)

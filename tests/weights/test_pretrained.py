@@ -1,5 +1,6 @@
 import json
 import logging
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from vitbn.errors import InputError
 from vitbn.models.vit import VisionTransformer
 from vitbn.weights.files import write
 from vitbn.weights.network import load_network, read_weights
-from vitbn.weights.pretrained import load_pretrained, model_overrides
+from vitbn.weights.pretrained import load_pretrained, model_overrides, vit_options
 
 HEADS = {"num_attention_heads": 2}
 
@@ -240,6 +241,22 @@ def test_bad_files_are_one_line(tmp_path, capsys):
     for text, words in (("{", "config.json: not JSON"), ("[]", "config.json: not a configuration")):
         (place.parent / "config.json").write_text(text)
         one_line(place, words)
+
+
+def test_a_run_is_read_without_a_second_network(make_saved, make_run, monkeypatch):
+    from vitbn.models.factory import build
+    from vitbn.weights import network
+
+    folder = make_saved("model=vitbnffn")
+    expected = load_network(folder).net.state_dict()
+    monkeypatch.setattr(network, "build_known", None)
+    cfg = make_run("model=vitbnffn", f"model.pretrained={folder}").config
+    net = build(cfg["model"], seed=1)
+    load_pretrained(net, cfg)
+    assert all(torch.equal(value, expected[name]) for name, value in net.state_dict().items())
+    mlp = {"image_size": 28, "channels": 1, "num_classes": 10, "hidden": [8], "activation": "relu"}
+    with pytest.raises(InputError, match="last.ckpt: MLP is no Vision Transformer"):
+        vit_options(replace(read_weights(folder), architecture="MLP", options=mlp))
 
 
 def test_train_starts_from_a_run_and_from_its_file(make_run, tmp_path, caplog):
