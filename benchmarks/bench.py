@@ -9,15 +9,14 @@ from importlib import import_module
 
 import torch
 from vitbench import machine, table
-from vitbench.options import add_options, out_path, settled
-from vitbench.picture import draw_growth
+from vitbench.options import add_options, out_path, with_defaults
 
 from vitbn.errors import InputError
 
 
 def bench(args: Namespace) -> int:
     """Measure what was asked for, print the tables and save them; exit status 0."""
-    options = settled(args)
+    options = with_defaults(args)
     device = machine.device(options.device)
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -29,6 +28,8 @@ def bench(args: Namespace) -> int:
     table.show(result)
     table.save(result, path)
     if options.what == "growth":
+        from vitbench.growth import draw_growth
+
         print(draw_growth(result, path.parent, path.stem))
     print(path)
     return 0

@@ -1,7 +1,7 @@
 """What a network has to compute and to move, counted on shapes alone.
 
 flop   of the matrix products, two per multiply-add, by torch.utils.flop_counter on tensors without data: forward
-       and backward, on the route the network takes. Norms, softmax, GELU and the optimizer are not counted.
+       and backward, as the network computes them. Norms, softmax, GELU and the optimizer are not counted.
        (Counting on a CPU instead would miss its fused attention.)
 bytes  that operators run one by one read and write, and 28 per parameter for Adam (read p, g, m, v; write p, m, v).
        Caches and fused operators move fewer.
@@ -30,7 +30,7 @@ class Traffic(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         results = func(*args, **(kwargs or {}))
         if not func.is_view:
-            tensors = [each for each in tree_leaves((args, kwargs, results)) if isinstance(each, Tensor)]
+            tensors = [leaf for leaf in tree_leaves((args, kwargs, results)) if isinstance(leaf, Tensor)]
             self.bytes += sum(tensor.numel() * tensor.element_size() for tensor in tensors)
         return results
 
@@ -38,16 +38,16 @@ class Traffic(TorchDispatchMode):
 def training_work(net: nn.Module, batch: Shape) -> Work:
     """Of one training step on images of that shape (B, C, S, S)."""
     twin, images = deepcopy(net).to("meta").train(), torch.empty(batch, device="meta")
-    work = _counted(lambda: twin(images).sum().backward())
-    return {**work, "bytes": work["bytes"] + ADAM_BYTES * sum(parameter.numel() for parameter in net.parameters())}
+    work = _count(lambda: twin(images).sum().backward())
+    return {**work, "bytes": work["bytes"] + ADAM_BYTES * parameter_count(net)}
 
 
 def evaluation_work(net: nn.Module, batch: Shape) -> Work:
-    """Of one forward pass in evaluation that is not the first: what is made once and kept is not counted."""
+    """Of one forward pass in evaluation that is not the first: what is computed once and kept is not counted."""
     twin, images = deepcopy(net).to("meta").eval(), torch.empty(batch, device="meta")
     with torch.no_grad():
         twin(images)
-        return _counted(lambda: twin(images))
+        return _count(lambda: twin(images))
 
 
 def epoch_work(net: nn.Module, train: Shape, validation: Shape, batch: int, val_batch: int) -> Work:
@@ -62,7 +62,12 @@ def epoch_work(net: nn.Module, train: Shape, validation: Shape, batch: int, val_
     return total
 
 
-def _counted(run: Callable[[], object]) -> Work:
+def _count(run: Callable[[], object]) -> Work:
     with FlopCounterMode(display=False) as counter, Traffic() as traffic:
         run()
     return {"flop": counter.get_total_flops(), "bytes": traffic.bytes}
+
+
+def parameter_count(net: nn.Module) -> int:
+    """How many numbers are trained."""
+    return sum(parameter.numel() for parameter in net.parameters())

@@ -1,19 +1,28 @@
 """`bench.py growth`: how the time of an epoch grows, beside the arithmetic and what the machine could do."""
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pytorch_lightning as pl
 import torch
 
-from vitbench import machine, others
-from vitbench.flops import training_work
+from vitbench import machine
+from vitbench.flops import parameter_count, training_work
 from vitbench.options import Options
-from vitbench.ours import Ours, compose_run
+from vitbench.ours import compose_run
 from vitbench.runner import Arm, Stopwatch, Turn, alternate
 from vitbench.setting import Setting
-from vitbn import rng as keyed
-from vitbn.data.splits import Source, Split
-from vitbn.models.factory import build
+from vitbench.table import limits
+from vitbn import rng
+from vitbn.data.affine import draw
+from vitbn.data.batches import TrainBatches
+from vitbn.data.splits import Split
+from vitbn.models.factory import build, make_optimizer
+from vitbn.plotting import Picture, grid, legend_above, look, style
+from vitbn.training.module import Classifier
+from vitbn.training.numerics import float32_arithmetic
 
 UNIT = {"name": "s per epoch", "per": 1.0}
 EPOCH = 60_000
@@ -34,36 +43,91 @@ def measure(options: Options, device: torch.device) -> dict[str, Any]:
     setting = Setting(options, device)
     conditions, peak, tables = setting.conditions(), machine.peak(device), []
     for axis, (key, values) in AXES.items():
-        arms = [_arm(setting, axis, f"{key}={value}") for value in (values[:QUICK] if options.quick else values)]
+        arms = [_arm(setting, axis, key, value) for value in (values[:QUICK] if options.quick else values)]
         summaries = alternate(arms, options.rounds, setting.new_watch)
         tables.append({"title": f"Growth with {axis}", "varied": axis, "unit": UNIT, "arms": summaries})
     return {"conditions": conditions, "peak": peak, "tables": tables}
 
 
-def _arm(setting: Setting, axis: str, word: str) -> Arm:
-    words = (*setting.words, word, "logger=none")
-    config = compose_run(words).config
-    model, batch = config["model"], config["batch_size"]
-    shape = (batch, model["channels"], model["image_size"], model["image_size"])
-    source = made_up(STEPS * batch, shape[1:], model["num_classes"])
-    captured = setting.device.type == "cuda" and setting.options.capture
-    ours = Ours(source, words=words, epochs=EPOCHS, checkpoints=False, captured=captured)
+def _arm(setting: Setting, axis: str, key: str, value: int) -> Arm:
+    cfg = compose_run((*setting.overrides, f"{key}={value}")).config
+    model, batch_size = cfg["model"], cfg["batch_size"]
+    shape = (batch_size, model["channels"], model["image_size"], model["image_size"])
+    images = random_images(STEPS * batch_size, shape[1:], model["num_classes"])
     net = build(model, seed=0)
-    work = {name: value * EPOCH / batch for name, value in training_work(net, shape).items()}
-    place = (model["image_size"] // model["patch_size"]) ** 2 + 1 if axis == "tokens" else int(word.split("=")[1])
-    return Arm(str(place), "", partial(_turn, ours), others.parameters(net), work)
+    work = {name: amount * EPOCH / batch_size for name, amount in training_work(net, shape).items()}
+    position = (model["image_size"] // model["patch_size"]) ** 2 + 1 if axis == "tokens" else value
+    return Arm(str(position), "", partial(_turn, cfg, images, setting.device), parameter_count(net), work)
 
 
-def _turn(ours: Ours, number: int, watch: Stopwatch) -> Turn:
-    """The epochs after the first, by the clock of metrics.csv."""
-    rows = ours.train(number, Stopwatch(lambda: None))[0][1:]
-    watch.seconds = sum(float(row["seconds"]) for row in rows)
-    return Turn(units=len(rows) * len(ours.source.train) / EPOCH)
+def _turn(cfg: dict[str, Any], images: Split, device: torch.device, number: int, watch: Stopwatch) -> Turn:
+    """The project's module and batches under a bare Trainer."""
+    module = Classifier(
+        build(cfg["model"], seed=number),
+        num_classes=cfg["model"]["num_classes"],
+        make_optimizer=make_optimizer(cfg["optimizer"]),
+        seed=number,
+    )
+    batches = TrainBatches(images, batch_size=cfg["batch_size"], seed=number, draw=draw, device=device)
+    trainer = pl.Trainer(
+        accelerator="gpu" if device.type == "cuda" else "cpu", devices=1, precision=cfg["trainer"]["precision"],
+        max_epochs=EPOCHS, callbacks=[EpochTimer(watch)], use_distributed_sampler=False,
+        logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    with float32_arithmetic(cfg["matmul_precision"]):
+        trainer.fit(module, batches)
+    return Turn(units=(EPOCHS - 1) * len(images) / EPOCH)
 
 
-def made_up(count: int, shape: tuple[int, ...], classes: int) -> Source:
-    """Random images, of which one stands in for the test images: time does not depend on what they show."""
-    generator = keyed.generator("bench", count)
-    images = torch.randint(0, 256, (count, *shape), dtype=torch.uint8, generator=generator)
-    train = Split(images, torch.arange(count) % classes)
-    return Source(train, train[torch.arange(1)], tuple(map(str, range(classes))))
+class EpochTimer(pl.Callback):
+    """Times from the end of the first epoch to the end of the last."""
+
+    def __init__(self, watch: Stopwatch) -> None:
+        self.watch = watch
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.current_epoch == 0:
+            self.watch.__enter__()
+        elif trainer.current_epoch == EPOCHS - 1:
+            self.watch.__exit__()
+
+
+def random_images(count: int, shape: tuple[int, ...], classes: int) -> Split:
+    """Time does not depend on what images show."""
+    images = torch.randint(0, 256, (count, *shape), dtype=torch.uint8, generator=rng.generator("bench", count))
+    return Split(images, torch.arange(count) % classes)
+
+
+def draw_growth(result: dict[str, Any], folder: Path, name: str = "growth") -> Path:
+    """Write <name>.png and .svg from the result of `python benchmarks/bench.py growth`; the path of the svg."""
+    with style():
+        figure, axes = grid(len(result["tables"]), columns=2, height=3.1)
+        for axis, table in zip(axes, result["tables"], strict=True):
+            _draw_panel(axis, table, limits(result)["flop"])
+        legend_above(figure, axes)
+        alt = "Time of an epoch against depth, batch size, image size and tokens."
+        Picture(name, "Growth", "", alt, figure).save(folder)
+    return folder / f"{name}.svg"
+
+
+def _draw_panel(axis: Any, table: dict[str, Any], limit: float) -> None:
+    """Measured times, the growth of the arithmetic alone, and the least time the machine could take."""
+    from matplotlib.ticker import LogLocator
+
+    arms = table["arms"]
+    positions = [int(arm["name"]) for arm in arms]
+    median, least, most = (np.array([arm["seconds"][key] for arm in arms]) for key in ("median", "min", "max"))
+    arithmetic = np.array([arm["work"]["flop"] for arm in arms])
+    possible = arithmetic / limit
+    axis.errorbar(
+        positions, median, [median - least, most - median], capsize=2, label=f"measured (n = {arms[0]['n']})", **look(0)
+    )
+    scaled = median[-1] * arithmetic / arithmetic[-1]
+    axis.plot(positions, scaled, label="growth of the arithmetic alone", **{**look(1), "marker": ""})
+    axis.plot(positions, possible, label="physical limit", **look(2))
+    axis.set(xscale="log", yscale="log", xlabel=table["varied"], ylabel="seconds per epoch")
+    axis.fill_between(positions, possible, 0.5 * possible.min(), color="#eeeeee", linewidth=0)
+    axis.set_xticks(positions, [str(position) for position in positions])
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.yaxis.set_major_formatter("{x:g}")
+    axis.minorticks_off()

@@ -1,19 +1,18 @@
 """`python benchmarks/bench.py infer`: networks in evaluation, from single images to large batches."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import nn
 
-from vitbench import machine, others
-from vitbench.engaged import demanded
-from vitbench.flops import evaluation_work
-from vitbench.options import Options, chosen
-from vitbench.runner import Arm, Stopwatch, Turn, alternate
+from vitbench import baselines, machine
+from vitbench.flops import evaluation_work, parameter_count
+from vitbench.options import Options, select
+from vitbench.runner import Arm, Stopwatch, Turn, alternate, require_compiled
 from vitbench.setting import Setting
-from vitbn import ViT, ViTBN, ViTBNFFN
-from vitbn import rng as keyed
+from vitbn import ViT, ViTBN, ViTBNFFN, rng
 from vitbn.inference.fold import fold
 
 BATCHES = (1, 100, 1000)
@@ -29,16 +28,16 @@ NETWORKS: dict[str, tuple[str, Callable[[dict[str, Any]], nn.Module]]] = {
     "vitbnffn-folded": ("vitbnffn with its BatchNorms folded", lambda size: fold(ViTBNFFN(**size).eval()).net),
     "vitbn": ("ours, BatchNorm everywhere", lambda size: ViTBN(**size)),
     "vitbn-folded": ("vitbn with its BatchNorms folded", lambda size: fold(ViTBN(**size).eval()).net),
-    "vit-pytorch": ("vit-pytorch's ViT", others.vit_pytorch),
-    "timm": ("timm's ViT with heads as wide as ours", others.timm),
-    "timm-own-heads": ("timm's ViT with its own narrow heads", lambda size: others.timm(size, wide_heads=False)),
+    "vit-pytorch": ("vit-pytorch's ViT", baselines.vit_pytorch),
+    "timm": ("timm's ViT with heads as wide as ours", baselines.timm),
+    "timm-own-heads": ("timm's ViT with its own narrow heads", lambda size: baselines.timm(size, wide_heads=False)),
 }
 
 
 def measure(options: Options, device: torch.device) -> dict[str, Any]:
     """One table per batch size."""
     setting = Setting(options, device)
-    names = chosen([name for name in NETWORKS if name != COMPILED or options.compile], options)
+    names = select([name for name in NETWORKS if name != COMPILED or options.compile], options)
     nets = {name: NETWORKS[name][1](setting.size).to(device).eval() for name in names}
     peak, tables = machine.peak(device), []
     for batch in BATCHES:
@@ -50,7 +49,7 @@ def measure(options: Options, device: torch.device) -> dict[str, Any]:
 
 def _arm(setting: Setting, name: str, net: nn.Module, batch: int) -> Arm:
     shape = (batch, *(setting.size[key] for key in ("channels", "image_size", "image_size")))
-    images = torch.rand(shape, generator=keyed.generator("bench", batch)).to(setting.device)
+    images = torch.rand(shape, generator=rng.generator("bench", batch)).to(setting.device)
     passes = min(200, max(3, (setting.options.images or IMAGES) // batch))
     work = {key: value / batch for key, value in evaluation_work(net, shape).items()}
     run = torch.compile(net) if name == COMPILED else net
@@ -62,6 +61,6 @@ def _arm(setting: Setting, name: str, net: nn.Module, batch: int) -> Arm:
                 run(images)
         return Turn(units=passes * batch)
 
-    with demanded(name, compiled=name == COMPILED):
+    with require_compiled(name) if name == COMPILED else nullcontext():
         turn(0, setting.new_watch())
-    return Arm(name, NETWORKS[name][0], turn, others.parameters(net), work)
+    return Arm(name, NETWORKS[name][0], turn, parameter_count(net), work)

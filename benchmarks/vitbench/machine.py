@@ -35,14 +35,14 @@ def finisher(device: torch.device) -> Callable[[], None]:
 
 def describe(device: torch.device) -> dict[str, Any]:
     """Versions, hardware, threads and how busy the machine was with other things."""
-    known = environment(device)
+    facts = environment(device)
     for package in PACKAGES:
         try:
-            known["versions"][package] = version(package)
+            facts["versions"][package] = version(package)
         except PackageNotFoundError:
             continue
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-    return {**known, "device": device.type, "threads": torch.get_num_threads(), "cores": os.cpu_count(), "load": load}
+    return {**facts, "device": device.type, "threads": torch.get_num_threads(), "cores": os.cpu_count(), "load": load}
 
 
 def peak(device: torch.device) -> dict[str, Any]:

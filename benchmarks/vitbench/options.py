@@ -1,4 +1,4 @@
-"""The words of `python benchmarks/bench.py`. Imports no torch."""
+"""The command line of `python benchmarks/bench.py`. Imports no torch."""
 
 import argparse
 from collections.abc import Iterable, Sequence
@@ -8,7 +8,7 @@ from typing import Any
 
 from vitbn.errors import InputError
 
-WHAT = {
+BENCHMARKS = {
     "train": "an epoch, end to end: data, training, validation, logging",
     "infer": "time per image at batch 1, 100 and 1000",
     "data": "an epoch of augmented batches, without a network",
@@ -16,12 +16,12 @@ WHAT = {
     "start": "from Enter to help, to the message about a wrong value and to the first training step",
 }
 ROUNDS = {"train": 3, "infer": 5, "data": 3, "growth": 3, "start": 5}
-RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
+RESULTS = Path(__file__).resolve().parent.with_name("results")
 
 
 @dataclass(frozen=True)
 class Options:
-    """What was typed; nothing where nothing was, until `settled`."""
+    """What was typed; None or 0 where nothing was, until `with_defaults`."""
 
     what: str
     quick: bool = False
@@ -35,7 +35,6 @@ class Options:
     device: str = "auto"
     arms: str | None = None
     compile: bool = False
-    capture: bool = True
     ours: Sequence[str] = ()
     out: Path | None = None
 
@@ -43,7 +42,9 @@ class Options:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Arguments whose names are the fields of Options."""
     number: dict[str, Any] = {"type": _counting, "metavar": "N"}
-    parser.add_argument("what", choices=WHAT, help="; ".join(f"{name}: {text}" for name, text in WHAT.items()))
+    parser.add_argument(
+        "what", choices=BENCHMARKS, help="; ".join(f"{name}: {text}" for name, text in BENCHMARKS.items())
+    )
     parser.add_argument("--quick", action="store_true", help="tiny: under a minute, on mnist5k, needs no download")
     parser.add_argument("--data", metavar="NAME", help="mnist (default), fashion_mnist or mnist5k")
     parser.add_argument("--depth", **number, help="encoder blocks (default: 6)")
@@ -54,18 +55,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", **number, help="threads of torch (default: torch's own choice)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--arms", metavar="NAME,NAME", help="only these, and the first, to which all are compared")
-    parser.add_argument("--compile", action="store_true", help="also with torch.compile; nothing compiled is an error")
     parser.add_argument(
-        "--no-capture", dest="capture", action="store_false",
-        help="on a GPU: do not demand that train.py replays CUDA graphs",
-    )  # fmt: skip
+        "--compile", action="store_true", help="also with torch.compile; an error if nothing is compiled"
+    )
     parser.add_argument(
-        "--ours", metavar="KEY=VALUE", nargs="+", default=(), help="further words for train.py, e.g. model=vitbn"
+        "--ours", metavar="KEY=VALUE", nargs="+", default=(), help="further overrides for train.py, e.g. model=vitbn"
     )
     parser.add_argument("--out", type=Path, metavar="PATH", help="JSON file (default: in benchmarks/results)")
 
 
-def settled(args: argparse.Namespace) -> Options:
+def with_defaults(args: argparse.Namespace) -> Options:
     """Options with the defaults filled in that depend on others."""
     options = Options(**{field.name: getattr(args, field.name) for field in fields(Options)})
     quick: dict[str, Any] = {"data": "mnist5k", "depth": 2, "rounds": 2, "images": 200}
@@ -75,7 +74,7 @@ def settled(args: argparse.Namespace) -> Options:
     return replace(options, **missing)
 
 
-def chosen(names: Iterable[str], options: Options) -> list[str]:
+def select(names: Iterable[str], options: Options) -> list[str]:
     """The arms that were asked for, the first always among them; InputError lists the names."""
     names = list(names)
     if options.arms is None:

@@ -6,19 +6,14 @@ import io
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
-from unittest import mock
 
-import pytorch_lightning as pl
-from pytorch_lightning.callbacks import ModelCheckpoint
-
-from vitbench.engaged import demanded
-from vitbench.runner import Stopwatch, Turn
-from vitbn.data import sources
+from vitbench.runner import Stopwatch, Turn, require_compiled
+from vitbn.config import compose as config
+from vitbn.config.checks import check
+from vitbn.data.sources import SOURCES
 from vitbn.data.splits import Source
 from vitbn.errors import InputError
 from vitbn.store.run import Run
-from vitbn.training.callbacks import checkpoint
 from vitbn.training.outcome import Signals
 from vitbn.training.train import train
 
@@ -26,75 +21,55 @@ ROOT = Path(__file__).resolve().parents[2]
 FIGURES = ("train/loss", "val/loss", "val/acc")
 
 
-class Ours:
-    """Epochs as `python train.py KEY=VALUE…` trains them, on images given instead of named.
+class VitbnArm:
+    """Epochs as `python train.py KEY=VALUE…` trains them, on images in memory.
 
     The clock runs during Trainer.fit: data, training, validation, logging, checkpoints.
     """
 
-    def __init__(
-        self,
-        source: Source,
-        *,
-        words: Iterable[str],
-        epochs: int = 1,
-        checkpoints: bool = True,
-        compiled: bool = False,
-        captured: bool = False,
-    ) -> None:
-        self.source, self.epochs, self.checkpoints = source, epochs, checkpoints
-        self.compiled, self.captured = compiled, captured
-        self.words = [*words, f"epochs={epochs}", f"compile={str(compiled).lower()}"]
+    def __init__(self, source: Source, *, overrides: Iterable[str], epochs: int = 1, compiled: bool = False) -> None:
+        self.source = source
+        self.epochs = epochs
+        self.compiled = compiled
+        self.overrides = [*overrides, f"epochs={epochs}", f"compile={str(compiled).lower()}", "data.name=in-memory"]
 
     def turn(self, number: int, watch: Stopwatch) -> Turn:
         """A fresh run with seed `number`; the figures are those after the first epoch, as of the other arms."""
-        rows, result = self.train(number, watch)
-        figures = {name: float(rows[0][name]) for name in FIGURES}
-        return Turn(units=self.epochs, figures=figures, how=f"route of float32 products: {result['matmul']}")
-
-    def train(self, seed: int, watch: Stopwatch) -> tuple[list[dict[str, str]], dict[str, Any]]:
-        """The rows of metrics.csv of a fresh run, and its result."""
+        SOURCES["in-memory"] = lambda root: self.source
         with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-            run = compose_run([*self.words, f"runs={folder}", f"seed={seed}"])
-            stack.enter_context(mock.patch.dict(sources.SOURCES, {run.config["data"]["name"]: lambda _: self.source}))
-            if not self.checkpoints:
-                # an empty list would bring Lightning's own checkpoints
-                nothing = [ModelCheckpoint(save_top_k=0)]
-                stack.enter_context(mock.patch.object(checkpoint, "callbacks", lambda *_: nothing))
-            stack.enter_context(_fit_timed(watch))
-            stack.enter_context(demanded("ours", compiled=self.compiled, captured=self.captured))
+            run = compose_run([*self.overrides, f"runs={folder}", f"seed={number}"])
+            if self.compiled:
+                stack.enter_context(require_compiled("ours"))
             stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
             run.begin()
-            result = train(run, Signals())
+            train(run, FitTimer(watch))
             with open(run.folder / "metrics.csv") as file:
-                return list(csv.DictReader(file)), result
+                first_epoch = next(csv.DictReader(file))
+        return Turn(units=self.epochs, figures={name: float(first_epoch[name]) for name in FIGURES})
 
 
-@contextlib.contextmanager
-def _fit_timed(watch: Stopwatch) -> Iterator[None]:
-    fit = pl.Trainer.fit
+class FitTimer(Signals):
+    """Times the part of a training during which it answers signals itself: Trainer.fit."""
 
-    def timed(*args: Any, **kwargs: Any) -> None:
-        with watch:
-            fit(*args, **kwargs)
+    def __init__(self, watch: Stopwatch) -> None:
+        super().__init__()
+        self.watch = watch
 
-    with mock.patch.object(pl.Trainer, "fit", timed):
-        yield
+    @contextlib.contextmanager
+    def deferred(self) -> Iterator[None]:
+        """As Signals, with the watch running."""
+        with super().deferred(), self.watch:
+            yield
 
 
-def compose_run(words: Iterable[str]) -> Run:
-    """The run that train.py would make of these words."""
+def compose_run(overrides: Iterable[str]) -> Run:
+    """The run that train.py would make of these overrides; InputError in one line as there."""
     from hydra.errors import CompactHydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from vitbn.config import compose as config
-    from vitbn.config.checks import check
-
-    if not config.CONF.exists():
-        raise InputError(f"{config.CONF}: not found; bench.py measures train.py and runs in the project's checkout")
     try:
-        tree = config.plain(config.read(list(words)))
-        check(tree)
+        cfg = config.plain(config.read(list(overrides)))
+        check(cfg)
     except (CompactHydraException, OmegaConfBaseException) as error:
         raise InputError(config.one_line(error)) from None
-    return Run(tree)
+    return Run(cfg)

@@ -1,11 +1,17 @@
-"""Arms that take turns in one process, and what their times come to."""
+"""Arms that take turns in one process, and the statistics of their times."""
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
+
+import torch._dynamo
+from torch._dynamo.utils import counters
+
+from vitbn.errors import InputError
 
 Clock = Callable[[], float]
 
@@ -14,7 +20,8 @@ class Stopwatch:
     """Adds up the seconds spent inside `with`; `finish` makes the clock wait for the device's own work."""
 
     def __init__(self, finish: Callable[[], None], clock: Clock = time.perf_counter) -> None:
-        self.finish, self.clock = finish, clock
+        self.finish = finish
+        self.clock = clock
         self.seconds = 0.0
 
     def __enter__(self) -> "Stopwatch":
@@ -29,16 +36,15 @@ class Stopwatch:
 
 @dataclass(frozen=True)
 class Turn:
-    """What one turn did: so many units of work (epochs, images), figures to stand beside the speed, and how."""
+    """One turn's units of work (epochs, images), and figures to stand beside the speed."""
 
     units: float = 1
     figures: dict[str, float] = field(default_factory=dict)
-    how: str = ""
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One contestant. `turn(number, watch)` prepares, works inside `with watch` and says what came of it."""
+    """One contestant. `turn(number, watch)` prepares, works inside `with watch` and returns what it did."""
 
     name: str
     what: str
@@ -51,7 +57,7 @@ def alternate(
     arms: Sequence[Arm],
     rounds: int,
     new_watch: Callable[[], Stopwatch],
-    said: Callable[[str], object] = partial(print, flush=True),  # noqa: B008 - it holds no state
+    report: Callable[[str], object] = partial(print, flush=True),  # noqa: B008 - it holds no state
 ) -> list[dict[str, Any]]:
     """Every arm once per round, each round beginning with another arm; one summary per arm, in their order.
 
@@ -66,7 +72,7 @@ def alternate(
             turn = arm.turn(number, watch)
             seconds[arm.name].append(watch.seconds / turn.units)
             turns[arm.name].append(turn)
-            said(f"round {number + 1}/{rounds}  {arm.name}: {watch.seconds:.2f} s")
+            report(f"round {number + 1}/{rounds}  {arm.name}: {watch.seconds:.2f} s")
     return [_summary(arm, seconds[arm.name], seconds[arms[0].name], turns[arm.name]) for arm in arms]
 
 
@@ -74,7 +80,7 @@ def _summary(arm: Arm, seconds: list[float], reference: list[float], turns: list
     ratios = [one / other for one, other in zip(seconds, reference, strict=True)]
     return {
         "name": arm.name,
-        "what": "; ".join(filter(None, [arm.what, *sorted({turn.how for turn in turns})])),
+        "what": arm.what,
         "parameters": arm.parameters,
         "work": arm.work,
         "n": len(seconds),
@@ -87,3 +93,16 @@ def _summary(arm: Arm, seconds: list[float], reference: list[float], turns: list
 def spread(values: list[float]) -> dict[str, float]:
     """Median, smallest and largest."""
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+@contextmanager
+def require_compiled(name: str) -> Iterator[None]:
+    """InputError unless torch has compiled what runs inside; silently uncompiled code would be timed as compiled.
+
+    Compiled code of an earlier run in the same process counts: torch keeps it.
+    """
+    # else a network that is compiled again and again runs uncompiled from the ninth time on
+    with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
+        yield
+    if not counters["stats"]["unique_graphs"]:
+        raise InputError(f"{name}: asked for torch.compile, but no graph was compiled; look at TORCH_LOGS=dynamo")

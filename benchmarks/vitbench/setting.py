@@ -28,7 +28,7 @@ class Setting:
     device: torch.device
 
     @property
-    def words(self) -> tuple[str, ...]:
+    def overrides(self) -> tuple[str, ...]:
         """What would be typed after train.py."""
         options, trainer = self.options, "gpu" if self.device.type == "cuda" else "cpu"
         keys = {"data": options.data, "depth": options.depth, "batch_size": options.batch_size, "trainer": trainer}
@@ -36,11 +36,11 @@ class Setting:
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        return compose_run(self.words).config
+        return compose_run(self.overrides).config
 
     @property
     def size(self) -> dict[str, Any]:
-        """The network's size in the words of its constructor."""
+        """The network's size, as its constructor takes it."""
         return {key: self.config["model"][key] for key in SIZE}
 
     def source(self) -> Source:
@@ -63,7 +63,7 @@ class Setting:
         """What has to be equal for two figures to be comparable."""
         config = self.config
         keys = {"data": config["data"]["name"], "depth": config["depth"], "batch size": config["batch_size"]}
-        return {**keys, "precision": config["trainer"]["precision"], "further words": " ".join(self.options.ours)}
+        return {**keys, "precision": config["trainer"]["precision"], "further overrides": " ".join(self.options.ours)}
 
 
 def shortened(source: Source, images: int | None) -> Source:
@@ -79,6 +79,6 @@ def first(split: Split, count: int) -> Split:
     return split[torch.arange(min(count, len(split)))]
 
 
-def told(source: Source) -> dict[str, Any]:
+def image_counts(source: Source) -> dict[str, Any]:
     """How many images an epoch has."""
     return {"training images": len(source.train), "validation images": len(source.test)}

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from vitbench.options import Options, chosen
+from vitbench.options import Options, select
 from vitbench.ours import ROOT
 from vitbench.runner import Arm, Stopwatch, Turn, alternate
 from vitbench.setting import Setting
@@ -35,12 +35,12 @@ def measure(options: Options, device: torch.device) -> dict[str, Any]:
         "help": ([python, train, "--help"], 0, "python train.py --help"),
         "wrong-value": ([python, train, "depth=0"], 2, "python train.py depth=0, up to the end of its one-line error"),
         "first-step": (
-            [python, "-c", UP_TO_FIRST_STEP, train, *setting.words], STEPPED,
-            f"python train.py {' '.join(setting.words)}, up to the end of the first optimizer step",
+            [python, "-c", UP_TO_FIRST_STEP, train, *setting.overrides], STEPPED,
+            f"python train.py {' '.join(setting.overrides)}, up to the end of the first optimizer step",
         ),
     }  # fmt: skip
     arms = []
-    for name in chosen(list(commands), options):
+    for name in select(list(commands), options):
         command, status, what = commands[name]
         _launch(command, status, 0, setting.new_watch())
         arms.append(Arm(name, what, partial(_launch, command, status)))
@@ -51,12 +51,12 @@ def measure(options: Options, device: torch.device) -> dict[str, Any]:
 def _launch(command: list[str], status: int, number: int, watch: Stopwatch) -> Turn:
     environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
     with tempfile.TemporaryDirectory() as folder:
-        words = [*command, f"runs={folder}"] if status == STEPPED else command
+        arguments = [*command, f"runs={folder}"] if status == STEPPED else command
         before = _cpu_seconds()
         with watch:
-            done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+            done = subprocess.run(arguments, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     if done.returncode != status:
-        typed = " ".join(word for word in command if word not in (sys.executable, "-c", UP_TO_FIRST_STEP))
+        typed = " ".join(part for part in command if part not in (sys.executable, "-c", UP_TO_FIRST_STEP))
         last = (done.stderr or done.stdout).strip().rpartition("\n")[-1]
         raise InputError(f"{typed}: exit status {done.returncode} instead of {status}: {last}")
     return Turn(figures={"CPU s": _cpu_seconds() - before})

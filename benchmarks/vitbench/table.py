@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from vitbn.store import atomic as durable
+from vitbn.store import atomic
 
 PERCENT = ("val/acc",)
 
@@ -17,20 +17,20 @@ PERCENT = ("val/acc",)
 def save(result: dict[str, Any], path: Path) -> None:
     """The result as JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    durable.write_json(path, result)
+    atomic.write_json(path, result)
 
 
 def show(result: dict[str, Any]) -> None:
     """Print the tables, what the arms are and under which conditions they ran."""
     console = Console()
-    for each in result["tables"]:
-        table = Table(title=each["title"], title_justify="left", title_style="bold")
-        header, *rows = cells(result, each)
+    for table in result["tables"]:
+        grid = Table(title=table["title"], title_justify="left", title_style="bold")
+        header, *rows = cells(result, table)
         for column in header:
-            table.add_column(column, justify="left" if column == header[0] else "right")
+            grid.add_column(column, justify="left" if column == header[0] else "right")
         for row in rows:
-            table.add_row(*row)
-        console.print(table)
+            grid.add_row(*row)
+        console.print(grid)
     for line in notes(result):
         console.print(line, markup=False, soft_wrap=True, highlight=False)
 
@@ -38,11 +38,11 @@ def show(result: dict[str, Any]) -> None:
 def markdown(result: dict[str, Any]) -> str:
     """The same tables and lines for a page of documentation."""
     parts = []
-    for each in result["tables"]:
-        header, *rows = cells(result, each)
+    for table in result["tables"]:
+        header, *rows = cells(result, table)
         rule = ["---", *["--:"] * (len(header) - 1)]
         lines = "\n".join(f"| {' | '.join(row)} |" for row in (header, rule, *rows))
-        parts.append(f"**{each['title']}**\n\n{lines}\n")
+        parts.append(f"**{table['title']}**\n\n{lines}\n")
     return "\n".join([*parts, "\n".join(f"- {line}" for line in notes(result)), ""])
 
 
@@ -76,8 +76,8 @@ def limits(result: dict[str, Any]) -> dict[str, float]:
 
 def notes(result: dict[str, Any]) -> list[str]:
     """What the arms are, conditions, machine, versions: a line each."""
-    whats = {arm["name"]: arm["what"] for each in result["tables"] for arm in each["arms"]}
-    lines = [f"{name}: {what}" for name, what in whats.items() if what]
+    descriptions = {arm["name"]: arm["what"] for table in result["tables"] for arm in table["arms"]}
+    lines = [f"{name}: {what}" for name, what in descriptions.items() if what]
     if "peak" in result:
         rates = ", ".join(f"{rate:,.0f} ({name})" for name, rate in result["peak"]["GFLOP/s"].items())
         bandwidth = f"; copying {result['peak']['GB/s']:,.0f} GB/s" if "GB/s" in result["peak"] else ""
@@ -125,11 +125,11 @@ def filled(page: str, results: Path) -> str:
     A picture of the same name stands before the tables; a file that is not there is not measured yet.
     """
 
-    def block(found: re.Match[str]) -> str:
-        path = results / found[1]
+    def block(match: re.Match[str]) -> str:
+        path = results / match[1]
         content = markdown(json.loads(path.read_text())) if path.exists() else "Not measured yet.\n"
-        drawn = path.with_suffix(".svg")
-        picture = f"![{path.stem}](../benchmarks/results/{drawn.name})\n\n" if drawn.exists() else ""
-        return f"<!-- {found[1]} -->\n{picture}{content}<!-- end -->"
+        image = path.with_suffix(".svg")
+        picture = f"![{path.stem}](../benchmarks/results/{image.name})\n\n" if image.exists() else ""
+        return f"<!-- {match[1]} -->\n{picture}{content}<!-- end -->"
 
     return re.sub(r"<!-- (\S+\.json) -->.*?<!-- end -->", block, page, flags=re.DOTALL)

@@ -8,24 +8,24 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from vitbench import machine, others
+from vitbench import baselines, machine
 from vitbench.baselines import LightningDefaults, NewNet, PlainLoop, best_workers
-from vitbench.flops import epoch_work
-from vitbench.options import Options, chosen
-from vitbench.ours import Ours
+from vitbench.flops import epoch_work, parameter_count
+from vitbench.options import Options, select
+from vitbench.ours import VitbnArm
 from vitbench.runner import Arm, Stopwatch, Turn, alternate
-from vitbench.setting import Setting, first, told
+from vitbench.setting import Setting, first, image_counts
 from vitbn.data.splits import Source
 
 WARMING, TRIAL = 3, 20  # training batches of the turn that is not counted, and of the choice of workers
 UNIT = {"name": "s per epoch", "per": 1.0}
 NAMES = (
-    "ours", "ours-compiled", "ours-bf16", "ours-no-checkpoints", "ours-no-logger",
+    "ours", "ours-compiled", "ours-bf16", "ours-no-logger",
     "plain", "plain-tuned", "timm", "timm-own-heads", "lightning",
 )  # fmt: skip
 
 
-class Turning(Protocol):
+class Trainable(Protocol):
     """What can train an epoch."""
 
     def turn(self, number: int, watch: Stopwatch) -> Turn: ...
@@ -37,20 +37,20 @@ class Contestant:
 
     what: str
     new_net: NewNet
-    make: Callable[[Source], Turning]
+    make: Callable[[Source], Trainable]
 
 
 def measure(options: Options, device: torch.device) -> dict[str, Any]:
     """One table: every arm's epoch, with losses and accuracy after the first."""
     setting = Setting(options, device)
     source = setting.source()
-    left_out = {"" if options.compile else "ours-compiled", "" if device.type == "cuda" else "ours-bf16"}
-    names = chosen([name for name in NAMES if name not in left_out], options)
+    unavailable = {"" if options.compile else "ours-compiled", "" if device.type == "cuda" else "ours-bf16"}
+    names = select([name for name in NAMES if name not in unavailable], options)
     arms = [_arm(setting, source, name) for name in names]
     peak = machine.peak(device)
     table = {"title": "One epoch, end to end", "unit": UNIT, "arms": alternate(arms, options.rounds, setting.new_watch)}
     epochs = {"epochs of train.py per turn": _epochs(setting)}
-    return {"conditions": {**setting.conditions(), **told(source), **epochs}, "peak": peak, "tables": [table]}
+    return {"conditions": {**setting.conditions(), **image_counts(source), **epochs}, "peak": peak, "tables": [table]}
 
 
 def _arm(setting: Setting, source: Source, name: str) -> Arm:
@@ -60,12 +60,12 @@ def _arm(setting: Setting, source: Source, name: str) -> Arm:
     contestant.make(_few(setting, source, WARMING)).turn(0, setting.new_watch())
     net, sizes = contestant.new_net(0), (setting.config["batch_size"], setting.config["val_batch_size"])
     work = epoch_work(net, source.train.images.shape, source.test.images.shape, *sizes)
-    return Arm(name, contestant.what, contestant.make(source).turn, others.parameters(net), work)
+    return Arm(name, contestant.what, contestant.make(source).turn, parameter_count(net), work)
 
 
 def _contestant(setting: Setting, source: Source, name: str) -> Contestant:
     size = setting.size
-    vit = _seeded(partial(others.vit_pytorch, size))
+    vit = _unseeded(partial(baselines.vit_pytorch, size))
     match name:
         case "ours":
             return _ours(setting, "python train.py: Lightning, TensorBoard, metrics.csv, checkpoints")
@@ -73,8 +73,6 @@ def _contestant(setting: Setting, source: Source, name: str) -> Contestant:
             return _ours(setting, "ours with compile=true", compiled=True)
         case "ours-bf16":
             return _ours(setting, "ours with trainer.precision=bf16-mixed", "trainer.precision=bf16-mixed")
-        case "ours-no-checkpoints":
-            return _ours(setting, "ours without checkpoints", checkpoints=False)
         case "ours-no-logger":
             return _ours(setting, "ours without TensorBoard", "logger=none")
         case "plain":
@@ -86,44 +84,38 @@ def _contestant(setting: Setting, source: Source, name: str) -> Contestant:
             return _plain(setting, what, vit, fused=True, workers=workers)
         case "timm":
             what = "plain with timm's ViT, its heads made as wide as ours; no norms in its patch embedding"
-            return _plain(setting, what, _seeded(partial(others.timm, size)))
+            return _plain(setting, what, _unseeded(partial(baselines.timm, size)))
         case "timm-own-heads":
             what = f"plain with timm's ViT and its own heads, dim // heads = {size['dim'] // size['heads']} wide"
-            return _plain(setting, what, _seeded(partial(others.timm, size, wide_heads=False)))
+            return _plain(setting, what, _unseeded(partial(baselines.timm, size, wide_heads=False)))
         case "lightning":
-            return _lightning(setting, "Lightning's defaults and plain's DataLoader around our network, standard route")
+            what = "Lightning's defaults and plain's DataLoader around vit-pytorch's ViT"
+            return Contestant(what, vit, partial(LightningDefaults, new_net=vit, **_loop_options(setting)))
     raise ValueError(f"unknown arm {name!r}; choose from {', '.join(NAMES)}")
 
 
-def _seeded(make: Callable[[], nn.Module]) -> NewNet:
+def _unseeded(make: Callable[[], nn.Module]) -> NewNet:
     """Networks of other people draw from torch's global generator, which the loop seeds."""
     return lambda seed: make()
 
 
-def _ours(setting: Setting, what: str, *words: str, **changes: Any) -> Contestant:
-    captured = setting.device.type == "cuda" and setting.options.capture
-    fixed: dict[str, Any] = {"words": (*setting.words, *words), "epochs": _epochs(setting), "captured": captured}
-    return Contestant(what, setting.new_net, partial(Ours, **fixed, **changes))
+def _ours(setting: Setting, what: str, *overrides: str, compiled: bool = False) -> Contestant:
+    overrides, epochs = (*setting.overrides, *overrides), _epochs(setting)
+    make = partial(VitbnArm, overrides=overrides, epochs=epochs, compiled=compiled)
+    return Contestant(what, setting.new_net, make)
 
 
 def _plain(setting: Setting, what: str, new_net: NewNet, **changes: Any) -> Contestant:
-    return Contestant(what, new_net, partial(PlainLoop, new_net=new_net, **_loop(setting), **changes))
+    return Contestant(what, new_net, partial(PlainLoop, new_net=new_net, **_loop_options(setting), **changes))
 
 
-def _lightning(setting: Setting, what: str) -> Contestant:
-    def new_net(seed: int) -> nn.Module:
-        return others.standard_route(setting.new_net(seed))
-
-    return Contestant(what, new_net, partial(LightningDefaults, new_net=new_net, **_loop(setting)))
-
-
-def _loop(setting: Setting) -> dict[str, Any]:
+def _loop_options(setting: Setting) -> dict[str, Any]:
     return {key: setting.config[key] for key in ("batch_size", "val_batch_size", "lr")} | {"device": setting.device}
 
 
 def _best_workers(setting: Setting, source: Source, new_net: NewNet) -> int:
     few = _few(setting, source, TRIAL)
-    loop = partial(PlainLoop, few, new_net, **_loop(setting), fused=True)
+    loop = partial(PlainLoop, few, new_net, **_loop_options(setting), fused=True)
     return best_workers(lambda workers: loop(workers=workers), setting.new_watch)
 
 

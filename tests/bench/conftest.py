@@ -1,15 +1,21 @@
 import pytest
+import torch
 from vitbench import machine
-from vitbench.growth import made_up
+from vitbench.growth import random_images
 from vitbench.runner import Stopwatch
 
 from vitbn.data import sources
+from vitbn.data.splits import Source
 
-SMALL = ("model.dim=16", "model.heads=2", "model.dim_head=8", "model.mlp_dim=24")
+
+@pytest.fixture
+def small():
+    """Overrides for a tiny network."""
+    return ("model.dim=16", "model.heads=2", "model.dim_head=8", "model.mlp_dim=24")
 
 
 class Clock:
-    """Time passes only when it is told to."""
+    """Stands still unless `now` is set."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -37,7 +43,8 @@ def small_products(monkeypatch):
 @pytest.fixture
 def source():
     """40 random images, the first of which is the only test image."""
-    return made_up(40, (1, 28, 28), 10)
+    images = random_images(40, (1, 28, 28), 10)
+    return Source(images, images[torch.arange(1)], tuple("0123456789"))
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 from vitbench import table
-from vitbench.picture import draw_growth
+from vitbench.growth import draw_growth
 
 ROOT = Path(__file__).parents[2]
 
@@ -70,8 +70,8 @@ def test_bandwidth_is_shown_where_it_was_measured(result):
 
 def test_nothing_known_is_nothing_shown(result):
     del result["peak"]
-    for each in result["tables"][0]["arms"]:
-        each |= {"work": None, "parameters": None}
+    for arm in result["tables"][0]["arms"]:
+        arm |= {"work": None, "parameters": None}
     header, *_ = table.cells(result, result["tables"][0])
     assert header == ["arm", "s per epoch", "min–max", "time / ours", "its min–max", "n", "val/acc"]
 
@@ -107,8 +107,8 @@ def test_pages_are_filled_from_the_files(result, tmp_path):
 
 def test_the_picture_shows_what_was_measured_and_what_is_possible(result, tmp_path):
     del result["tables"][0]["arms"][1]["figures"]["val/acc"]
-    for each, name in zip(result["tables"][0]["arms"], ("1", "2"), strict=True):
-        each["name"] = name
+    for arm, name in zip(result["tables"][0]["arms"], ("1", "2"), strict=True):
+        arm["name"] = name
     result["tables"][0]["varied"] = "depth"
     path = draw_growth(result, tmp_path, "picture")
     assert path == tmp_path / "picture.svg" and (tmp_path / "picture.png").exists()

@@ -1,8 +1,7 @@
-import pytest
 import torch
 from torch import nn
+from vitbench.baselines import vit_pytorch
 from vitbench.flops import epoch_work, evaluation_work, training_work
-from vitbench.others import parameters, standard_route, timm, vit_pytorch
 
 from tests.conftest import TINY
 from vitbn import ViT, ViTBN
@@ -35,9 +34,9 @@ def test_training_is_three_times_the_forward_pass_but_for_the_gradient_of_the_im
     assert training_work(net, (3, 1, 28, 28))["flop"] == 3 * forward - first_layer
 
 
-def test_the_route_that_is_taken_is_the_one_that_is_counted():
+def test_merged_attention_is_counted_as_it_is_computed():
     article = {**SIZE, "dim": 64, "depth": 1, "heads": 8, "dim_head": 64, "mlp_dim": 128}
-    ours, usual = ViT(**article), standard_route(ViT(**article))
+    ours, usual = ViT(**article), vit_pytorch(article)
     assert training_work(ours, (100, 1, 28, 28))["flop"] < training_work(usual, (100, 1, 28, 28))["flop"]
     counts = [training_work(ours, (n, 1, 28, 28))["flop"] for n in (100, 200)]
     assert counts[1] < 2 * counts[0]  # weight products are made once per step, however many images
@@ -67,35 +66,8 @@ def test_counting_leaves_the_network_alone():
     assert all(parameter.grad is None for parameter in net.parameters())
 
 
-@pytest.mark.parametrize("wide_heads", [True, False])
-def test_timm_has_the_size_that_is_said(wide_heads):
-    net = timm(SIZE, wide_heads=wide_heads)
-    attention = net.blocks[0].attn
-    assert (attention.num_heads, attention.head_dim) == (2, 8 if wide_heads else 8)
-    wider = timm({**SIZE, "dim_head": 20}, wide_heads=wide_heads)
-    assert wider.blocks[0].attn.head_dim == (20 if wide_heads else 8)
-    assert net(torch.rand(2, 1, 28, 28)).shape == (2, 10) and len(net.blocks) == 2
-
-
-def test_the_others_are_as_large_as_ours():
-    article = {**SIZE, "dim": 64, "depth": 6, "heads": 8, "dim_head": 64, "mlp_dim": 128}
-    assert parameters(vit_pytorch(article)) == parameters(ViT(**article)) == 893_164
-    assert parameters(timm(article)) == 893_164 - 2 * 49 - 2 * 64 - 0  # no norms around its patch embedding
-    assert parameters(timm(article, wide_heads=False)) < 893_164 / 4
-
-
-def test_the_standard_route_is_the_same_function():
-    net = ViT(**{**TINY, "dim": 64, "dim_head": 64}).eval()
-    images = torch.rand(9, 1, 28, 28)
-    with torch.no_grad():
-        merged = net(images)
-        assert any(block.attention.takes_merged(torch.rand(9, 17, 64)) for block in net.blocks)
-        torch.testing.assert_close(standard_route(net)(images), merged, rtol=1e-4, atol=1e-5)
-    assert not any(block.attention.takes_merged(torch.rand(9, 17, 64)) for block in net.blocks)
-
-
 def test_what_is_kept_in_evaluation_is_not_counted():
-    """The merged route: u times W_qk, scores, mixed tokens, times W_vo; the products of weights were made before."""
+    """Merged attention: u times W_qk, scores, mixed tokens, times W_vo; the products of weights were made before."""
     article = {**SIZE, "dim": 64, "depth": 2, "heads": 8, "dim_head": 64, "mlp_dim": 128}
     net = ViT(**article)
     counted = evaluation_work(net, (1, 1, 28, 28))["flop"] / 2
