@@ -17,7 +17,7 @@ from pathlib import Path
 
 from reliability import ROOT, outcomes
 
-from vitbn.config.sweep import EXTRAS, require_launcher
+from vitbn.config.checks import check_launcher
 from vitbn.errors import InputError
 
 IMAGES = 4_000  # of an epoch of mnist5k
@@ -34,14 +34,14 @@ def sweep(launcher: str, folder: Path, *words: str) -> "subprocess.Popen[str]":
 
 def installed() -> list[str]:
     """Hydra's own launcher and those of the extras that can be tried here."""
-    found = ["basic"]
-    for name in EXTRAS:
+    names = ["basic"]
+    for name in ("joblib", "ray", "slurm_local"):
         try:
-            require_launcher(name)
+            check_launcher(name)
         except InputError:
             continue
-        found.append(name)
-    return [name for name in found if name != "submitit_slurm"]
+        names.append(name)
+    return names
 
 
 def throughput(launchers: list[str], folder: Path, rounds: int) -> None:
@@ -86,7 +86,7 @@ def kill(launchers: list[str], folder: Path, rounds: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("throughput", "kill"))
-    parser.add_argument("launchers", nargs="*", help=f"of basic, {', '.join(EXTRAS)} (default: those installed)")
+    parser.add_argument("launchers", nargs="*", help="such as basic (default: those installed)")
     parser.add_argument("--rounds", type=int, default=3, help="of throughput")
     args = parser.parse_args()
     if unknown := set(args.launchers) - set(installed()):

@@ -35,9 +35,11 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from vitbn.config import compose as config  # noqa: E402
-from vitbn.store import atomic  # noqa: E402
-from vitbn.store import checkpoint_file  # noqa: E402
-from vitbn.store.lock import owned  # noqa: E402
+from vitbn.store import (
+    atomic,  # noqa: E402
+    checkpoint_file,  # noqa: E402
+)
+from vitbn.store.lock import locked  # noqa: E402
 from vitbn.store.run import Run  # noqa: E402
 from vitbn.training.callbacks import checkpoint  # noqa: E402
 from vitbn.training.outcome import attempt  # noqa: E402
@@ -50,7 +52,7 @@ FORK = multiprocessing.get_context("fork")
 
 def make_run(folder: Path, *overrides: str) -> Run:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return Run(config.plain(compose("config", overrides=[*SMALL, f"runs={folder}", *overrides])))
+        return Run(config.to_plain_dict(compose("config", overrides=[*SMALL, f"runs={folder}", *overrides])))
 
 
 def job(run: Run) -> None:
@@ -59,7 +61,7 @@ def job(run: Run) -> None:
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 1)
     os.dup2(silence, 2)
-    with owned(run.folder) as mine:
+    with locked(run.folder) as mine:
         if mine:
             attempt(run, train)
 
@@ -121,7 +123,7 @@ def damage(folder: Path, n: int) -> str:
         flipped[offset] ^= 1 << (i % 8)
         for content in (bytes(flipped), good[:offset]):
             path.write_bytes(content)
-            detected += checkpoint_file.newest_whole(run.checkpoints) == path.with_name("previous.ckpt")
+            detected += checkpoint_file.latest_valid_checkpoint(run.checkpoints) == path.with_name("previous.ckpt")
     assert detected == 2 * n, f"{detected} of {2 * n} detected"
     return f"{n} bits flipped and {n} files cut: {detected} of {2 * n} detected, previous checkpoint used"
 
@@ -146,7 +148,7 @@ def disk(folder: Path, n: int) -> str:
             assert "disk full" in message, f"{name}: {message!r}"
             (mount / "ballast").unlink()
             if name not in ("config.yaml", "result.json", "summary.csv"):
-                assert checkpoint_file.newest_whole(run.checkpoints), f"{name}: no checkpoint left"
+                assert checkpoint_file.latest_valid_checkpoint(run.checkpoints), f"{name}: no checkpoint left"
             finish(run)
             assert outcome(run) == outcome(reference), name
             shutil.rmtree(run.study)
@@ -261,7 +263,12 @@ def signals(folder: Path, n: int) -> str:
 def cost(folder: Path, n: int) -> str:
     """Seconds of everything written for safety, against an epoch of MNIST's length at depth 6."""
     spent: list[float] = []
-    watched = [(checkpoint.ChecksummedCheckpointIO, "save_checkpoint"), (atomic, "write"), (Run, "begin"), (Run, "finish")]
+    watched = [
+        (checkpoint.ChecksummedCheckpointIO, "save_checkpoint"),
+        (atomic, "write"),
+        (Run, "begin"),
+        (Run, "finish"),
+    ]
     originals = [getattr(owner, name) for owner, name in watched]
     for (owner, name), original in zip(watched, originals, strict=True):
         setattr(owner, name, timed(original, spent))
@@ -306,7 +313,6 @@ def main() -> int:
     args = parser.parse_args()
     if unknown := set(args.parts) - set(PARTS):
         parser.error(f"unknown part {', '.join(sorted(unknown))}; choose from {', '.join(PARTS)}")
-    config.register()
     logging.getLogger("vitbn").setLevel(logging.ERROR)
     missed = 0
     for name in args.parts or PARTS:

@@ -7,12 +7,17 @@ import pytest
 import torch
 from PIL import Image
 
+from vitbn.config.compose import compose_config, to_plain_dict
+from vitbn.store.run import Run
+
 torch.set_num_threads(1)  # the networks here are so small that a second thread only waits
 
 ARTICLE = {
     "image_size": 28, "patch_size": 7, "num_classes": 10, "channels": 1, "dim": 64, "depth": 6, "heads": 8,
     "dim_head": 64, "mlp_dim": 128, "pool": "cls", "dropout": 0.0, "emb_dropout": 0.0, "pos_emb": "learn",
 }  # fmt: skip
+SMALL = ["data=fashion_mnist", "trainer=cpu", "model.dim=16", "model.heads=2", "model.dim_head=8", "model.mlp_dim=24",
+         "depth=1", "epochs=2", "batch_size=50"]  # fmt: skip
 TINY = {**ARTICLE, "dim": 16, "depth": 2, "heads": 2, "dim_head": 8, "mlp_dim": 24}
 
 
@@ -44,6 +49,17 @@ def clothes(tmp_path_factory) -> Path:
         write_idx(raw / f"{prefix}-images-idx3-ubyte", images)
         write_idx(raw / f"{prefix}-labels-idx1-ubyte", labels)
     return root
+
+
+@pytest.fixture
+def make_run(tmp_path, clothes):
+    """A small run on the made-up data set, 6 steps per epoch; overrides as on the command line."""
+
+    def make(*overrides: str) -> Run:
+        fixed = [f"data.root={clothes}", f"runs={tmp_path}/runs"]
+        return Run(to_plain_dict(compose_config([*SMALL, *fixed, *overrides])))
+
+    return make
 
 
 @pytest.fixture

@@ -68,7 +68,7 @@ def compose_run(overrides: Iterable[str]) -> Run:
     from omegaconf.errors import OmegaConfBaseException
 
     try:
-        cfg = config.plain(config.read(list(overrides)))
+        cfg = config.to_plain_dict(config.compose_config(list(overrides)))
         check(cfg)
     except (CompactHydraException, OmegaConfBaseException) as error:
         raise InputError(config.one_line(error)) from None

@@ -1,78 +1,105 @@
 """A search with Optuna instead of a sweep over listed values: `search=lr_depth`.
 
-hydra-optuna-sweeper is bound to an Optuna below 3, which current SQLAlchemy breaks.
+hydra-optuna-sweeper is bound to an Optuna below 3, which current SQLAlchemy breaks. Hydra imports this module in every
+application of the environment, so what is ours is imported where it is used.
 """
 
 import logging
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
-from hydra.core.utils import JobReturn
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from vitbn.config.compose import plain
-from vitbn.errors import InputError
-from vitbn.store import atomic as durable
-from vitbn.store.lock import owned
-from vitbn.store.run import Run, config_hash, write_summary
-from vitbn.store.search import Search, parameter
+if TYPE_CHECKING:
+    from vitbn.store.search import Search
 
 log = logging.getLogger(__name__)
 GROUPS = ("model", "data", "optimizer", "schedule")  # what a best configuration names first
 # what it leaves to whoever trains it
-APART = ("hydra", "study", "runs", "rerun", "fail_fast", "seed", "logger", "trainer", "root", "holdout")
+EXCLUDED = ("hydra", "study", "runs", "rerun", "fail_fast", "seed", "logger", "trainer", "root", "holdout")
 
 
 class OptunaSweeper(Sweeper):
-    """Trains until `trials` of the search have ended, `at_once` of them together, for the highest `metric`.
+    """Trains until `trials` of the search have ended, `n_parallel` of them together, for the highest `metric`.
 
-    The search lives in search.db of the study's folder: the same command goes on with it, more `trials` lengthen it,
-    and what was interrupted is trained to its end first. `space`: key -> {low, high, log, step} or a list of choices;
+    The search is stored in search.db of the study's folder: the same command continues it, more `trials` lengthen it,
+    and interrupted trials are trained to their end first. `space`: key -> {low, high, log, step} or a list of choices;
     a value typed for one of its keys fixes it, several become choices.
     """
 
+    config: DictConfig
+    launcher: Launcher
+
     def __init__(
-        self, metric: str, trials: int, at_once: int, seed: int, space: DictConfig, **of_lists: None
+        self, metric: str, trials: int, n_parallel: int, seed: int, space: DictConfig, **_unused: None
     ) -> None:  # the keys of the sweeper over listed values, whose place it takes, are null
-        self.metric, self.trials, self.at_once, self.seed = metric, trials, at_once, seed
-        given: Any = OmegaConf.to_container(space)
-        self.space = {str(key): parameter(key, value) for key, value in given.items()}
+        from vitbn.errors import InputError
+        from vitbn.store.search import parameter
+
+        self.metric = metric
+        self.trials = trials
+        self.n_parallel = n_parallel
+        self.seed = seed
+        parameters: Any = OmegaConf.to_container(space)
+        self.space = {str(key): parameter(key, value) for key, value in parameters.items()}
         if not metric.startswith("val/"):
             raise InputError(f"hydra.sweeper.metric={metric}: must be val/acc or val/loss, never of the test images")
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        self.base, self.loader = config, hydra_context.config_loader
-        self.jobs = Plugins.instance().instantiate_launcher(
+        from vitbn.config.checks import check_launcher
+
+        check_launcher(config.hydra.runtime.choices["hydra/launcher"])
+        self.config = config
+        self.loader = hydra_context.config_loader
+        self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
 
     def sweep(self, arguments: list[str]) -> None:
-        """Search, then say what was best and how to train it."""
-        fixed = self._typed(arguments)
-        config = plain(self.base)
+        """Search, log the best trial and how to train it; RunFailed if a run failed."""
+        from vitbn.config.checks import check
+        from vitbn.config.compose import to_plain_dict
+        from vitbn.errors import InputError, RunFailed
+        from vitbn.store.lock import locked
+        from vitbn.store.run import config_hash, write_summary
+        from vitbn.store.search import Search
+
+        config = to_plain_dict(self.config)
+        check(config)
+        fixed = self._fixed_overrides(arguments)
         if not config["data"].get("holdout"):
             raise InputError("data.holdout=0: a search needs held-out training images, e.g. data.holdout=5000")
         folder = Path(config["runs"]) / config["study"]
         name = config_hash(config | {"space": {key: list(value) for key, value in self.space.items()}})
-        with owned(folder / ".search") as mine:
-            if not mine:
+        failed: list[str] = []
+        with locked(folder / ".search") as acquired:
+            if not acquired:
                 raise InputError(f"{folder}: another process searches there")
-            search = Search.opened(folder, name, self.space, self.metric, self.seed)
-            while (missing := min(self.trials - search.ended, self.at_once)) > 0:
+            search = Search.open(folder, name, self.space, self.metric, self.seed)
+            while (missing := min(self.trials - search.ended, self.n_parallel)) > 0:
                 trials = [search.ask() for _ in range(missing)]
-                jobs = [_words(fixed, trial) for trial in trials]
-                for trial, outcome in zip(trials, self.jobs.launch(jobs, trials[0].number), strict=True):
-                    search.tell(trial, *self._result(outcome))
+                jobs = [_overrides(fixed, trial) for trial in trials]
+                for trial, outcome in zip(trials, self.launcher.launch(jobs, trials[0].number), strict=True):
+                    run_id, value = self._result(outcome)
+                    search.tell(trial, run_id, value)
+                    failed += [run_id] if outcome.status == JobStatus.FAILED else []
                 self._report(search, fixed)
         write_summary(folder)
+        if failed:
+            log.error(f"failed: {', '.join(failed)}")
+            raise RunFailed
 
-    def _typed(self, arguments: list[str]) -> list[str]:
+    def _fixed_overrides(self, arguments: list[str]) -> list[str]:
         """The arguments that hold for every trial; the others change the space."""
+        from vitbn.errors import InputError
+        from vitbn.store.search import parameter
+
         fixed = []
         for override in OverridesParser.create().parse_overrides(arguments):
             key = override.get_key_element()
@@ -86,42 +113,48 @@ class OptunaSweeper(Sweeper):
         return fixed
 
     def _result(self, outcome: JobReturn) -> tuple[str, float | None]:
-        """The run and its value; None unless it was trained to its end."""
-        run = Run(plain(cast(DictConfig, outcome.cfg)))
+        """The run's id and its metric; None unless it is done."""
+        from vitbn.config.compose import to_plain_dict
+        from vitbn.store.run import Run
+
+        run = Run(to_plain_dict(cast(DictConfig, outcome.cfg)))
         result = run.result() or {}
         return run.id, result["metrics"][self.metric] if result.get("status") == "done" else None
 
-    def _report(self, search: Search, fixed: list[str]) -> None:
-        """The best trial in one line and as an experiment file."""
-        best, said = search.best, f"{search.ended} of {self.trials} trials"
+    def _report(self, search: "Search", fixed: list[str]) -> None:
+        """Log the best trial in one line and write it as an experiment file."""
+        import yaml
+
+        from vitbn.store import atomic
+
+        best, progress = search.best, f"{search.ended} of {self.trials} trials"
         if best is None:
-            log.info(f"{said}, none trained to its end yet")
+            log.info(f"{progress}, none trained to its end yet")
             return
-        found = self.loader.load_sweep_config(self.base, _words(fixed, best))
-        choices = {group: found.hydra.runtime.choices[group] for group in GROUPS}
-        usual = self.loader.load_configuration("config", [f"{k}={v}" for k, v in choices.items()], RunMode.RUN)
-        content = {"study": f"{found.study}-best", "defaults": [{f"override /{k}": v} for k, v in choices.items()]}
-        content |= _changed(*(OmegaConf.to_container(each, enum_to_str=True) for each in (found, usual)))
+        config = self.loader.load_sweep_config(self.config, _overrides(fixed, best))
+        choices = {group: config.hydra.runtime.choices[group] for group in GROUPS}
+        defaults = self.loader.load_configuration("config", [f"{k}={v}" for k, v in choices.items()], RunMode.RUN)
+        content = {"study": f"{config.study}-best", "defaults": [{f"override /{k}": v} for k, v in choices.items()]}
+        content |= _changed(*(OmegaConf.to_container(tree, enum_to_str=True) for tree in (config, defaults)))
         folder = search.folder / "experiment"
         folder.mkdir(exist_ok=True)
-        text = yaml.safe_dump(content, sort_keys=False)
-        told = f"{self.metric} {best.value:.4f} on {found.data.holdout} held-out training images"
-        head = f"# @package _global_\n# The best of {search.ended} trials: {told}.\n"
-        durable.write_text(folder / "best.yaml", head + text)
+        score = f"{self.metric} {best.value:.4f} on {config.data.holdout} held-out training images"
+        header = f"# @package _global_\n# The best of {search.ended} trials: {score}.\n"
+        atomic.write_text(folder / "best.yaml", header + yaml.safe_dump(content, sort_keys=False))
         params = " ".join(f"{key}={value}" for key, value in best.params.items())
-        log.info(f"{said}, best {told}: {params}")
+        log.info(f"{progress}, best {score}: {params}")
         log.info(f"to train it on all training images: python train.py --config-dir {search.folder} experiment=best")
 
 
-def _words(fixed: list[str], trial: Any) -> list[str]:
+def _overrides(fixed: list[str], trial: Any) -> list[str]:
     return [*fixed, *(f"{key}={value}" for key, value in trial.params.items())]
 
 
-def _changed(found: Any, usual: Any) -> dict[str, Any]:
-    """The branches of one configuration that differ from another and make a difference to a training."""
+def _changed(config: Any, defaults: Any) -> dict[str, Any]:
+    """The branches of a configuration that differ from the defaults and make a difference to a training."""
     changed: dict[str, Any] = {}
-    for key, value in found.items():
-        if key in APART or value == usual.get(key):
+    for key, value in config.items():
+        if key in EXCLUDED or value == defaults.get(key):
             continue
-        changed[key] = _changed(value, usual.get(key) or {}) if isinstance(value, dict) else value
+        changed[key] = _changed(value, defaults.get(key) or {}) if isinstance(value, dict) else value
     return {key: value for key, value in changed.items() if value != {}}

@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from vitbn.errors import InputError
 
 log = logging.getLogger(__name__)
-PASSED = ("VITBN_DATA", "OMP_NUM_THREADS")  # variables that workers on other machines would not have
+FORWARDED = ("VITBN_DATA", "OMP_NUM_THREADS")  # variables that workers on other machines would not have
 
 
 class RayLauncher(Launcher):
@@ -34,7 +34,9 @@ class RayLauncher(Launcher):
         self.address = address
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
+        self.hydra_context = hydra_context
+        self.task_function = task_function
+        self.config = config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         import ray
@@ -45,23 +47,23 @@ class RayLauncher(Launcher):
         if not ray.is_initialized():
             self._connect(ray)
         run = ray.remote(**self.resources)(_run)
-        waiting = []
+        submitted = []
         for number, overrides in enumerate(job_overrides, start=initial_job_idx):
             log.info(f"\t#{number} : {' '.join(filter_overrides(overrides))}")
             job = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
             with open_dict(job):
                 job.hydra.job.id = job.hydra.job.num = number
-            waiting.append((job, run.remote(self.hydra_context, self.task_function, job, Singleton.get_state())))
-        return [self._outcome(ray, job, reference) for job, reference in waiting]
+            submitted.append((job, run.remote(self.hydra_context, self.task_function, job, Singleton.get_state())))
+        return [self._outcome(ray, job, reference) for job, reference in submitted]
 
     def _connect(self, ray: Any) -> None:
-        told = {name: os.environ[name] for name in PASSED if name in os.environ}
+        forwarded = {name: os.environ[name] for name in FORWARDED if name in os.environ}
         try:
-            ray.init(address=self.address or "auto", runtime_env={"env_vars": told})
+            ray.init(address=self.address or "auto", runtime_env={"env_vars": forwarded})
         except ConnectionError:
             if self.address:
                 raise InputError(f"hydra.launcher.address={self.address}: no Ray cluster answers there") from None
-            ray.init(include_dashboard=False, runtime_env={"env_vars": told})
+            ray.init(include_dashboard=False, runtime_env={"env_vars": forwarded})
 
     @staticmethod
     def _outcome(ray: Any, job: DictConfig, reference: Any) -> JobReturn:
@@ -78,7 +80,7 @@ class RayLauncher(Launcher):
 def _run(hydra_context: HydraContext, task_function: TaskFunction, job: DictConfig, state: Any) -> JobReturn:
     setup_globals()
     Singleton.set_state(state)
-    os.chdir(job.hydra.runtime.cwd)  # a worker starts where Ray was started; `runs` is meant from where the sweep was
+    os.chdir(job.hydra.runtime.cwd)  # a worker starts where Ray was started; `runs` is relative to where the sweep was
     return run_job(
         task_function=task_function,
         config=job,

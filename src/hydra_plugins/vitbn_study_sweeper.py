@@ -1,54 +1,108 @@
-"""Sweeps over listed values as Hydra's own, but finished runs are skipped before they are composed or launched."""
+"""Sweeps over listed values: every job is checked before the first one starts, complete runs are not launched.
+
+Hydra imports this module in every application of the environment, so what is ours is imported where it is used.
+"""
 
 import logging
-from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.utils import JobReturn
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from vitbn.config.sweep import StudyCallback
-from vitbn.store.run import FINISHED
+if TYPE_CHECKING:
+    from vitbn.store.run import Run
 
 log = logging.getLogger(__name__)
-NAMED = 50  # skipped runs that get a line each
+MAX_SKIPPED_LINES = 50  # complete runs that get a line each
 
 
-class StudySweeper(BasicSweeper):
-    """What StudyCallback has checked, less what is done."""
+class StudySweeper(Sweeper):
+    """Trains every combination of the listed values whose run is not complete; RunFailed if any run failed."""
 
-    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
-        (callback,) = (each for each in hydra_context.callbacks.callbacks if isinstance(each, StudyCallback))
-        assert self.launcher is not None
-        self.launcher = Unfinished(self.launcher, callback, rerun=config.rerun)
+    config: DictConfig
+    launcher: Launcher
 
-    def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
-        """Nothing to do: StudyCallback has named and checked every job."""
-
-
-class Unfinished(Launcher):
-    """Launches the jobs whose run has no outcome yet."""
-
-    def __init__(self, launcher: Launcher, callback: StudyCallback, *, rerun: bool) -> None:
-        self.launcher, self.callback, self.rerun = launcher, callback, rerun
+    def __init__(self, max_batch_size: int | None, params: DictConfig | None) -> None:
+        self.max_batch_size = max_batch_size  # `params` come with the configuration of `setup`
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """The launcher itself is set up already."""
+        from vitbn.config.checks import check_launcher
 
-    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        left, skipped = [], []
-        for job in job_overrides:
-            run = self.callback.run_of(job)
+        check_launcher(config.hydra.runtime.choices["hydra/launcher"])
+        self.config = config
+        self.loader = hydra_context.config_loader
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> list[JobReturn]:
+        """Check all jobs, launch those whose run is not complete, print the table of all."""
+        from vitbn.errors import RunFailed
+        from vitbn.store.run import print_table, write_summary
+
+        jobs = self._checked_jobs(arguments)
+        studies: dict[Path, list[Run]] = {}
+        for _, run in jobs:
+            studies.setdefault(run.study, []).append(run)
+        missing = self._missing(jobs, studies)
+        outcomes: list[JobReturn] = []
+        batch_size = self.max_batch_size or len(missing) or 1
+        for start in range(0, len(missing), batch_size):
+            batch = [overrides for overrides, _ in missing[start : start + batch_size]]
+            outcomes += self.launcher.launch(batch, initial_job_idx=start)
+        for study, runs in studies.items():
+            write_summary(study)
+            print_table(study, runs)
+        if self.config.logger.name == "tensorboard":
+            log.info(f"curves: tensorboard --logdir {self.config.runs}")
+        # by what the jobs returned: a full disk may have kept their result.json from being written
+        launched = zip((run.folder for _, run in missing), outcomes, strict=True)
+        if failed := [str(folder) for folder, outcome in launched if outcome.status == JobStatus.FAILED]:
+            log.error(f"failed: {', '.join(failed)}")
+            raise RunFailed
+        return outcomes
+
+    def _checked_jobs(self, arguments: list[str]) -> list[tuple[list[str], "Run"]]:
+        """The overrides and the run of every job; InputError for the first that cannot be trained."""
+        from vitbn.config.checks import check
+        from vitbn.config.sweep import sweep_jobs
+        from vitbn.store.run import Run
+
+        jobs = []
+        for job in sweep_jobs(self.config, arguments, self.loader):
+            check(job.config, job.overrides)
+            jobs.append((job.overrides, Run(job.config)))
+        return jobs
+
+    def _missing(
+        self, jobs: list[tuple[list[str], "Run"]], studies: dict[Path, list["Run"]]
+    ) -> list[tuple[list[str], "Run"]]:
+        """The jobs to launch; records in the studies' folders which runs the sweep has."""
+        from vitbn.errors import describe
+        from vitbn.store.run import COMPLETE, warn_of_renamed_runs
+        from vitbn.store.status import write_plan
+
+        missing, skipped = [], []
+        for overrides, run in jobs:
             status = (run.result() or {}).get("status")
-            if status in FINISHED and not self.rerun:
+            if status in COMPLETE and not self.config.rerun:
                 skipped.append(f"{run.folder}: {status}, skipped (rerun=true trains it again)")
             else:
-                left.append(job)
-        for line in skipped[:NAMED]:
+                missing.append((overrides, run))
+        for line in skipped[:MAX_SKIPPED_LINES]:
             log.info(line)
-        if len(skipped) > NAMED:
-            log.info(f"and {len(skipped) - NAMED:,} more: done, skipped")
-        return self.launcher.launch(left, initial_job_idx) if left else []
+        if len(skipped) > MAX_SKIPPED_LINES:
+            log.info(f"and {len(skipped) - MAX_SKIPPED_LINES:,} more: done, skipped")
+        for study in {run.study for _, run in missing}:
+            warn_of_renamed_runs(study)
+        for study, runs in studies.items():
+            try:
+                write_plan(study, runs)
+            except OSError as error:  # of a read-only folder, which is no harm to runs that are complete
+                log.warning(f"{study}: which runs are planned was not written: {describe(error)}")
+        return missing

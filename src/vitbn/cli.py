@@ -109,11 +109,11 @@ def _summary(args: argparse.Namespace) -> int:
     from vitbn.config import compose as config
     from vitbn.config.checks import check
 
-    with config.explained():
-        cfg = config.read(args.overrides)
+    with config.report_user_errors():
+        cfg = config.compose_config(args.overrides)
         if "published" in cfg.model and not any(typed.startswith("data=") for typed in args.overrides):
-            cfg = config.read([*args.overrides, "data=imagenette"])
-        tree = config.plain(cfg)
+            cfg = config.compose_config([*args.overrides, "data=imagenette"])
+        tree = config.to_plain_dict(cfg)
         check(tree, args.overrides)
     from vitbn.inference.model_summary import print_summary
 
@@ -171,8 +171,8 @@ def _data(args: argparse.Namespace) -> "Data":
     if args.data not in (names := sorted(path.stem for path in (config.CONF / "data").glob("*.yaml"))):
         raise InputError(f"--data {args.data}: neither a folder nor one of {', '.join(names)}")
     root = [] if args.root is None else [f"data.root={args.root}"]
-    with config.explained():
-        return config.plain(config.read([f"data={args.data}", *root]))
+    with config.report_user_errors():
+        return config.to_plain_dict(config.compose_config([f"data={args.data}", *root]))
 
 
 def _add_evaluate(commands: Commands) -> None:

@@ -179,7 +179,7 @@ def test_a_place_that_cannot_be_written_is_named(photos, tmp_path, monkeypatch):
     def refuse(path, **options):
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(image_cache, "owned", refuse)
+    monkeypatch.setattr(image_cache, "locked", refuse)
     with pytest.raises(InputError, match=f"{tmp_path / 'c'}: cannot be written.*data.cache=DIR"):
         cached_images(photos, tmp_path / "c")
 

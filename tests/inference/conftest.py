@@ -1,7 +1,6 @@
 import pytest
 import torch
 
-from tests.training.conftest import make_run
 from vitbn.data.mnist import CLOTHES
 from vitbn.data.sources import load
 from vitbn.models.factory import build
@@ -9,7 +8,7 @@ from vitbn.models.norms import ScalarBatchNorm, TokenBatchNorm
 from vitbn.store import checkpoint_file
 from vitbn.weights.network import load_network
 
-__all__ = ["make_run", "scramble"]
+__all__ = ["scramble"]
 
 
 def scramble(net, seed=0):

@@ -42,7 +42,7 @@ def test_fresh_statistics_are_those_of_clean_training_images(network, source):
 
 
 def configured(name):
-    return config.plain(config.read([f"data={name}"]))
+    return config.to_plain_dict(config.compose_config([f"data={name}"]))
 
 
 def test_labels_that_are_not_the_networks_are_named(network):

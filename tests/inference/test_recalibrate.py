@@ -4,7 +4,7 @@ from vitbn.cli import main
 from vitbn.data.sources import load
 from vitbn.inference.eval_data import fresh_statistics
 from vitbn.models.bn_statistics import batch_norms
-from vitbn.store.checkpoint_file import is_whole
+from vitbn.store.checkpoint_file import is_valid
 from vitbn.weights.network import load_network
 
 
@@ -18,7 +18,7 @@ def test_recalibrate_writes_a_checkpoint_that_differs_in_nothing_but_its_statist
     before = last.read_bytes()
     assert call("recalibrate", "--ckpt", folder) == 0
     out = folder / "checkpoints" / "recalibrated.ckpt"
-    assert capsys.readouterr().out == f"{out}\n" and is_whole(out) and last.read_bytes() == before
+    assert capsys.readouterr().out == f"{out}\n" and is_valid(out) and last.read_bytes() == before
     old, new = load_network(last), load_network(out)
     fresh, _ = fresh_statistics(old, load("fashion_mnist", clothes).train)
     for name, norm in batch_norms(new.net).items():

@@ -231,7 +231,8 @@ def test_the_command_writes_pictures_tables_and_a_network(file, folder, tmp_path
     assert kinds == complete(PLACEMENTS["vit_b16_batch"]) and made.labels == ("cat", "dog", "owl")
     typed = shlex.split(shown.partition("train.py ")[2])
     assert {"depth=2", "model.heads=2", "model.qkv_bias=true", "norm=vit_b16_batch"} <= set(typed)
-    asked = config.read([*typed, f"data.root={folder}", "data.num_classes=3"])["data"]  # all of it can be typed
+    # all of it can be typed
+    asked = config.compose_config([*typed, f"data.root={folder}", "data.num_classes=3"])["data"]
     assert (asked.name, asked.image_size, asked.channels, list(asked.mean)) == ("folder", 28, 3, [0.5] * 3)
 
 

@@ -24,7 +24,7 @@ FOLDER = ["data=folder", "data.cache_size=80", "trainer=cpu", "batch_size=4", "e
 
 def composed(*overrides):
     scan.cache_clear()
-    tree = config.plain(config.read(overrides))
+    tree = config.to_plain_dict(config.compose_config(overrides))
     check(tree)
     return tree
 

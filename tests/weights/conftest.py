@@ -1,11 +1,10 @@
 import pytest
 
 from tests.inference.conftest import make_saved
-from tests.training.conftest import make_run
 from vitbn.training.outcome import attempt
 from vitbn.training.train import train
 
-__all__ = ["make_run", "make_saved"]
+__all__ = ["make_saved"]
 
 
 @pytest.fixture

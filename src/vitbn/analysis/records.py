@@ -10,7 +10,7 @@ import numpy as np
 
 from vitbn.analysis.run_files import RETRAIN, flatten, read_config, read_result, read_table
 from vitbn.errors import InputError
-from vitbn.store.run import OMITTED, says_something
+from vitbn.store.run import UNHASHED, is_set
 
 EPOCH_METRICS = ("train/loss", "train/acc", "val/loss", "val/acc")
 FINAL_METRICS = ("test/acc", "test/loss")
@@ -24,7 +24,7 @@ OUTCOMES = (
 )  # fmt: skip
 PACKAGED_DATA = ("mnist", "fashion_mnist", "mnist5k")  # elsewhere content or place says which they are
 # These cannot change a result (or repeat a key that is compared already), so they neither part nor confound.
-IGNORED = (*OMITTED, "hydra", "matmul")  # matmul: null in every run, the result says what it was
+IGNORED = (*UNHASHED, "hydra", "matmul")  # matmul: null in every run, the result says what it was
 
 _MISSING = object()
 
@@ -78,7 +78,7 @@ class RunRecord:
             recorded.pop("precision", None)  # older results do not repeat the configuration
         probed = recorded.pop("matmul", None)  # the earlier name, when every run chose for itself
         recorded["matmul_precision"] = self.config.get("matmul_precision") or recorded.get("matmul_precision") or probed
-        return {key: value for key, value in flatten(recorded).items() if says_something(value)}
+        return {key: value for key, value in flatten(recorded).items() if is_set(value)}
 
     @cached_property
     def compared(self) -> dict[str, Any]:
@@ -86,7 +86,7 @@ class RunRecord:
 
         A key that is null or false counts as absent, as it does in a run's identity: older runs do not have it.
         """
-        return {key: value for key, value in self.config.items() if says_something(value) and self._adds(key, value)}
+        return {key: value for key, value in self.config.items() if is_set(value) and self._adds(key, value)}
 
     def _adds(self, key: str, value: Any) -> bool:
         if (key, value) == ("matmul_precision", "highest"):  # the default, which older runs do not have

@@ -1,8 +1,10 @@
-"""Which values of the keys people type can be trained, and one clear line for the first that cannot. No torch."""
+"""Checks of the values people type: one clear line for the first that cannot be trained. Imports no torch."""
 
 import math
 import re
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from shutil import which
 from typing import Any
 
 from vitbn.config.compose import CONF
@@ -25,13 +27,13 @@ _share: Range = (lambda v: isinstance(v, int | float) and 0 <= v <= 1, "must lie
 
 
 def _one_of(*choices: Any) -> Range:
-    spelt = ", ".join(str(choice).lower() if isinstance(choice, bool) else str(choice) for choice in choices)
-    return (lambda v: any(v is c or (v == c and type(v) is type(c)) for c in choices), f"choose from {spelt}")
+    names = ", ".join(str(choice).lower() if isinstance(choice, bool) else str(choice) for choice in choices)
+    return (lambda v: any(v is c or (v == c and type(v) is type(c)) for c in choices), f"choose from {names}")
 
 
 def _per_channel(single: Range) -> Range:
-    fits, rule = single
-    return (lambda v: all(map(fits, v)) if isinstance(v, list) else fits(v)), f"{rule}, or one per channel"
+    is_valid, rule = single
+    return (lambda v: all(map(is_valid, v)) if isinstance(v, list) else is_valid(v)), f"{rule}, or one per channel"
 
 
 RANGES: dict[str, Range] = {
@@ -82,20 +84,40 @@ RANGES: dict[str, Range] = {
 }
 
 
+# launchers that extras bring: a module that is there when the extra is, and the extra's name
+LAUNCHER_EXTRAS = {
+    "joblib": ("hydra_plugins.hydra_joblib_launcher", "joblib"),
+    "ray": ("ray", "ray"),
+    "slurm": ("hydra_plugins.hydra_submitit_launcher", "submitit"),
+    "slurm_local": ("hydra_plugins.hydra_submitit_launcher", "submitit"),
+    "submitit_local": ("hydra_plugins.hydra_submitit_launcher", "submitit"),
+    "submitit_slurm": ("hydra_plugins.hydra_submitit_launcher", "submitit"),
+}
+
+
+def check_launcher(name: str) -> None:
+    """InputError if the launcher comes with an extra that is not installed, or submits to a Slurm that is not there."""
+    module, extra = LAUNCHER_EXTRAS.get(name, ("hydra", ""))
+    if find_spec(module) is None:
+        raise InputError(f"hydra/launcher={name}: needs a package that is not installed; pip install -e '.[{extra}]'")
+    if name in ("slurm", "submitit_slurm") and which("srun") is None:
+        raise InputError(f"hydra/launcher={name}: no srun here; type it on a machine of a Slurm cluster")
+
+
 def check(config: dict[str, Any], typed: Sequence[str] = ()) -> None:
     """Raise InputError for the first value that cannot be trained, or was `typed` and means nothing to the network.
 
-    `config` is resolved, as `config.plain` gives it.
+    `config` is resolved, as `to_plain_dict` returns it; `typed` are overrides.
     """
     _check_use(config, typed)
-    for key, (fits, rule) in RANGES.items():
+    for key, (is_valid, rule) in RANGES.items():
         value = _at(config, key)
-        if value is not None and not fits(value):
+        if value is not None and not is_valid(value):
             raise InputError(f"{key}={value}: {rule}")
     model, data = config["model"], config["data"]
-    placed = next((slot for slot, kind in config["norm"].items() if kind != Kind.none), None)
-    if placed and "placement" not in model:
-        raise InputError(f"norm.{placed}={config['norm'][placed]}: model={model['name']} has no slots for norms")
+    slot = next((slot for slot, kind in config["norm"].items() if kind != Kind.none), None)
+    if slot and "placement" not in model:
+        raise InputError(f"norm.{slot}={config['norm'][slot]}: model={model['name']} has no slots for norms")
     patch, side = model.get("patch_size"), data["image_size"]
     if patch is not None and side % patch:
         divisors = ", ".join(str(d) for d in range(1, side + 1) if side % d == 0)
@@ -116,9 +138,9 @@ def _at(config: dict[str, Any], key: str) -> Any:
 
 
 def _check_use(config: dict[str, Any], typed: Sequence[str]) -> None:
-    """Such a key would only give a second name to the same training."""
+    """InputError for a key that the network does not use: it would only give a second name to the same training."""
     model = config["model"]
-    for key in {word.partition("=")[0] for word in typed} & {"depth", "pool", "pos_emb"}:
+    for key in {override.partition("=")[0] for override in typed} & {"depth", "pool", "pos_emb"}:
         if key not in model:
             users = ", ".join(sorted({path.stem for path in (CONF / "model").glob("*.yaml")} - {*WITHOUT_SLOTS}))
             raise InputError(

@@ -7,13 +7,12 @@ import difflib
 import os
 import re
 import sys
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
@@ -22,13 +21,11 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from vitbn.data.folder import scan
-from vitbn.errors import InputError
-from vitbn.models.placements import PLACEMENTS, WITHOUT_SLOTS, Kind, Pool, PosEmb, Slot, complete
+from vitbn.errors import InputError, RunFailed, describe
+from vitbn.models.placements import WITHOUT_SLOTS, Kind, Pool, PosEmb, Slot, complete
 from vitbn.store.run import run_id
 
-WORKER_LOST = ("TerminatedWorkerError", "UncompletedJobError")  # of joblib and submitit, which need not be installed
-# Hydra copies its repository for every group that --help lists, and with it this singleton: half of the time
-ConfigStore.__deepcopy__ = lambda self, memo: self  # type: ignore[attr-defined]
+WORKER_DIED = ("TerminatedWorkerError", "UncompletedJobError")  # of joblib and submitit, which need not be installed
 CONF = Path(__file__).resolve().parents[3] / "conf"
 
 
@@ -40,7 +37,7 @@ class Accelerator(StrEnum):
     gpu = "gpu"
 
 
-class Matmul(StrEnum):
+class MatmulPrecision(StrEnum):
     """`torch.set_float32_matmul_precision`."""
 
     highest = "highest"
@@ -87,7 +84,7 @@ class Schema:
     batch_size: int = MISSING
     val_batch_size: int = MISSING
     compile: bool = MISSING
-    matmul_precision: Matmul = Matmul.highest
+    matmul_precision: MatmulPrecision = MatmulPrecision.highest
     recalibrate_bn: bool = MISSING
     rerun: bool = MISSING
     fail_fast: bool = MISSING
@@ -98,48 +95,58 @@ class Schema:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
 
 
-def plain(cfg: DictConfig) -> dict[str, Any]:
-    """The configuration without Hydra's own part, resolved, as plain dicts, strings and numbers."""
-    tree = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
-    return OmegaConf.to_container(tree, resolve=True, throw_on_missing=True, enum_to_str=True)  # type: ignore[return-value]
-
-
 def register() -> None:
-    """Tell Hydra the schema, the named placements and the resolver that names a run's folder."""
-    # conf/hydra/launcher holds what we want otherwise than the launchers' own configurations of the same name
-    warnings.filterwarnings("ignore", r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema", UserWarning)
+    """Tell Hydra the schema and OmegaConf the resolvers that conf/ uses."""
     store = ConfigStore.instance()
-    store.store(name="schema", node=Schema)
-    for name, placement in {**PLACEMENTS, **dict.fromkeys(WITHOUT_SLOTS, {})}.items():
-        store.store(group="norm", name=name, node=dict(placement))
+    store.store(name="vitbn_schema", node=Schema)
+    for name in WITHOUT_SLOTS:  # Hydra wants a norm of every model's name
+        store.store(group="norm", name=name, node={})
     OmegaConf.register_new_resolver(
-        "run_id", lambda *, _root_: run_id(plain(_root_)), replace=True
+        "run_id", lambda *, _root_: run_id(to_plain_dict(_root_)), replace=True
     )  # `_root_` is how OmegaConf hands a resolver the whole configuration
     OmegaConf.register_new_resolver("folder_classes", lambda root: len(scan(root).classes), replace=True)
     OmegaConf.register_new_resolver("folder_content", lambda root: scan(root).content, replace=True)
 
 
-def read(overrides: Sequence[str]) -> DictConfig:
+register()  # when imported: a launcher's worker imports what the job refers to, but never runs train.py
+
+
+def compose_config(overrides: Sequence[str]) -> DictConfig:
     """The configuration that train.py would have with these overrides, not yet checked."""
-    register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose("config", overrides=list(overrides))
 
 
+def to_plain_dict(config: DictConfig) -> dict[str, Any]:
+    """The configuration without Hydra's own part, resolved, as plain dicts, strings and numbers."""
+    tree = (
+        OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]) if "hydra" in config else config
+    )
+    return OmegaConf.to_container(tree, resolve=True, throw_on_missing=True, enum_to_str=True)  # type: ignore[return-value]
+
+
 @contextmanager
-def explained() -> Iterator[None]:
-    """Turn bad input into one line on stderr and exit status 2; anything else passes through."""
+def report_user_errors() -> Iterator[None]:
+    """Turn bad input into one line on stderr and exit status 2, a failure into 1; other exceptions pass through."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints and exits before its exceptions get here
     try:
         yield
-    except (InputError, CompactHydraException, OmegaConfBaseException, OSError) as error:
-        sys.stderr.write(f"error: {one_line(error)}\n")
-        raise SystemExit(2) from None
-    except Exception as error:
-        if type(error).__name__ not in WORKER_LOST:
-            raise
-        sys.stderr.write("error: a worker process was killed; the same command goes on from its checkpoint\n")
+    except (InputError, CompactHydraException, OmegaConfBaseException) as error:
+        _exit(2, one_line(error))
+    except RunFailed:
         raise SystemExit(1) from None
+    except Exception as error:
+        if type(error).__name__ in WORKER_DIED:
+            _exit(1, "a worker process was killed; the same command goes on from its checkpoint")
+        cause = error.__cause__ if str(error).startswith("Unable to configure handler") else error  # of the log file
+        if not isinstance(cause, OSError):
+            raise
+        _exit(1, describe(cause))
+
+
+def _exit(status: int, message: str) -> NoReturn:
+    sys.stderr.write(f"error: {message}\n")
+    raise SystemExit(status) from None
 
 
 def one_line(error: Exception) -> str:
@@ -184,3 +191,7 @@ def _alternatives(cfg_key: str, siblings: Any) -> str:
     close = difflib.get_close_matches(name, known, n=1)
     hint = f"; did you mean {prefix}{close[0]}?" if close else ";"
     return f"{hint} The keys{owner} are {', '.join(prefix + key for key in known)}"
+
+
+# old names, until every room has pulled
+plain, read, explained = to_plain_dict, compose_config, report_user_errors

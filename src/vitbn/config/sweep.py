@@ -1,97 +1,138 @@
-"""What happens around Hydra's jobs: every configuration is checked before the first one starts,
-and a sweep ends with the table of its runs."""
+"""The jobs of a sweep over listed values, as Hydra would compose them one by one.
 
-import logging
-import os
-from collections.abc import Sequence
-from importlib.util import find_spec
-from shutil import which
+Hydra takes a fifth of a second to compose a job, OmegaConf 5 ms to resolve one, and a study has thousands. So jobs that
+differ in plain values share one composition, and those that differ in `seed` alone are resolved once.
+"""
+
+import copy
+import itertools
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from hydra.experimental.callback import Callback
+from hydra import initialize_config_dir
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, OverrideType
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from vitbn.config.checks import check
-from vitbn.config.compose import explained, plain, register
-from vitbn.config.jobs import jobs, over_lists
+from vitbn.config.compose import CONF, to_plain_dict
 from vitbn.errors import InputError
-from vitbn.store import run as study
-from vitbn.store.status import write_plan
 
-log = logging.getLogger(__name__)
-# launchers that extras bring: the module that is there when the extra is, and its name
-EXTRAS = {
-    "joblib": ("hydra_plugins.hydra_joblib_launcher", "joblib"),
-    "ray": ("ray", "ray"),
-    "submitit_local": ("hydra_plugins.hydra_submitit_launcher", "submitit"),
-    "submitit_slurm": ("hydra_plugins.hydra_submitit_launcher", "submitit"),
-}
-register()  # a launcher's worker gets the callback below, and with it the resolvers, but never runs train.py's top
+SEED_INTERPOLATION = re.compile(r"\$\{[^}]*\bseed\b")
 
 
-class StudyCallback(Callback):
-    """Checks before the first job; the table after the last."""
+@dataclass(frozen=True)
+class Job:
+    """The overrides that a single run would be typed with, and its resolved configuration."""
 
-    def __init__(self) -> None:
-        self.planned: dict[tuple[str, ...], study.Run] = {}  # by what would be typed for the run alone
+    overrides: list[str]
+    config: dict[str, Any]
+
+
+def command_jobs(arguments: Sequence[str]) -> list[Job]:
+    """The jobs that `train.py -m` has with these arguments."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        sweep = loader.load_configuration("config", list(arguments), RunMode.MULTIRUN)
+        return list(sweep_jobs(sweep, sweep.hydra.overrides.task, loader))
+
+
+def sweep_jobs(sweep: DictConfig, arguments: Sequence[str], loader: ConfigLoader) -> Iterator[Job]:
+    """Every job of a sweep; `sweep` is the composition that the arguments give before they are split."""
+    params = [f"{key}={value}" for key, value in (sweep.hydra.sweeper.params or {}).items()]
+    parser = OverridesParser.create(loader)
+    changes: dict[str, _Change] = {}
+    compositions: dict[tuple[str, ...], _Composition] = {}
+    for overrides in split([*params, *arguments], parser):
+        for text in overrides:
+            if text not in changes:
+                changes[text] = _Change.of(parser.parse_override(text), sweep)
+        values = _plain_values({text: changes[text] for text in overrides})
+        others = tuple(text for text in overrides if text not in values)
+        if others not in compositions:
+            compositions[others] = _Composition(loader.load_sweep_config(sweep, overrides))
+        yield Job(overrides, compositions[others].with_values(list(values.values())))
+
+
+def split(arguments: Sequence[str], parser: OverridesParser) -> list[list[str]]:
+    """The overrides of every job: all combinations of the listed values, the last key varying fastest."""
+    choices: dict[str, list[str]] = {}
+    for override in parser.parse_overrides(list(arguments)):
+        if not override.is_sweep_override():
+            values = [override.get_value_element_as_str()]
+        elif override.is_discrete_sweep():
+            values = list(override.sweep_string_iterator())
+        else:
+            raise InputError(f"{override.input_line}: list the values, such as 1,2,3, or search with search=lr_depth")
+        key = override.get_key_element()
+        choices[key] = [f"{key}={value}" for value in values]
+    return [list(combination) for combination in itertools.product(*choices.values())]
+
+
+@dataclass(frozen=True)
+class _Change:
+    """What an override does to the configuration."""
+
+    key: str
+    value: Any
+    kind: str  # "group": another choice; "plain": a value where there is one already; "other"
+
+    @classmethod
+    def of(cls, override: Override, sweep: DictConfig) -> "_Change":
+        key, value = override.key_or_group, override.value()
+        is_plain = (
+            override.type in (OverrideType.CHANGE, OverrideType.FORCE_ADD)
+            and override.package is None
+            and isinstance(value, str | int | float | bool)
+            and "${" not in str(value)
+            and OmegaConf.select(sweep, key) is not None
+        )
+        is_group = key in sweep.hydra.runtime.choices
+        return cls(key, value, "group" if is_group else "plain" if is_plain else "other")
 
     @property
-    def runs(self) -> list[study.Run]:
-        return list(self.planned.values())
-
-    def run_of(self, job: Sequence[str]) -> study.Run:
-        """The run that a job of the sweep trains."""
-        return self.planned[tuple(job)]
-
-    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Refuse bad values before a folder is made."""
-        with explained():
-            check(plain(config), config.hydra.overrides.task)
-
-    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Refuse bad values in any job before the first one starts."""
-        with explained():
-            require_launcher(config.hydra.runtime.choices["hydra/launcher"])
-            if not over_lists(config):
-                check(plain(config))
-            for words, job in jobs(config):
-                check(job, words)
-                self.planned[tuple(words)] = study.Run(job)
-            for folder in {run.study for run in self.runs}:
-                write_plan(folder, [run for run in self.runs if run.study == folder])
-
-    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """One thread per run where a launcher trains several at once, unless OMP_NUM_THREADS says otherwise."""
-        if config.hydra.mode == RunMode.MULTIRUN and not config.hydra.launcher._target_.endswith(".BasicLauncher"):
-            os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by torch, which is imported later
-
-    def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Exit with 1 if the run failed."""
-        if failed([study.Run(plain(config))]):
-            raise SystemExit(1)  # Hydra swallows any other exception of a callback
-
-    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Show what the sweep's runs came to; exit with 1 if any failed."""
-        for folder in sorted({run.study for run in self.runs}):
-            study.write_summary(folder)
-            study.print_table(folder, [run.folder for run in self.runs if run.study == folder])
-        if config.logger.name == "tensorboard":
-            log.info(f"curves: tensorboard --logdir {config.runs}")
-        if names := failed(self.runs):
-            log.error(f"failed: {', '.join(names)}")
-            raise SystemExit(1)
+    def root(self) -> str:
+        return self.key.partition(".")[0]
 
 
-def require_launcher(name: str) -> None:
-    """InputError if the launcher comes with an extra that is not installed, or submits to a Slurm that is not there."""
-    module, extra = EXTRAS.get(name, ("hydra", ""))
-    if find_spec(module) is None:
-        raise InputError(f"hydra/launcher={name}: needs a package that is not installed; pip install -e '.[{extra}]'")
-    if name == "submitit_slurm" and which("srun") is None:
-        raise InputError(f"hydra/launcher={name}: no srun here; type it on a machine of a Slurm cluster")
+def _plain_values(changes: dict[str, _Change]) -> dict[str, tuple[str, Any]]:
+    """Key and value of a job's plain overrides.
+
+    Not of those whose part of the configuration another override changes otherwise: there Hydra minds their order.
+    """
+    roots = {change.root for change in changes.values() if change.kind == "other"}
+    return {
+        text: (change.key, change.value)
+        for text, change in changes.items()
+        if change.kind == "plain" and change.root not in roots
+    }
 
 
-def failed(runs: list[study.Run]) -> list[str]:
-    """The folders of the runs that failed."""
-    return [str(run.folder) for run in runs if (run.result() or {}).get("status") == "failed"]
+class _Composition:
+    """One composition, resolved with other plain values in it; the keys are the same every time."""
+
+    def __init__(self, config: DictConfig) -> None:
+        with read_write(config), open_dict(config):
+            del config["hydra"]  # half of the time to resolve
+        self.config = config
+        self.reads_seed = bool(SEED_INTERPOLATION.search(OmegaConf.to_yaml(config)))
+        self.resolved: dict[Any, dict[str, Any]] = {}  # by all values but the seed
+
+    def with_values(self, values: list[tuple[str, Any]]) -> dict[str, Any]:
+        seeds = [value for key, value in values if key == "seed"]
+        if self.reads_seed or not all(type(seed) is int for seed in seeds):
+            return self._resolve(values)
+        others = tuple((key, type(value), value) for key, value in values if key != "seed")  # 1 equals True
+        if others not in self.resolved:
+            self.resolved[others] = self._resolve(values)
+        config = copy.deepcopy(self.resolved[others])
+        return config | {"seed": seeds[-1]} if seeds else config
+
+    def _resolve(self, values: list[tuple[str, Any]]) -> dict[str, Any]:
+        for key, value in values:
+            OmegaConf.update(self.config, key, value)
+        return to_plain_dict(self.config)

@@ -22,7 +22,7 @@ from vitbn.data.folder import File, digest
 from vitbn.errors import InputError
 from vitbn.progress import track
 from vitbn.store import atomic
-from vitbn.store.lock import owned
+from vitbn.store.lock import locked
 
 log = logging.getLogger("vitbn")
 VERSION = 1  # of what `decode` makes of a file
@@ -45,7 +45,7 @@ def cached_images(
         "files": digest((file.path, file.size, file.mtime) for file in files),
     }  # fmt: skip
     try:
-        with owned(folder, wait=True) as mine:
+        with locked(folder, wait=True) as mine:
             if not mine:
                 raise InputError(f"{folder}: cannot be locked; name a folder that can, data.cache=DIR")
             bad = _read_index(folder, made_of)

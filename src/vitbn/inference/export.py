@@ -32,7 +32,7 @@ from vitbn.inference.model_card import model_card
 from vitbn.models.attention import Attention
 from vitbn.models.vit import VisionTransformer
 from vitbn.store import atomic
-from vitbn.store.run import OMITTED
+from vitbn.store.run import UNHASHED
 from vitbn.weights.files import Weights, described_network, pack
 from vitbn.weights.network import Network, load_network
 from vitbn.weights.runs import run_folder
@@ -67,7 +67,7 @@ class Standardised(nn.Module):
 
 def shareable(config: dict[str, Any]) -> dict[str, Any]:
     """A run's configuration without what says nothing about the network, such as the paths of this machine."""
-    kept = {key: value for key, value in config.items() if key not in OMITTED}
+    kept = {key: value for key, value in config.items() if key not in UNHASHED}
     if "data" in kept:
         kept["data"] = {key: value for key, value in config["data"].items() if key not in ("root", "cache")}
     return kept | {"model": {key: value for key, value in config["model"].items() if key != "pretrained"}}

@@ -1,5 +1,6 @@
-"""Files that are either the old ones or the new ones, never something in between."""
+"""Atomic file writes: after a crash or on a full disk a file has its old content or its new content, nothing else."""
 
+import errno
 import json
 import os
 from collections.abc import Callable
@@ -7,11 +8,13 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 TEMPORARY = ".*.tmp"  # what a killed process may leave beside the files it was writing
+# what file systems answer that have no such operation: SMB, FUSE, some network mounts
+UNSUPPORTED = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS)
 
 
 def write(path: Path, fill: Callable[[BinaryIO], object]) -> None:
     """Let `fill` write a temporary file in the same folder, fsync it, rename it to `path`, fsync the folder."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_beside(path)
     try:
         with open(temporary, "wb") as file:
             fill(file)
@@ -23,18 +26,46 @@ def write(path: Path, fill: Callable[[BinaryIO], object]) -> None:
         raise
     finally:
         temporary.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    _fsync_folder(path.parent)
 
 
 def write_text(path: Path, text: str) -> None:
-    """The whole text, or the file as it was."""
+    """Replace the file by this text."""
     write(path, lambda file: file.write(text.encode()))
 
 
 def write_json(path: Path, content: Any) -> None:
     """Indented JSON; NaN is refused, since no other tool could read it."""
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def keep_previous(path: Path, previous: Path) -> None:
+    """Make `previous` a second name of the file that is about to be replaced; a copy where there are no hard links."""
+    if not path.exists() or (previous.exists() and path.samefile(previous)):
+        return  # renaming one name of a file to another name of it does nothing and leaves both
+    link = temporary_beside(previous)
+    try:
+        os.link(path, link)
+    except OSError as error:
+        if error.errno not in (*UNSUPPORTED, errno.EPERM, errno.EACCES, errno.EMLINK):
+            raise
+        write(previous, lambda file: file.write(path.read_bytes()))
+    else:
+        os.replace(link, previous)
+
+
+def temporary_beside(path: Path) -> Path:
+    """Where this process prepares the file before it is renamed."""
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+def _fsync_folder(folder: Path) -> None:
+    """So that a rename survives a power failure; some file systems cannot."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
+    finally:
+        os.close(descriptor)

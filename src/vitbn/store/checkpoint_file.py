@@ -1,4 +1,4 @@
-"""Checkpoint files that are whole or not there, that say when they are damaged, and that load without running code.
+"""Checksummed checkpoint files, written atomically and loaded without running code.
 
 A file is torch's zip archive, then MARK, then the archive's SHA-256: torch ignores what follows the archive, and
 the checksum cannot get lost or be of another version, because one rename puts both in place.
@@ -7,7 +7,6 @@ the checksum cannot get lost or be of another version, because one rename puts b
 import hashlib
 import io
 import logging
-import os
 import re
 import warnings
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 import torch
 
 from vitbn.errors import InputError
-from vitbn.store import atomic as durable
+from vitbn.store import atomic
 
 log = logging.getLogger("vitbn")
 MARK = b"vitbn-sha256:"
@@ -24,13 +23,13 @@ LAST, PREVIOUS = "last.ckpt", "previous.ckpt"  # the newest of a training, and t
 OF_TRAINING = (LAST, PREVIOUS, "best.ckpt")
 
 
-def seal(archive: bytes) -> bytes:
-    """The archive with its checksum."""
+def add_checksum(archive: bytes) -> bytes:
+    """The archive followed by its checksum."""
     return archive + MARK + hashlib.sha256(archive).digest()
 
 
-def is_whole(path: Path) -> bool:
-    """Whether the file is what was written."""
+def is_valid(path: Path) -> bool:
+    """Whether the file's checksum matches its content."""
     if not path.is_file():
         return False
     content = path.read_bytes()
@@ -38,24 +37,24 @@ def is_whole(path: Path) -> bool:
     return mark == MARK and hashlib.sha256(archive).digest() == content[-32:]
 
 
-def newest_whole(folder: Path) -> Path | None:
-    """last.ckpt, or the one before if it is damaged, or None; what is damaged is said."""
+def latest_valid_checkpoint(folder: Path) -> Path | None:
+    """last.ckpt, previous.ckpt if that is corrupt, or None; logs corrupt files."""
     for path in (folder / LAST, folder / PREVIOUS):
         if path.exists():
-            if is_whole(path):
+            if is_valid(path):
                 return path
             log.warning(f"{path}: damaged (its SHA-256 does not match), going back to the checkpoint before")
     return None
 
 
 def save(content: dict[str, Any], path: Path) -> None:
-    """The whole content, or the file as it was; the last.ckpt before is kept as previous.ckpt."""
+    """Write the file atomically; the last.ckpt before is kept as previous.ckpt."""
     path.parent.mkdir(parents=True, exist_ok=True)
     archive = io.BytesIO()
     torch.save(content, archive)
     if path.name == LAST:
-        _keep(path, path.with_name(PREVIOUS))
-    durable.write(path, lambda file: file.write(seal(archive.getvalue())))
+        atomic.keep_previous(path, path.with_name(PREVIOUS))
+    atomic.write(path, lambda file: file.write(add_checksum(archive.getvalue())))
 
 
 def load(path: str | Path, device: Any = "cpu") -> dict[str, Any]:
@@ -71,13 +70,5 @@ def load(path: str | Path, device: Any = "cpu") -> dict[str, Any]:
         raise InputError(f"{path}: refused, not a checkpoint of weights and plain data ({reason})") from None
 
 
-def _keep(path: Path, previous: Path) -> None:
-    """A second name for the file that is about to be replaced; a copy where the file system has no links."""
-    if not path.exists() or (previous.exists() and path.samefile(previous)):
-        return  # renaming one name of a file to another name of it does nothing and leaves both
-    link = previous.with_name(f".{previous.name}.{os.getpid()}.tmp")
-    try:
-        os.link(path, link)
-        os.replace(link, previous)
-    except (PermissionError, NotImplementedError):
-        durable.write(previous, lambda file: file.write(path.read_bytes()))
+# old names, until every room has pulled
+seal, is_whole, newest_whole = add_checksum, is_valid, latest_valid_checkpoint

@@ -1,4 +1,4 @@
-"""A study on disk: how a run is named, what is in its folder, and the table of all runs. Imports no torch.
+"""A run on disk: its identity, what is in its folder, and the table of a study's runs. Imports no torch.
 
 runs/<study>/<run_id>/{config.yaml, metrics.csv, result.json, checkpoints/, events.out.tfevents.*}
 """
@@ -7,10 +7,11 @@ import csv
 import hashlib
 import io
 import json
+import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,41 +19,50 @@ from typing import Any
 
 import yaml
 
-from vitbn.store import atomic as durable
+from vitbn import __version__
+from vitbn.errors import describe
+from vitbn.store import atomic
 
-# What cannot change a result is not part of a run's identity.
-OMITTED = (
+log = logging.getLogger("vitbn")
+# Keys that cannot change a result.
+UNHASHED = (
     "study", "runs", "rerun", "fail_fast", "logger", "log_every", "checkpoint",
     "data.root", "data.cache", "trainer.accelerator", "trainer.devices", "trainer.strategy", "trainer.sync_batchnorm",
 )  # fmt: skip
-FINISHED = ("done", "diverged")  # outcomes; a failed run is tried again
-TABLE_ROWS = 200  # runs; above, a sweep ends with counts instead of a table
+COMPLETE = ("done", "diverged")  # statuses that are not trained again; a failed run is
+MAX_TABLE_ROWS = 200  # above, a sweep ends with counts instead of a table
 SUMMARY_SECONDS = 30  # summary.csv is refreshed at most this often while a sweep is going
 
 
 def config_hash(config: dict[str, Any]) -> str:
     """Eight hex digits of everything in the configuration that affects results.
 
-    A key that is null or false counts as absent, and so does a group of nothing else: one that is added later with
-    such a default leaves the identity of the runs on disk alone.
+    A key that is null or false counts as absent, and so does a group of nothing else, and `matmul_precision: highest`:
+    one that is added later with such a default leaves the identity of the runs on disk alone.
     """
-
-    def kept(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-        left = {
-            key: kept(value, f"{prefix}{key}.") if isinstance(value, dict) else value
-            for key, value in tree.items()
-            if f"{prefix}{key}" not in OMITTED
-        }
-        return {key: value for key, value in left.items() if says_something(value) and value != {}}
-
-    identity = kept(config)
+    identity = _identity(config)
+    if identity.get("matmul_precision") == "highest":
+        del identity["matmul_precision"]
     trainer = config.get("trainer", {})
     if trainer.get("devices", 1) > 1 and trainer.get("sync_batchnorm") is False:
-        identity["each of so many processes normalises alone"] = trainer["devices"]
+        identity["unsynced_bn_world_size"] = trainer["devices"]
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def says_something(value: Any) -> bool:
+def _identity(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """What is hashed of a configuration: import paths of our own classes are not, so that code can move."""
+    identity = {}
+    for key, value in tree.items():
+        if f"{prefix}{key}" in UNHASHED or (key == "_target_" and str(value).startswith("vitbn.")):
+            continue
+        if isinstance(value, dict):
+            value = _identity(value, f"{prefix}{key}.")
+        if is_set(value) and value != {}:
+            identity[key] = value
+    return identity
+
+
+def is_set(value: Any) -> bool:
     """Whether a key of this value differs from an absent one: null and false do not."""
     return value is not None and value is not False
 
@@ -84,32 +94,32 @@ class Run:
     @property
     def labels(self) -> dict[str, Any]:
         """The keys people sweep, flat."""
-        typed = {key: self.config[key] for key in ("depth", "lr", "pool", "pos_emb", "seed")}
-        return {"model": self.config["model"]["name"], "data": self.config["data"]["name"], **typed}
+        swept = {key: self.config[key] for key in ("depth", "lr", "pool", "pos_emb", "seed")}
+        return {"model": self.config["model"]["name"], "data": self.config["data"]["name"], **swept}
 
     @property
     def checkpoints(self) -> Path:
         return self.folder / "checkpoints"
 
     def result(self) -> dict[str, Any] | None:
-        """What result.json says; None as long as there is none."""
+        """The content of result.json; None if there is none."""
         return read_result(self.folder)
 
     def begin(self) -> None:
-        """Make the folder and forget the earlier ending; with `rerun=true`, everything an earlier training left."""
+        """Make the folder and remove the earlier result; with `rerun=true`, everything an earlier training left."""
         self.checkpoints.mkdir(parents=True, exist_ok=True)
-        stale = ["result.json", "traceback.txt", f"**/{durable.TEMPORARY}"]
+        stale = ["result.json", "traceback.txt", f"**/{atomic.TEMPORARY}"]
         if self.config["rerun"]:
             stale += ["mlflow_run_id", "metrics.csv", "csv/*/*", "events.out.tfevents.*", "**/*.ckpt"]
         for path in (path for pattern in stale for path in self.folder.glob(pattern)):
             path.unlink()
-        durable.write_text(self.folder / "config.yaml", yaml.safe_dump(self.config, sort_keys=False))
+        atomic.write_text(self.folder / "config.yaml", yaml.safe_dump(self.config, sort_keys=False))
 
     def finish(self, status: str, **content: Any) -> dict[str, Any]:
-        """Write result.json, return what it says, and bring the study's summary up to date if that is due."""
-        result = {"status": status, **content, "config_hash": config_hash(self.config), "run": self.labels}
-        result = finite(result)
-        durable.write_json(self.folder / "result.json", result)
+        """Write result.json and return its content; refresh the study's summary if that is due."""
+        result = {"status": status, **content, "vitbn": __version__, "config_hash": config_hash(self.config)}
+        result = finite(result | {"run": self.labels})
+        atomic.write_json(self.folder / "result.json", result)
         summary = self.study / "summary.csv"
         if not summary.exists() or time.time() - summary.stat().st_mtime > SUMMARY_SECONDS:
             write_summary(self.study)
@@ -117,11 +127,18 @@ class Run:
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:
-    """The run's result.json, or None if it has none."""
+    """The content of the run's result.json; None if there is none, or none that can be read."""
+    path = folder / "result.json"
     try:
-        return json.loads((folder / "result.json").read_text())
+        result = json.loads(path.read_text())
+        if not isinstance(result, dict) or not isinstance(result.get("status"), str):
+            raise ValueError("no status in it")
     except FileNotFoundError:
         return None
+    except (ValueError, RecursionError, OSError) as error:
+        log.warning(f"{path}: cannot be read ({describe(error)}), taken for missing")
+        return None
+    return result
 
 
 def finite(tree: Any) -> Any:
@@ -139,17 +156,17 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def row(folder: Path) -> dict[str, Any]:
-    """One run as a row of COLUMNS; a run without a result is `unfinished`."""
+def row(folder: Path, labels: dict[str, Any] | None = None) -> dict[str, Any]:
+    """One run as a row of COLUMNS; a run without a result is `unfinished` and known by its `labels` only."""
     result = read_result(folder) or {"status": "unfinished"}
-    flat = {"run_id": folder.name, **result, **result.get("run", {}), **(result.get("metrics") or {})}
-    return {column: flat.get(column) for column in COLUMNS}
+    cells = {"run_id": folder.name, **result, **(result.get("run") or labels or {}), **(result.get("metrics") or {})}
+    return {column: cells.get(column) for column in COLUMNS}
 
 
-def rows(folders: Iterable[Path]) -> list[dict[str, Any]]:
-    """Rows of several runs, those to be compared next to each other."""
+def sorted_rows(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows to be compared next to each other; missing values last."""
     keys = ("data", "depth", "lr", "pool", "pos_emb", "seed", "model")
-    return sorted(map(row, folders), key=lambda r: [(r[k] is None, r[k] if r[k] is not None else 0) for k in keys])
+    return sorted(rows, key=lambda r: [(r[key] is None, r[key] if r[key] is not None else 0) for key in keys])
 
 
 def run_folders(study: Path) -> list[Path]:
@@ -158,38 +175,57 @@ def run_folders(study: Path) -> list[Path]:
 
 
 def write_summary(study: Path) -> None:
-    """summary.csv: one row per run of the study."""
+    """summary.csv: one row per run of the study; logs a warning if it cannot be written, since it is derived."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows(run_folders(study)))
-    durable.write_text(study / "summary.csv", text.getvalue())
+    writer.writerows(sorted_rows(row(folder) for folder in run_folders(study)))
+    try:
+        atomic.write_text(study / "summary.csv", text.getvalue())
+    except OSError as error:
+        log.warning(f"{study / 'summary.csv'}: not written: {describe(error)}")
 
 
-def print_table(study: Path, folders: Iterable[Path]) -> None:
+def print_table(study: Path, runs: Sequence[Run]) -> None:
     """The runs as a table in the terminal; columns in which nothing differs are named once above it.
 
-    More than TABLE_ROWS are only counted.
+    More than MAX_TABLE_ROWS are only counted.
     """
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
-    found = rows(folders)
+    rows = sorted_rows(row(run.folder, run.labels) for run in runs)
     names = ["model", "data", "depth", "lr", "pool", "pos_emb", "seed"]
-    shown = [n for n in names if n == "model" or len({r[n] for r in found}) > 1]
-    constant = ", ".join(f"{n}={found[0][n]}" for n in names if n not in shown and found[0][n] is not None)
+    varying = [name for name in names if name == "model" or len({r[name] for r in rows}) > 1]
+    constant = [f"{name}={rows[0][name]}" for name in names if name not in varying and rows[0][name] is not None]
     console, table = Console(), Table()
-    console.print(f"[bold]{study}[/]  {constant}", soft_wrap=True)
-    if len(found) > TABLE_ROWS:
-        counts = Counter(r["status"] for r in found)
-        told = ", ".join(f"{count:,} {status}" for status, count in counts.most_common())
-        console.print(f"{len(found):,} runs: {told}; a row for each in {study / 'summary.csv'}", soft_wrap=True)
+    console.print(f"[bold]{escape(str(study))}[/]  {escape(', '.join(constant))}", soft_wrap=True)
+    if len(rows) > MAX_TABLE_ROWS:
+        counts = Counter(r["status"] for r in rows).most_common()
+        listed = ", ".join(f"{count:,} {status}" for status, count in counts)
+        line = f"{len(rows):,} runs: {listed}; a row for each in {study / 'summary.csv'}"
+        console.print(line, soft_wrap=True, markup=False)
         return
-    columns = (*shown, "status", "val/acc", "test/acc", "seconds")
+    columns = (*varying, "status", "val/acc", "test/acc", "seconds")
     words = ("model", "data", "pool", "pos_emb", "status")
     formats = {"val/acc": "{:.2%}", "test/acc": "{:.2%}", "seconds": "{:.1f}"}
     for column in columns:
         table.add_column(column, justify="left" if column in words else "right")
-    for r in found:
-        table.add_row(*("–" if r[c] is None else formats.get(c, "{}").format(r[c]) for c in columns))
+    for r in rows:
+        table.add_row(*("–" if r[c] is None else escape(formats.get(c, "{}").format(r[c])) for c in columns))
     console.print(table)
+
+
+def warn_of_renamed_runs(study: Path) -> None:
+    """Say so if the study has runs of an early 0.1.0, which named the same runs otherwise; looks at one of them."""
+    config = next(study.glob("*/config.yaml"), None)
+    if config is not None and "matmul_precision:" not in config.read_text(errors="replace"):
+        log.warning(
+            f"{study}: has runs of an earlier version, whose names differ, so that none of them counts as done; "
+            "report and claims still read them, study=NAME keeps the new ones apart"
+        )
+
+
+# old names, until every room has pulled
+OMITTED, says_something = UNHASHED, is_set

@@ -1,4 +1,4 @@
-"""The state of a search: what Optuna keeps in search.db, and search.json for those who read. Imports no torch."""
+"""A search on disk: Optuna's storage in search.db, and search.json for readers. Imports no torch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vitbn.errors import InputError
-from vitbn.store import atomic as durable
+from vitbn.store import atomic
 
 Parameter = tuple[str, dict[str, Any]]  # the name of one of Optuna's distributions and its arguments
 
@@ -15,11 +15,12 @@ Parameter = tuple[str, dict[str, Any]]  # the name of one of Optuna's distributi
 def parameter(key: str, value: Any) -> Parameter:
     """A range {low, high, log, step} or a list of choices; InputError for anything else."""
     if isinstance(value, Mapping):
-        known = {name: value[name] for name in ("low", "high", "log", "step") if name in value}
-        ends = [known.get("low"), known.get("high")]
-        if len(known) == len(value) and all(isinstance(end, Real) for end in ends) and ends[0] <= ends[1]:  # type: ignore[operator]
-            whole = all(isinstance(end, int) for end in ends)
-            return ("IntDistribution" if whole else "FloatDistribution"), known
+        options = {name: value[name] for name in ("low", "high", "log", "step") if name in value}
+        bounds = [options.get("low"), options.get("high")]
+        are_numbers = all(isinstance(bound, Real) for bound in bounds)
+        if len(options) == len(value) and are_numbers and bounds[0] <= bounds[1]:  # type: ignore[operator]
+            are_whole = all(isinstance(bound, int) for bound in bounds)
+            return ("IntDistribution" if are_whole else "FloatDistribution"), options
     elif isinstance(value, list) and value:
         return "CategoricalDistribution", {"choices": value}
     raise InputError(f"hydra.sweeper.space.{key}={value}: must be {{low: 1, high: 5}}, with log or step, or a list")
@@ -33,11 +34,11 @@ class Search:
     metric: str
     study: Any  # Optuna's
     space: dict[str, Any]  # key -> Optuna's distribution
-    waiting: list[Any] = field(default_factory=list)  # trials that an earlier process began and did not end
+    interrupted: list[Any] = field(default_factory=list)  # trials that an earlier process began and did not end
 
     @classmethod
-    def opened(cls, folder: Path, name: str, space: Mapping[str, Parameter], metric: str, seed: int) -> "Search":
-        """The search of that name, new or as it was left; InputError without Optuna."""
+    def open(cls, folder: Path, name: str, space: Mapping[str, Parameter], metric: str, seed: int) -> "Search":
+        """Create the search of that name or load it; InputError without Optuna."""
         try:
             import optuna
         except ImportError:
@@ -46,10 +47,10 @@ class Search:
         storage = f"sqlite:///{folder.resolve() / 'search.db'}"
         direction: Any = "minimize" if metric.endswith("loss") else "maximize"
         study = optuna.create_study(storage=storage, study_name=name, direction=direction, load_if_exists=True)
-        # not the seed alone: a search that goes on would draw again what it has drawn before
+        # not the seed alone: a continued search would draw again what it has drawn before
         study.sampler = optuna.samplers.TPESampler(seed=seed + len(study.trials))
-        kinds = {key: getattr(optuna.distributions, kind)(**options) for key, (kind, options) in space.items()}
-        return cls(folder, metric, study, kinds, study.get_trials(states=[optuna.trial.TrialState.RUNNING]))
+        distributions = {key: getattr(optuna.distributions, kind)(**options) for key, (kind, options) in space.items()}
+        return cls(folder, metric, study, distributions, study.get_trials(states=[optuna.trial.TrialState.RUNNING]))
 
     @property
     def ended(self) -> int:
@@ -58,32 +59,33 @@ class Search:
 
     def ask(self) -> Any:
         """A trial (number, params) to train: one that was interrupted, or a new one."""
-        return self.waiting.pop(0) if self.waiting else self.study.ask(self.space)
+        return self.interrupted.pop(0) if self.interrupted else self.study.ask(self.space)
 
     def tell(self, trial: Any, run_id: str, value: float | None) -> None:
-        """The trial's value; None if the run diverged or failed, which Optuna hears as a failure."""
+        """Record the trial's value; None if the run diverged or failed, a failed trial for Optuna."""
         from optuna.trial import TrialState
 
         self.study.tell(trial.number, value, TrialState.FAIL if value is None else TrialState.COMPLETE)
-        known = {each["number"]: each["run"] for each in read(self.folder).get("trials", [])} | {trial.number: run_id}
+        recorded = read(self.folder).get("trials", [])
+        run_ids = {entry["number"]: entry["run"] for entry in recorded} | {trial.number: run_id}
         trials = [
-            {"number": each.number, "run": known.get(each.number), "params": each.params, "value": each.value}
-            for each in self.study.trials
-            if each.state.is_finished()
+            {"number": t.number, "run": run_ids.get(t.number), "params": t.params, "value": t.value}
+            for t in self.study.trials
+            if t.state.is_finished()
         ]
         content = {"name": self.study.study_name, "metric": self.metric, "space": list(self.space), "trials": trials}
-        durable.write_json(self.folder / "search.json", content)
+        atomic.write_json(self.folder / "search.json", content)
 
     @property
     def best(self) -> Any | None:
-        """The best trial so far; None if none was trained to its end."""
+        """The best trial so far; None if none is done."""
         from optuna.trial import TrialState
 
         return self.study.best_trial if self.study.get_trials(states=[TrialState.COMPLETE]) else None
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """What search.json of a study says; empty if the study is no search."""
+    """The content of a study's search.json; empty if the study is no search."""
     import json
 
     try:

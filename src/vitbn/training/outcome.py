@@ -6,7 +6,6 @@ failed       an exception; its traceback is in the run's folder, and the next at
 interrupted  SIGTERM or Ctrl-C: a checkpoint and no result, so that the same command goes on
 """
 
-import errno
 import logging
 import signal
 import time
@@ -15,12 +14,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from vitbn.errors import InputError
+from vitbn.errors import InputError, describe
 from vitbn.store.run import Run
 
 log = logging.getLogger("vitbn")
 INTERRUPTING = (signal.SIGTERM, signal.SIGINT)
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Diverged(Exception):
@@ -108,23 +106,15 @@ def attempt(run: Run, train: Callable[[Run, Signals], dict[str, Any]]) -> dict[s
     try:
         return run.finish(seconds=round(time.perf_counter() - started, 3), **ending)
     except OSError as error:
-        log.error(f"{run.folder}: {explain(error)}")
-        return ending
+        log.error(f"{run.folder}: failed: {describe(error)}")
+        return ending | {"status": "failed"}
 
 
 def _failure(run: Run, error: Exception) -> dict[str, Any]:
     if isinstance(error, InputError | OSError):
-        log.error(f"{run.folder}: failed: {explain(error)}")
+        log.error(f"{run.folder}: failed: {describe(error)}")
     else:
         log.error(f"{run.folder}: failed: {type(error).__name__}: {error} (traceback.txt there says where)")
     with suppress(OSError):
         (run.folder / "traceback.txt").write_text("".join(traceback.format_exception(error)))
-    return {"status": "failed", "metrics": {}, "epochs": None, "error": f"{type(error).__name__}: {explain(error)}"}
-
-
-def explain(error: Exception) -> str:
-    """The error in one line, with the remedy for a full disk."""
-    if isinstance(error, OSError) and error.errno in DISK_FULL:
-        where = f" at {error.filename}" if error.filename else ""
-        return f"disk full{where}: free some space and type the same command again; the last checkpoint is whole"
-    return " ".join(str(error).split())
+    return {"status": "failed", "metrics": {}, "epochs": None, "error": f"{type(error).__name__}: {describe(error)}"}

@@ -88,7 +88,7 @@ def train_process(run: Run, signals: Signals) -> dict[str, Any]:
             net.compile()
 
         with signals.deferred():
-            trainer.fit(module, data, ckpt_path=checkpoint_file.newest_whole(run.checkpoints))
+            trainer.fit(module, data, ckpt_path=checkpoint_file.latest_valid_checkpoint(run.checkpoints))
         if trainer.is_global_zero:
             metrics_file.write()
         trainer.test(module, data, verbose=False)

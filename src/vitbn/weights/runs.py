@@ -32,7 +32,7 @@ def read_run(path: Path) -> Weights:
         channels = options["channels"]
         mean, std = (per_channel(config["data"][key], channels) for key in ("mean", "std"))
     checkpoint = checkpoint_file.load(file)
-    if not checkpoint_file.is_whole(file):
+    if not checkpoint_file.is_valid(file):
         raise InputError(f"{file}: damaged, its SHA-256 does not match; use another checkpoint of the run")
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
         raise InputError(f"{file}: not a checkpoint of a run")
@@ -43,7 +43,7 @@ def read_run(path: Path) -> Weights:
 
 def newest_checkpoint(folder: Path) -> Path:
     """The newest whole checkpoint of a run: the weights whose figures result.json has."""
-    newest = checkpoint_file.newest_whole(folder / "checkpoints")
+    newest = checkpoint_file.latest_valid_checkpoint(folder / "checkpoints")
     if newest is None:
         raise InputError(f"{folder}: no whole checkpoint in {folder / 'checkpoints'}; train it first")
     return newest

@@ -5,20 +5,20 @@ import pytest
 import torch
 
 from vitbn.errors import InputError
-from vitbn.store import checkpoint_file as sealed
+from vitbn.store import checkpoint_file
 
 
 @pytest.fixture
 def saved(tmp_path):
     for step in (1, 2):
-        sealed.save({"state_dict": {"w": torch.arange(50.0)}, "step": step}, tmp_path / "last.ckpt")
+        checkpoint_file.save({"state_dict": {"w": torch.arange(50.0)}, "step": step}, tmp_path / "last.ckpt")
     return tmp_path
 
 
 def test_a_checkpoint_loads_with_torch_alone_and_keeps_the_one_before(saved):
     assert torch.load(saved / "last.ckpt", weights_only=True)["step"] == 2
     assert torch.load(saved / "previous.ckpt", weights_only=True)["step"] == 1
-    assert sealed.newest_whole(saved) == saved / "last.ckpt"
+    assert checkpoint_file.latest_valid_checkpoint(saved) == saved / "last.ckpt"
     assert sorted(os.listdir(saved)) == ["last.ckpt", "previous.ckpt"]
 
 
@@ -30,11 +30,14 @@ def test_any_damage_is_detected_and_the_one_before_is_used(saved, caplog):
         flipped[offset] ^= 1 << (offset % 8)
         for content in (bytes(flipped), good[:offset]):
             (saved / "last.ckpt").write_bytes(content)
-            assert not sealed.is_whole(saved / "last.ckpt")
-    assert sealed.newest_whole(saved) == saved / "previous.ckpt"
+            assert not checkpoint_file.is_valid(saved / "last.ckpt")
+    assert checkpoint_file.latest_valid_checkpoint(saved) == saved / "previous.ckpt"
     assert f"{saved / 'last.ckpt'}: damaged" in caplog.text
     (saved / "previous.ckpt").write_bytes(b"")
-    assert sealed.newest_whole(saved) is None and sealed.newest_whole(saved / "nowhere") is None
+    assert (
+        checkpoint_file.latest_valid_checkpoint(saved) is None
+        and checkpoint_file.latest_valid_checkpoint(saved / "nowhere") is None
+    )
 
 
 class Code:
@@ -47,14 +50,14 @@ def test_a_checkpoint_that_holds_code_is_refused(tmp_path, capfd):
     path = tmp_path / "last.ckpt"
     torch.save({"state_dict": Code()}, path)
     with pytest.raises(InputError, match=r"last.ckpt: refused, .* \(it wants (posix|nt).system to be called\)$"):
-        sealed.load(path)
+        checkpoint_file.load(path)
     torch.save(torch.nn.Linear(1, 1), path)
     with pytest.raises(InputError, match=r"\(it wants torch.nn.modules.linear.Linear to be called\)$"):
-        sealed.load(path)
+        checkpoint_file.load(path)
     path.write_bytes(pickle.dumps(Code()))
     with pytest.raises(InputError, match="refused, not a checkpoint of weights and plain data"):
-        sealed.load(path)
+        checkpoint_file.load(path)
     path.write_bytes(b"hello")
     with pytest.raises(InputError, match=r"last.ckpt: refused, .* \(damaged, or of another format\)$"):
-        sealed.load(path)
+        checkpoint_file.load(path)
     assert "must not run" not in capfd.readouterr().out

@@ -1,0 +1,25 @@
+"""What happens around Hydra's jobs wherever they run."""
+
+import os
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from vitbn.config.checks import check
+from vitbn.config.compose import report_user_errors, to_plain_dict
+
+
+class RunCallback(Callback):
+    """Checks a single run's configuration (the sweeper checks a sweep's), and sets a worker's threads."""
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Refuse bad values before a folder is made."""
+        with report_user_errors():  # Hydra turns what a callback raises into a warning, but for SystemExit
+            check(to_plain_dict(config), config.hydra.overrides.task)
+
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """One thread per run where a launcher trains several at once, unless OMP_NUM_THREADS says otherwise."""
+        if config.hydra.mode == RunMode.MULTIRUN and not config.hydra.launcher._target_.endswith(".BasicLauncher"):
+            os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by torch, which is imported later

@@ -1,0 +1,96 @@
+import pytest
+
+from vitbn.config import checks
+from vitbn.config.checks import check
+from vitbn.config.compose import compose_config, to_plain_dict
+from vitbn.errors import InputError
+
+
+def checked(*overrides):
+    tree = to_plain_dict(compose_config(overrides))
+    check(tree)
+    return tree
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("depth=0", "depth=0: must be a whole number, at least 1"),
+        ("lr=-1", "lr=-1.0: must be a number above 0"),
+        ("lr=nan", "lr=nan: must be a number above 0"),
+        ("batch_size=0", "batch_size=0: must be"),
+        ("epochs=-1", "epochs=-1: must be"),
+        ("seed=-1", "seed=-1: must be"),
+        ("study=a/b", "study=a/b: must be a folder name"),
+        ("study=..", r"study=\.\.: must be a folder name"),
+        ("checkpoint.every_minutes=0", "checkpoint.every_minutes=0.0: must be"),
+        ("trainer.precision=8", "trainer.precision=8: choose from 32-true"),
+        ("model.dropout=1", "model.dropout=1: must lie in"),
+        (
+            "model.patch_size=5",
+            "model.patch_size=5: does not divide the image size 28; choose from 1, 2, 4, 7, 14, 28",
+        ),
+        ("data.augment=cut", "data.augment=cut: choose from true, false, crop"),
+        ("data.std=[0.5,0.5,0.5]", r"data.std=\[0.5, 0.5, 0.5\]: type one number, or 1 for data.channels=1"),
+        ("data.std=[0]", r"data.std=\[0\]: must be a number above 0, or one per channel"),
+        ("data.mean=nan", "data.mean=nan: must be a number"),
+        ("data.holdout=-5", "data.holdout=-5: must be"),
+    ],
+)
+def test_values_out_of_range_are_named(override, message):
+    with pytest.raises(InputError, match=message):
+        checked(override)
+
+
+def test_what_an_experiment_sets_for_all_networks_is_not_refused():
+    tree = to_plain_dict(compose_config(["experiment=placements", "model=mlp"]))
+    check(tree, ["experiment=placements", "model=mlp"])
+    assert tree["depth"] == 4
+    with pytest.raises(InputError, match="depth=4: model=mlp has no use for it"):
+        check(tree, ["experiment=placements", "model=mlp", "depth=4"])
+
+
+def test_networks_without_slots_refuse_norms():
+    assert set(checked("model=mlp_bn")["norm"].values()) == {"none"}
+    with pytest.raises(InputError, match="norm.ffn_in=batch: model=dnn has no slots for norms"):
+        checked("model=dnn", "norm.ffn_in=batch")
+
+
+FOLDER = ("data=folder", "model=resnet34")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("data.augment=true",), "data.cache_size=256: data.augment=true needs images of the network's size, 224"),
+        (("data.channels=1",), "data.mean=.* type one number, or 1 for data.channels=1"),
+        (("data.channels=2",), "data.channels=2: choose from 1, 3"),
+        (("data.on_bad_image=ignore",), "data.on_bad_image=ignore: choose from error, skip"),
+        (("data.holdout=3",), "data.holdout=3: .* images of its own to validate on"),
+        (("data.cache_size=0",), "data.cache_size=0: must be a whole number, at least 1"),
+        (("schedule=cosine", "schedule.warmup=2"), r"schedule.warmup=2: must lie in \[0, 1\]"),
+        (("optimizer=adamw", "optimizer.weight_decay=-1"), "optimizer.weight_decay=-1: must be a number, at least 0"),
+        (("data=imagenette", "data.size=200"), "data.size=200: choose from 160, 320, full"),
+    ],
+)
+def test_mistakes_with_image_files_are_named(photos, overrides, message):
+    with pytest.raises(InputError, match=message):
+        checked(*FOLDER, f"data.root={photos}", *overrides)
+
+
+@pytest.mark.parametrize(
+    ("name", "extra"),
+    [("joblib", "joblib"), ("slurm_local", "submitit"), ("submitit_slurm", "submitit"), ("ray", "ray")],
+)
+def test_the_extra_of_a_launcher_is_named(name, extra, monkeypatch):
+    monkeypatch.setattr(checks, "find_spec", lambda module: module if module == "hydra" else None)
+    with pytest.raises(InputError, match=rf"hydra/launcher={name}: needs a package .*\[{extra}\]"):
+        checks.check_launcher(name)
+    checks.check_launcher("basic")
+
+
+def test_slurm_needs_srun(monkeypatch):
+    monkeypatch.setattr(checks, "find_spec", lambda module: module)
+    monkeypatch.setattr(checks, "which", lambda program: None)
+    with pytest.raises(InputError, match="hydra/launcher=slurm: no srun here"):
+        checks.check_launcher("slurm")

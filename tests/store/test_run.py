@@ -1,0 +1,165 @@
+import csv
+import json
+import math
+
+import pytest
+
+from vitbn import __version__
+from vitbn.config.compose import compose_config, to_plain_dict
+from vitbn.store.run import config_hash, finite, print_table, read_result, run_id, warn_of_renamed_runs, write_summary
+
+
+def composed(*overrides):
+    return to_plain_dict(compose_config(overrides))
+
+
+SAME = ["study=x", "runs=elsewhere", "rerun=true", "logger=none", "checkpoint.every_minutes=1", "data.root=/d",
+        "trainer=cpu", "trainer.devices=2"]  # fmt: skip
+OTHER = ["lr=0.005", "depth=5", "seed=1", "model=vitbn", "norm.qk=layer", "pool=mean", "epochs=3", "batch_size=50",
+         "data=mnist5k", "data.augment=false", "trainer.precision=bf16-mixed", "model.qkv_bias=true"]  # fmt: skip
+
+
+def test_a_run_is_named_by_what_can_change_its_result():
+    name = run_id(composed())
+    assert name.startswith("vit-d6-lr0.003-s0-") and not set("=, ") & set(name)
+    assert {run_id(composed(o)) for o in SAME} == {name}
+    assert len({name, *(run_id(composed(o)) for o in OTHER)}) == 1 + len(OTHER)
+
+
+def test_runs_on_disk_keep_their_names():
+    """Their folders are found by these names: a change here orphans what people have trained."""
+    assert run_id(composed()) == "vit-d6-lr0.003-s0-e0cf6d9e"
+    assert run_id(composed("model=vitbn", "depth=3", "lr=0.005")) == "vitbn-d3-lr0.005-s0-ba743c56"
+    assert run_id(composed("schedule=constant", "test_train_mode=false")) == run_id(composed())
+
+
+def test_import_paths_of_our_classes_are_not_part_of_the_name_those_of_others_are():
+    moved, other = composed(), composed()
+    moved["model"]["_target_"] = "vitbn.elsewhere.ViT"
+    other["model"]["_target_"] = "timm.ViT"
+    assert run_id(moved) == run_id(composed()) != run_id(other)
+    other = composed()
+    other["optimizer"]["_target_"] = "torch.optim.NAdam"
+    assert run_id(other) != run_id(composed())
+
+
+def test_the_highest_precision_is_the_same_as_none_mentioned():
+    config = composed()
+    config["matmul_precision"] = "highest"
+    names = [run_id(config)]
+    del config["matmul_precision"]
+    names.append(run_id(config))
+    config["matmul_precision"] = "medium"
+    assert names[0] == names[1] != run_id(config)
+
+
+def test_processes_that_normalise_alone_are_another_run_for_every_count_of_them():
+    alone = [run_id(composed("trainer.sync_batchnorm=false", f"trainer.devices={n}")) for n in (1, 2, 3)]
+    assert alone[0] == run_id(composed("trainer.devices=2")) and len(set(alone)) == 3
+
+
+def test_a_key_that_comes_later_switched_off_leaves_the_name_alone():
+    config = composed()
+    config["new"], config["data"]["newer"] = None, False
+    assert run_id(config) == run_id(composed())
+    config["data"]["newer"] = True
+    assert run_id(config) != run_id(composed())
+
+
+def test_the_articles_figures_share_their_runs():
+    def ids(experiment, depths, rates):
+        return {run_id(composed(f"experiment={experiment}", f"depth={d}", f"lr={lr}")) for d in depths for lr in rates}
+
+    fig8, fig9, fig10 = (
+        ids("fig8", (4, 5), (0.003,)),
+        ids("fig9", (2, 4), (0.005,)),
+        ids("fig10", (2, 4), (0.003, 0.005)),
+    )
+    assert len(fig8 & fig10) == 1 and len(fig9 & fig10) == 2
+
+
+def test_summary_and_table_hold_one_sorted_row_per_run(make_run, capsys):
+    runs = [make_run(f"depth={d}", f"model={m}") for d in (10, 2) for m in ("vitbnffn", "vit")]
+    for run, accuracy in zip(runs, (0.5, 0.25, 0.75, math.nan), strict=True):
+        run.begin()
+        run.finish("done", metrics={"val/acc": accuracy, "test/acc": 0.625}, epochs=1, seconds=3.21)
+    open_run = make_run("depth=1")
+    open_run.begin()
+    write_summary(open_run.study)
+    rows = list(csv.DictReader((open_run.study / "summary.csv").open()))
+    assert [(r["depth"], r["model"], r["val/acc"]) for r in rows] == [
+        ("2", "vit", ""), ("2", "vitbnffn", "0.75"), ("10", "vit", "0.25"), ("10", "vitbnffn", "0.5"), ("", "", ""),
+    ]  # fmt: skip
+    assert rows[-1]["status"] == "unfinished"
+    print_table(open_run.study, [*runs, open_run])
+    printed = capsys.readouterr().out
+    assert "lr=0.003" in printed and "75.00%" in printed and "3.2" in printed and "–" in printed
+    assert printed.index("unfinished") < printed.index("75.00%") < printed.index("25.00%") < printed.index("50.00%")
+
+
+def test_more_runs_than_a_table_holds_are_counted(make_run, capsys, monkeypatch):
+    monkeypatch.setattr("vitbn.store.run.MAX_TABLE_ROWS", 2)
+    runs = [make_run(f"seed={seed}") for seed in range(3)]
+    for run, status in zip(runs, ("done", "failed", "done"), strict=True):
+        run.begin()
+        run.finish(status, metrics={"val/acc": 0.5}, epochs=1)
+    print_table(runs[0].study, runs)
+    shown = capsys.readouterr().out
+    assert "3 runs: 2 done, 1 failed; a row for each in" in shown and "50.00%" not in shown
+
+
+def test_rerun_forgets_the_earlier_training(make_run):
+    run = make_run("rerun=true")
+    (run.folder / "csv" / "version_0").mkdir(parents=True)
+    (run.folder / "csv" / "version_0" / "metrics.csv").write_text("step")
+    (run.folder / "result.json").write_text("{}")
+    (run.folder / "notes.txt").write_text("mine")
+    run.begin()
+    assert run.result() is None and (run.folder / "notes.txt").exists()
+    assert not [*run.folder.glob("csv/**/*.csv")]
+
+
+def test_json_has_no_nan():
+    assert finite({"a": math.nan, "b": [1.0, -math.inf], "c": "x"}) == {"a": None, "b": [1.0, None], "c": "x"}
+
+
+def test_a_result_says_which_version_wrote_it(make_run):
+    run = make_run()
+    run.begin()
+    result = run.finish("done", metrics={"val/acc": math.nan}, epochs=1)
+    assert result == json.loads((run.folder / "result.json").read_text()) == read_result(run.folder)
+    assert result["vitbn"] == __version__ and result["config_hash"] == config_hash(run.config) == run.id[-8:]
+    assert result["metrics"] == {"val/acc": None}
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"status": 5}', b"\xff", b"[" * 100_000])
+def test_a_result_that_cannot_be_read_counts_as_missing_and_is_named(tmp_path, caplog, content):
+    (tmp_path / "result.json").write_bytes(content)
+    assert read_result(tmp_path) is None
+    assert f"{tmp_path / 'result.json'}: cannot be read" in caplog.text
+
+
+def test_a_summary_that_cannot_be_written_is_a_warning(make_run, caplog):
+    run = make_run()
+    run.begin()
+    (run.study / "summary.csv").mkdir()
+    write_summary(run.study)
+    assert f"{run.study / 'summary.csv'}: not written: " in caplog.text
+    assert run.finish("done", metrics={}, epochs=1)["status"] == "done"
+
+
+def test_brackets_in_a_path_are_no_markup(make_run, capsys):
+    run = make_run("runs='[/x]'")
+    print_table(run.study, [run])
+    assert "[/x]" in capsys.readouterr().out
+
+
+def test_a_study_of_an_earlier_version_is_named(make_run, caplog):
+    run = make_run()
+    warn_of_renamed_runs(run.study)
+    run.begin()
+    warn_of_renamed_runs(run.study)
+    assert not caplog.text
+    (run.folder / "config.yaml").write_text("model: {name: vit}\nmatmul: null\n")
+    warn_of_renamed_runs(run.study)
+    assert f"{run.study}: has runs of an earlier version" in caplog.text
