@@ -6,13 +6,11 @@ from typing import Any
 
 from vitbn.analysis.arms import PLACEMENT
 from vitbn.analysis.records import RunRecord, shortened, within
+from vitbn.models.placements import Slot
 
 _ABSENT, _NOT_RECORDED = "absent", "not recorded"
 _NORM_MARKS = ("norm", "bn", "ln")  # in the parts of a parameter's name
-_SLOTS = (
-    "embed_in", "embed_out", "attn_in", "attn_out", "qk", "ffn_in", "ffn_hidden", "ffn_act", "ffn_out",
-    "final",
-)  # fmt: skip
+_SLOTS = frozenset(map(str, Slot))
 
 
 def confounds(first: RunRecord, second: RunRecord, studied: Iterable[str] = PLACEMENT) -> list[str]:

@@ -40,7 +40,7 @@ class CurvePanel:
 
 
 @dataclass(frozen=True)
-class CurveFigure:
+class FigureLayout:
     """One figure: its panels and what they have in common."""
 
     name: str
@@ -51,8 +51,8 @@ class CurveFigure:
 def over_epochs(arms: list[Arm]) -> list[Picture]:
     """Per learning rate (and further setting) a figure of accuracies and one of losses, a panel per depth."""
     pictures, style = [], looks(arms)
-    for page in _figures(arms)[:MOST]:
-        panels = page.panels[: 2 * MOST]
+    for layout in _layouts(arms)[:MOST]:
+        panels = layout.panels[: 2 * MOST]
         for what, draw, label in _KINDS:
             figure, axes = grid(len(panels), 3 if len(panels) > 4 else 2, sharey=True)
             for ax, panel in zip(axes, panels, strict=True):
@@ -61,10 +61,10 @@ def over_epochs(arms: list[Arm]) -> list[Picture]:
                 _label(ax, panel.title, label)
             fit_to_lines(axes)
             legend_above(figure, axes)
-            title = f"{what.capitalize()} over epochs {page.where}".strip()
+            title = f"{what.capitalize()} over epochs {layout.where}".strip()
             caption = ("Solid: training loss; dashed: validation loss. " if what == "loss" else "") + _BAND
             alt = f"{what.capitalize()} curves. {_ends(panels)}"
-            pictures.append(Picture(slug(what, page.name), title, caption, alt, figure))
+            pictures.append(Picture(slug(what, layout.name), title, caption, alt, figure))
     return pictures
 
 
@@ -90,27 +90,27 @@ def learning_rates(arms: list[Arm]) -> list[Picture]:
         fit_to_lines(axes)
         legend_above(figure, axes)
         title = f"Each placement under each learning rate {setting}".strip()
-        panels_of = [
+        all_panels = [
             CurvePanel(f"depth {plain(d)}, rate {plain(lr)}", members, (d, lr)) for d in depths for lr in rates[d]
         ]
-        alt = f"Accuracy curves, a line per learning rate. {_ends(panels_of)}"
+        alt = f"Accuracy curves, a line per learning rate. {_ends(all_panels)}"
         pictures.append(Picture(slug("learning-rates", setting), title, _BAND, alt, figure))
     return pictures
 
 
-def _figures(arms: list[Arm]) -> list[CurveFigure]:
+def _layouts(arms: list[Arm]) -> list[FigureLayout]:
     """A figure per setting and learning rate with a panel per depth; with one depth, a panel per rate.
 
     Settings that have a single panel each share one figure.
     """
     settings = dict.fromkeys(arm.setting for arm in arms)
-    pages = [page for setting in settings for page in _setting(arms, setting)]
-    if len(pages) > 1 and all(len(page.panels) == 1 for page in pages):
-        return [CurveFigure("", "", [replace(page.panels[0], title=page.where) for page in pages])]
-    return pages
+    layouts = [layout for setting in settings for layout in _layouts_of_setting(arms, setting)]
+    if len(layouts) > 1 and all(len(layout.panels) == 1 for layout in layouts):
+        return [FigureLayout("", "", [replace(layout.panels[0], title=layout.where) for layout in layouts])]
+    return layouts
 
 
-def _setting(arms: list[Arm], setting: str) -> list[CurveFigure]:
+def _layouts_of_setting(arms: list[Arm], setting: str) -> list[FigureLayout]:
     members = [arm for arm in arms if arm.setting == setting]
     begun = [cell for cell in cells(members) if any(_begun(arm.at(*cell)) for arm in members)]
     if len({depth for depth, _ in begun}) > 1:
@@ -124,7 +124,7 @@ def _setting(arms: list[Arm], setting: str) -> list[CurveFigure]:
         groups = [("", "", begun)] if begun else []
         titles = {cell: f"learning rate {plain(cell[1])}" for cell in begun}
     return [
-        CurveFigure(
+        FigureLayout(
             slug(name, setting),
             f"{where} {setting}".strip(),
             [CurvePanel(titles[cell], members, cell) for cell in chosen],
