@@ -121,6 +121,7 @@ def test_what_goes_wrong_inside_is_not_told(two):
     assert code == 500 and "division" not in reason
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # of damage, as the server ignores them
 def test_malformed_bodies_are_answered_200_or_400(client):
     counts = {200: 0, 400: 0}
     for number, body in enumerate(bodies(300)):

@@ -48,7 +48,7 @@ OPTIONS: dict[str, Rule] = {
     "channels": _whole(1, 1024),
     "num_classes": _whole(0, 2**20),
     "dim": _WIDTH,
-    "depth": _whole(1, 1000),
+    "depth": _whole(1, 250),
     "heads": _WIDTH,
     "dim_head": _WIDTH,
     "mlp_dim": _WIDTH,
@@ -57,7 +57,7 @@ OPTIONS: dict[str, Rule] = {
     "dropout": _FRACTION,
     "emb_dropout": _FRACTION,
     "qkv_bias": (lambda v: isinstance(v, bool), "true or false"),
-    "norm_eps": (lambda v: _is_number(v) and 0 < v < 1, "a number in (0, 1)"),
+    "norm_eps": (lambda v: _is_number(v) and v > 0, "a number above 0"),
     "placement": (_is_placement, "slots with their kinds"),
     "hidden": (
         lambda v: isinstance(v, list) and len(v) <= 100 and all(map(_WIDTH[0], v)),
@@ -76,7 +76,7 @@ def architecture(target: str) -> str:
     """
     package, _, name = target.rpartition(".")
     if package.partition(".")[0] != "vitbn" or name not in MODULES:
-        raise ValueError(f"{target} is not a network of vitbn, and nothing else is made or imported for a file")
+        raise ValueError(f"{target[:100]} is not a network of vitbn, and nothing else is made or imported for a file")
     return name
 
 

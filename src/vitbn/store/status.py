@@ -12,6 +12,7 @@ from vitbn.errors import InputError
 from vitbn.store import atomic
 from vitbn.store.lock import is_locked
 from vitbn.store.run import Run, read_result, run_folders
+from vitbn.store.yaml_file import read_yaml
 
 STATES = ("done", "running", "interrupted", "missing", "failed", "diverged")
 
@@ -123,9 +124,7 @@ def _progress(folder: Path, plan: dict[str, Any] | None) -> Progress:
 def _plan_of(folder: Path, result: dict[str, Any] | None) -> dict[str, Any]:
     if result and result["status"] == "done":  # says the same, and JSON is read a hundred times as fast
         return {**result["run"], "epochs": result["epochs"]}
-    import yaml
-
-    config = yaml.safe_load((folder / "config.yaml").read_text())
+    config = read_yaml(folder / "config.yaml")
     return {**Run(config).labels, "epochs": config["epochs"]}
 
 
