@@ -35,10 +35,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from vitbn.config import compose as config  # noqa: E402
-from vitbn.store import (
-    atomic,  # noqa: E402
-    checkpoint_file,  # noqa: E402
-)
+from vitbn.store import atomic, checkpoint_file  # noqa: E402
 from vitbn.store.lock import locked  # noqa: E402
 from vitbn.store.run import Run  # noqa: E402
 from vitbn.training.callbacks import checkpoint  # noqa: E402

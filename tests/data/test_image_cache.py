@@ -130,12 +130,12 @@ def test_a_folder_in_other_hands_is_waited_for(photos, tmp_path, monkeypatch, ca
 
     def busy(descriptor, how):
         if how & fcntl.LOCK_NB:
-            raise BlockingIOError  # to whoever does not wait
+            raise BlockingIOError(errno.EAGAIN, "busy")  # to whoever does not wait
 
     monkeypatch.setattr(fcntl, "lockf", busy)
     assert len(cached_images(photos, tmp_path / "c")[0]) == 24
-    assert f"{tmp_path / 'c'}: in the hands of another process, waiting for it" in caplog.text
-    monkeypatch.setattr(fcntl, "lockf", lambda *args: (_ for _ in ()).throw(OSError("no locks here")))
+    assert f"{tmp_path / 'c'}: locked by another process, waiting for it" in caplog.text
+    monkeypatch.setattr(fcntl, "lockf", lambda *args: (_ for _ in ()).throw(OSError(errno.EACCES, "refused")))
     with pytest.raises(InputError, match=f"{tmp_path / 'c'}: cannot be locked; .*data.cache=DIR"):
         cached_images(photos, tmp_path / "c")
 

@@ -6,7 +6,7 @@ import torch
 import yaml
 
 from vitbn.errors import InputError
-from vitbn.store.checkpoint_file import load, save, seal
+from vitbn.store.checkpoint_file import add_checksum, load, save
 from vitbn.weights.network import load_network
 from vitbn.weights.runs import read_run
 
@@ -47,7 +47,7 @@ def test_bad_checkpoints_are_one_line(run, capsys, tmp_path):
     refuse(last, "last.ckpt: refused, not a checkpoint")
     assert "executed" not in capsys.readouterr().out
     torch.save({"weights": {}}, last)
-    last.write_bytes(seal(last.read_bytes()))
+    last.write_bytes(add_checksum(last.read_bytes()))
     refuse(last, "last.ckpt: not a checkpoint of a run")
     last.write_bytes(whole)
     config = {**run.config, "model": {**run.config["model"], "dim": 18, "depth": 2}}
