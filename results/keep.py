@@ -1,4 +1,4 @@
-"""Keep the numbers of finished runs, without weights and without the paths of the machine that trained them.
+"""Keep the numbers of complete runs, without weights and without the paths of the machine that trained them.
 
 python results/keep.py runs/article     # copies into results/article what is not there yet
 """
@@ -9,18 +9,18 @@ from pathlib import Path
 
 import yaml
 
-from vitbn.store.run import FINISHED, read_result, run_folders
+from vitbn.store.run import COMPLETE, read_result, run_folders
 
 KEPT = Path(__file__).parent
 FILES = ("result.json", "metrics.csv", "steps.csv")
 
 
 def keep(study: Path) -> int:
-    """Copy the study's finished runs; how many were new."""
+    """Copy the study's complete runs; returns how many were new."""
     new = 0
     for run in run_folders(study):
         target = KEPT / study.name / run.name
-        if (read_result(run) or {}).get("status") not in FINISHED or target.exists():
+        if (read_result(run) or {}).get("status") not in COMPLETE or target.exists():
             continue
         target.mkdir(parents=True)
         for name in FILES:
