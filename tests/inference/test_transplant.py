@@ -76,7 +76,7 @@ def test_statistics_and_affine_map_are_those_of_one_pass_in_float64(path):
     net, images = network(), pictures(300)
     work = transplant(net)
     (site,) = (site for site in work.sites if path in site.paths)
-    norm = work._calibrated([site])[path]
+    norm = work.calibrated([site])[path]
     x = inputs_of(net, path, images)
     assert isinstance(norm, TokenBatchNorm) and not norm.training
     torch.testing.assert_close(norm.running_mean, x.mean(0), rtol=0, atol=1e-12)

@@ -148,7 +148,7 @@ class Transplant:
             replaced = {best, *(step.site for step in steps)}
             for site in self.sites:  # in the order the data passes them: each sees its final input
                 if site in replaced:
-                    self._place(self._calibrated([site]))
+                    self._place(self.calibrated([site]))
             steps.append(Step(best, self.damage()))
             progress(steps[-1])
         return steps
@@ -163,7 +163,7 @@ class Transplant:
 
     def _damage_of_each(self, sites: list[Site]) -> dict[Site, Damage]:
         """The damage if, of these sites, only that one is replaced now."""
-        norms, damages = self._calibrated(sites), {}
+        norms, damages = self.calibrated(sites), {}
         for site in track(sites, "trying norms", len(sites)):
             present = {path: self.net.get_submodule(path) for path in site.paths}
             self._place({path: norms[path] for path in site.paths})
@@ -172,7 +172,7 @@ class Transplant:
         return damages
 
     @torch.no_grad()
-    def _calibrated(self, sites: list[Site]) -> dict[str, nn.Module]:
+    def calibrated(self, sites: list[Site]) -> dict[str, nn.Module]:
         """For the modules of these sites, BatchNorms for the input that they have now."""
         present = {path: self.net.get_submodule(path) for site in sites for path in site.paths}
         recorders = {path: Recorder(self._original(path), module) for path, module in present.items()}
