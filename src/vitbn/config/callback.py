@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 
 from vitbn.config.checks import check
 from vitbn.config.compose import report_user_errors, to_plain_dict
+from vitbn.store.run import Run, warn_of_renamed_runs
 
 
 class RunCallback(Callback):
@@ -17,7 +18,10 @@ class RunCallback(Callback):
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Refuse bad values before a folder is made."""
         with report_user_errors():  # Hydra turns what a callback raises into a warning, but for SystemExit
-            check(to_plain_dict(config), config.hydra.overrides.task)
+            run = Run(to_plain_dict(config))
+            check(run.config, config.hydra.overrides.task)
+            if not run.folder.exists():
+                warn_of_renamed_runs(run.study)
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         """One thread per run where a launcher trains several at once, unless OMP_NUM_THREADS says otherwise."""
