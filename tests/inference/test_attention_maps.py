@@ -6,7 +6,7 @@ from tests.inference.conftest import scramble
 from vitbn import ViT, ViTBN, ViTBNFFN
 from vitbn.inference.attention_maps import attention_maps
 from vitbn.inference.fold import fold
-from vitbn.models.attention import Attention
+from vitbn.models.merged_attention import FrozenAttention, freeze_attention
 
 IMAGES = torch.rand(3, 1, 28, 28, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
@@ -32,23 +32,17 @@ def by_hooks(net):
         return hook
 
     for block in net.blocks:
-        block.attention.route = "standard"
+        block.attention = block.attention.standard()
         block.attention.to_qkv.register_forward_hook(catch(block.attention))
-    net._rows_read = lambda: None  # all tokens ask in the last block too
+    net.pool = "mean"  # all tokens ask in the last block too
     net(IMAGES)
     return found
 
 
 def freeze(net):
-    for module in net.modules():
-        if isinstance(module, Attention):
-            module.route = "merged"
-            module.register_forward_pre_hook(lambda attention, args: attention.freeze(*args))
-    net(IMAGES)
-    for module in net.modules():
-        module._forward_pre_hooks.clear()
-    assert not hasattr(net.blocks[0].attention, "to_qkv")
-    return net
+    frozen = freeze_attention(net, IMAGES)
+    assert isinstance(frozen.blocks[-1].attention, FrozenAttention)
+    return frozen
 
 
 @pytest.mark.parametrize("pool", ["cls", "mean"])

@@ -5,7 +5,7 @@ import torch
 
 from vitbn.inference.bn_report import batchnorm_report
 from vitbn.inference.eval_data import fresh_statistics
-from vitbn.models.bn_statistics import batch_norms, put
+from vitbn.models.bn_statistics import batch_norms, load_bn_stats
 from vitbn.models.mlp import MLP
 
 
@@ -24,7 +24,7 @@ def test_the_report_compares_the_three_sources_and_restores_the_running_ones(net
     assert report.other_statistics == {
         name: report.compared[name] for name in ("running", "recalibrated")
     }  # all are few
-    put(network.net, fresh_statistics(network, source.train)[0])
+    load_bn_stats(network.net, fresh_statistics(network, source.train)[0])
     again = batchnorm_report(network, source.train, source.test, [])
     assert again.compared["running"] == report.compared["recalibrated"]
     assert again.compared["batch"] == report.compared["batch"]

@@ -9,7 +9,7 @@ from vitbn.config import compose as config
 from vitbn.errors import InputError
 from vitbn.inference.eval_data import fresh_statistics, inputs, load_eval_data, shuffled
 from vitbn.inference.metrics import predict_logits
-from vitbn.models.bn_statistics import batch_statistics, measure
+from vitbn.models.bn_statistics import batch_statistics, estimate_bn_stats
 
 
 def test_batches_are_full_and_every_image_is_answered_once(network, source):
@@ -35,7 +35,7 @@ def test_fresh_statistics_are_those_of_clean_training_images(network, source):
     before = {name: value.clone() for name, value in network.net.state_dict().items()}
     fresh, count = fresh_statistics(network, source.train)
     assert count == 300 and all(torch.equal(before[n], v) for n, v in network.net.state_dict().items())
-    direct = measure(network.net.double(), [network.normalise(source.train.images).double()])
+    direct = estimate_bn_stats(network.net.double(), [network.normalise(source.train.images).double()])
     for name, (mean, var) in direct.items():
         torch.testing.assert_close(fresh[name][0].double(), mean, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(fresh[name][1].double(), var, rtol=1e-3, atol=1e-5)

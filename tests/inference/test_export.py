@@ -13,7 +13,6 @@ from vitbn.data.mnist import CLOTHES
 from vitbn.data.sources import load
 from vitbn.errors import InputError
 from vitbn.inference import export
-from vitbn.models.attention import Attention
 from vitbn.models.norms import TokenBatchNorm
 from vitbn.weights.network import load_network
 
@@ -98,18 +97,6 @@ def test_the_card_says_what_it_is_and_how_good(make_saved, clothes):
 def exported_card(folder, *words):
     file = exported(folder, "safetensors", *words)
     return file.with_name(f"{file.name}.md").read_text()
-
-
-# in the last block one token asks, for which the merged route pays sooner
-@pytest.mark.parametrize(("dim_head", "routes"), [(16, ["merged", "merged"]), (2, ["standard", "merged"])])
-def test_a_frozen_network_is_the_same_function_without_what_it_does_not_need(make_saved, dim_head, routes):
-    network = load_network(make_saved("model=vit", f"model.dim_head={dim_head}", "depth=2"))
-    net = export.frozen(network)
-    attentions = [module for module in net.modules() if isinstance(module, Attention)]
-    assert [module.route for module in attentions] == routes
-    assert [hasattr(module, "to_qkv") for module in attentions] == [route == "standard" for route in routes]
-    with torch.no_grad():
-        torch.testing.assert_close(net(IMAGES), network.net(IMAGES), rtol=0, atol=1e-5)
 
 
 def test_a_file_is_compared_with_the_network_over_all_images(make_saved, clothes):

@@ -43,7 +43,7 @@ def test_every_batch_norm_in_every_slot_folds_exactly(slot, kind, pool, bias):
     assert_same_function(net, result.net)
     folded = [step for step in result.plan if step.into]
     copies = 1 if slot in ("embed_in", "embed_out", "final") else 2 * TINY["depth"] if slot == "qk" else TINY["depth"]
-    assert [step.place.slot for step in folded] == [slot] * copies
+    assert [step.site.slot for step in folded] == [slot] * copies
     assert all(step.kind == kind and step.into.endswith(INTO[slot]) for step in folded)
     assert result.placement == {**complete(PLACEMENTS["vit"]), slot: "none"}
     assert result.qkv_bias == (bias or slot in ("attn_in", "qk"))
@@ -51,12 +51,9 @@ def test_every_batch_norm_in_every_slot_folds_exactly(slot, kind, pool, bias):
 
 
 @pytest.mark.parametrize("kind", ["batch", "batch_scalar"])
-@pytest.mark.parametrize("route", ["standard", "merged"])
-def test_all_slots_at_once(kind, route):
+def test_all_slots_at_once(kind):
     net = network(dict.fromkeys(Slot, kind))
     result = fold(net)
-    for block in result.net.blocks:
-        block.attention.route = route
     assert_same_function(net, result.net)
     assert all(step.into for step in result.plan) and set(result.placement.values()) == {"none"}
 
@@ -65,7 +62,7 @@ def test_one_head_without_projection_takes_attn_out_into_the_values():
     net = network({"attn_in": "batch", "attn_out": "batch"}, heads=1, dim_head=TINY["dim"])
     result = fold(net)
     assert_same_function(net, result.net)
-    assert {step.into for step in result.plan if step.place.slot == "attn_out"} == {
+    assert {step.into for step in result.plan if step.site.slot == "attn_out"} == {
         "blocks.0.attention.to_qkv", "blocks.1.attention.to_qkv",
     }  # fmt: skip
 
@@ -82,14 +79,14 @@ def test_layer_norms_stay_and_the_plan_says_why():
     net = network(PLACEMENTS["vit"])
     result = fold(net)
     assert len(result.plan) == 3 + 2 * TINY["depth"]
-    assert all(step.into is None and step.how == folding.LAYER_STAYS for step in result.plan)
+    assert all(step.into is None and step.how == folding.STAYS for step in result.plan)
     before, after = net.state_dict(), result.net.state_dict()
     assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
 
 
 def test_the_plan_of_vitbnffn_lists_every_norm_in_the_order_of_the_data():
     plan = fold(network(PLACEMENTS["vitbnffn"])).plan
-    assert [(step.place.norm, step.into) for step in plan] == [
+    assert [(step.site.norm, step.into) for step in plan] == [
         ("embedding.in_norm", None), ("embedding.out_norm", None),
         ("blocks.0.attn_in", None), ("blocks.0.ffn.hidden_norm", "blocks.0.ffn.fc1"),
         ("blocks.1.attn_in", None), ("blocks.1.ffn.hidden_norm", "blocks.1.ffn.fc1"),
@@ -98,7 +95,7 @@ def test_the_plan_of_vitbnffn_lists_every_norm_in_the_order_of_the_data():
 
 
 def test_the_plan_says_where_a_bias_is_made():
-    how = {step.place.slot: step.how for step in fold(network(PLACEMENTS["vitbn"])).plan}
+    how = {step.site.slot: step.how for step in fold(network(PLACEMENTS["vitbn"])).plan}
     assert how["attn_in"] == "scales its inputs and makes its bias" and how["ffn_hidden"] == "scales its outputs"
 
 

@@ -11,7 +11,14 @@ from vitbn.data.splits import Split
 from vitbn.errors import InputError
 from vitbn.inference.eval_data import fresh_statistics, inputs
 from vitbn.inference.metrics import Scores, score
-from vitbn.models.bn_statistics import Moments, batch_norms, batch_statistics, observed, put, samples
+from vitbn.models.bn_statistics import (
+    Moments,
+    batch_norms,
+    batch_statistics,
+    bn_input_hooks,
+    load_bn_stats,
+    samples,
+)
 from vitbn.weights.network import Network
 
 RUNNING, BATCH, RECALIBRATED = "running", "batch", "recalibrated"
@@ -69,9 +76,9 @@ def batchnorm_report(network: Network, train: Split, test: Split, batch_sizes: l
     with batch_statistics(net):
         compared[BATCH] = score(network, test, batch_size)
     fresh, count = fresh_statistics(network, train)
-    running = put(net, fresh)
+    running = load_bn_stats(net, fresh)
     compared[RECALIBRATED], other[RECALIBRATED] = score(network, test), score(network, few)
-    put(net, running)
+    load_bn_stats(net, running)
     by_batch_size = {size: _score_in_batches(network, few, size) for size in batch_sizes}
     shifts = statistics_shifts(network, inputs(network, test, batch_size))
     return BatchNormReport(compared, batch_size, count, by_batch_size, other, shifts)
@@ -100,7 +107,7 @@ def statistics_shifts(network: Network, batches: Iterable[Tensor]) -> tuple[Stat
         of_batches[name].append(_shift(norm, batch))
         pooled[name].add(samples(norm, x))
 
-    with batch_statistics(network.net), observed(network.net, record):
+    with batch_statistics(network.net), bn_input_hooks(network.net, record):
         for images in batches:
             network.net(images)
     shifts = []

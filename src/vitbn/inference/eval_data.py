@@ -17,7 +17,7 @@ from vitbn.data.folder import images_below
 from vitbn.data.sources import CACHE, IMAGENETTE, SOURCES
 from vitbn.data.splits import Split
 from vitbn.errors import InputError
-from vitbn.models.bn_statistics import BATCH, IMAGES, Buffers, measure
+from vitbn.models.bn_statistics import CALIBRATION_BATCH, CALIBRATION_IMAGES, BNStats, estimate_bn_stats
 from vitbn.rng import generator
 from vitbn.weights.files import readable
 from vitbn.weights.network import Network
@@ -143,7 +143,7 @@ def _order(count: int, purpose: str) -> Tensor:
 
 def default_batch_size(split: Split) -> int:
     """How many images at once, where their number changes nothing."""
-    return min(BATCH, len(split))
+    return min(CALIBRATION_BATCH, len(split))
 
 
 def inputs(network: Network, split: Split, size: int, *, standardised: bool = True) -> Iterator[Tensor]:
@@ -159,8 +159,8 @@ def inputs(network: Network, split: Split, size: int, *, standardised: bool = Tr
     return (b.images for b in FixedBatches(filled, batch_size=size, draws=None, device=CPU, preprocess=preprocess))
 
 
-def fresh_statistics(network: Network, train: Split) -> tuple[Buffers, int]:
+def fresh_statistics(network: Network, train: Split) -> tuple[BNStats, int]:
     """BatchNorm statistics over clean training images, and how many: 10,000, or all in whole batches."""
     size = default_batch_size(train)
-    count = min(IMAGES, len(train) // size * size)
-    return measure(network.net, inputs(network, shuffled(train, "recalibrate", count), size)), count
+    count = min(CALIBRATION_IMAGES, len(train) // size * size)
+    return estimate_bn_stats(network.net, inputs(network, shuffled(train, "recalibrate", count), size)), count

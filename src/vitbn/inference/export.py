@@ -26,10 +26,10 @@ from torch import Tensor, nn
 from vitbn.data.splits import Split
 from vitbn.errors import InputError
 from vitbn.inference.eval_data import Data, default_batch_size, inputs, load_eval_data
-from vitbn.inference.fold import LIMIT, Folding, Run, Step, fold_proven, largest_difference
+from vitbn.inference.fold import LIMIT, Folding, FoldStep, Predict, fold_proven, largest_difference
 from vitbn.inference.metrics import score
 from vitbn.inference.model_card import model_card
-from vitbn.models.attention import Attention
+from vitbn.models.merged_attention import freeze_attention
 from vitbn.models.vit import VisionTransformer
 from vitbn.store import atomic
 from vitbn.store.run import UNHASHED
@@ -44,7 +44,7 @@ class Format:
 
     suffix: str
     write: Callable[[Network], bytes]
-    run: Callable[[Network, bytes], Run]  # of images in [0, 1]
+    run: Callable[[Network, bytes], Predict]  # of images in [0, 1]
     needs: tuple[str, ...] = ()
 
 
@@ -56,7 +56,7 @@ class Standardised(nn.Module):
 
     def __init__(self, network: Network) -> None:
         super().__init__()
-        self.net = frozen(network)
+        self.net = freeze_attention(network.net, _example(network))
         self.plain = set(network.mean) == {0.0} and set(network.std) == {1.0}
         self.register_buffer("mean", torch.tensor(network.mean)[:, None, None])
         self.register_buffer("std", torch.tensor(network.std)[:, None, None])
@@ -92,21 +92,6 @@ def facts(network: Network) -> dict[str, Any]:
     }
 
 
-@torch.no_grad()
-def frozen(network: Network) -> nn.Module:
-    """A copy whose attention has chosen its route and holds constant products: a graph has no use for factors."""
-    net = copy.deepcopy(network.net)
-    hooks = [
-        module.register_forward_pre_hook(lambda attention, args: attention.freeze(*args))
-        for module in net.modules()
-        if isinstance(module, Attention)
-    ]
-    net(_example(network)[:1])
-    for hook in hooks:
-        hook.remove()
-    return net
-
-
 def _example(network: Network) -> Tensor:
     return torch.zeros(2, network.channels, network.image_size, network.image_size)  # 2: a size of 1 would be fixed
 
@@ -131,7 +116,7 @@ def rounded(network: Network) -> Network:
     return replace(network, net=net)
 
 
-def _run_safetensors(network: Network, content: bytes) -> Run:
+def _run_safetensors(network: Network, content: bytes) -> Predict:
     from safetensors.torch import load
 
     net = copy.deepcopy(network.net)
@@ -150,7 +135,7 @@ def _write_torch(network: Network) -> bytes:
     return content.getvalue()
 
 
-def _run_torch(network: Network, content: bytes) -> Run:
+def _run_torch(network: Network, content: bytes) -> Predict:
     return torch.export.load(io.BytesIO(content)).module()
 
 
@@ -166,7 +151,7 @@ def _write_onnx(network: Network) -> bytes:
     return program.model_proto.SerializeToString()
 
 
-def _run_onnx(network: Network, content: bytes) -> Run:
+def _run_onnx(network: Network, content: bytes) -> Predict:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
@@ -223,7 +208,7 @@ def export(
     images = load_eval_data(network, data, root).labelled_for(network)
     batch_size = default_batch_size(images.test)
     network = replace(network, config=shareable(network.config))
-    trained, plan, folding_difference = network, tuple[Step, ...](), None
+    trained, plan, folding_difference = network, tuple[FoldStep, ...](), None
     if fold and isinstance(network.net, VisionTransformer):
         folding, folding_difference = fold_proven(network.net, inputs(network, images.test, batch_size))
         network, plan = _with_folding(network, folding), folding.plan

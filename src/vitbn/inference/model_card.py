@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import vitbn
-from vitbn.inference.fold import Step
+from vitbn.inference.fold import FoldStep
 from vitbn.inference.metrics import Scores
 from vitbn.weights.network import Network
 
@@ -27,7 +27,7 @@ def model_card(
     network: Network,
     data: str,
     scores: Scores,
-    plan: tuple[Step, ...],
+    plan: tuple[FoldStep, ...],
     folding_difference: float | None,
     file_difference: float,
     rounding_difference: float | None = None,
@@ -87,10 +87,10 @@ def _use(file: Path, network: Network) -> str:
     return "## Use\n\n" + _table(rows)
 
 
-def _folding(plan: tuple[Step, ...], difference: float | None, n: int) -> str:
+def _folding(plan: tuple[FoldStep, ...], difference: float | None, n: int) -> str:
     if difference is None:
         return "## Folding\n\nNothing was folded."
-    counts = Counter((step.place.slot, step.kind, _target(step), step.how) for step in plan)
+    counts = Counter((step.site.slot, step.kind, _target(step), step.how) for step in plan)
     rows = "\n".join(
         f"| {slot} | {kind} | {count} | {into} | {how} |" for (slot, kind, into, how), count in counts.items()
     )
@@ -105,7 +105,7 @@ def _rounding(difference: float) -> str:
     )
 
 
-def _target(step: Step) -> str:
+def _target(step: FoldStep) -> str:
     return f"`{step.into.rpartition('.')[2]}`" if step.into else "stays"
 
 

@@ -1,8 +1,8 @@
-"""Mean and variance of what arrives at every BatchNorm: measured, put in place, or taken from each batch.
+"""Statistics of what arrives at every BatchNorm: estimated, loaded, or taken from each batch.
 
-Fresh statistics are pooled exactly over all images given, in float64 (as "precise BN", Wu & Johnson, 2021, but with
-the variance between batches counted in). While they are measured every BatchNorm normalises by the batch at hand,
-so a layer behind others sees inputs that do not depend on the statistics being replaced. One batch of all images
+Fresh statistics are pooled exactly over all images, in float64 (as "precise BN", Wu & Johnson, 2021, but with the
+variance between batches counted in). While they are estimated every BatchNorm normalises by the batch at hand, so
+a layer behind others sees inputs that do not depend on the statistics being replaced. One batch of all images
 gives every layer exactly the statistics of its inputs in evaluation; with smaller batches that is exact for a layer
 behind no other BatchNorm and close for the rest.
 """
@@ -13,17 +13,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from vitbn.models.norms import ScalarBatchNorm
-
-IMAGES, BATCH = 10_000, 1_000  # enough by far: Wu & Johnson find no gain beyond some 10,000 samples
-Buffers = dict[str, tuple[Tensor, Tensor]]  # running mean and variance by the norm's name
+CALIBRATION_IMAGES = 10_000  # enough by far: Wu & Johnson find no gain beyond some 10,000 samples
+CALIBRATION_BATCH = 1_000
+BNStats = dict[str, tuple[Tensor, Tensor]]  # running mean and variance by the norm's name
 
 
 def batch_norms(net: nn.Module) -> dict[str, Any]:
-    """The network's BatchNorms by name, in the order they are registered."""
-    return {name: module for name, module in net.named_modules() if isinstance(module, (_BatchNorm, ScalarBatchNorm))}
+    """The modules with running statistics by name, in the order they are registered."""
+    modules = net.named_modules()
+    return {name: module for name, module in modules if getattr(module, "running_mean", None) is not None}
 
 
 class Moments:
@@ -49,28 +48,28 @@ class Moments:
         return self.squares / (self.count - 1)
 
 
-def features_last(norm: Any, x: Tensor) -> Tensor:
-    """A norm's input, (..., D) tokens or (B, C, H, W) pixels, with its features in the last dimension."""
-    return x.movedim(1, -1) if isinstance(norm, (nn.BatchNorm2d, nn.BatchNorm3d)) else x
-
-
 def samples(norm: Any, x: Tensor) -> Tensor:
-    """What a norm averages over, as rows (N, features), of its input."""
-    return features_last(norm, x).reshape(-1, norm.running_mean.numel())
+    """What a norm averages over, as rows (N, features), of its input: (..., D) tokens or (B, C, ...) as torch's own."""
+    return x.movedim(feature_dim(norm), -1).reshape(-1, norm.running_mean.numel())
+
+
+def feature_dim(norm: Any) -> int:
+    """The dimension of a norm's input that its features are in."""
+    return getattr(norm, "feature_dim", 1)
 
 
 @contextmanager
-def observed(net: nn.Module, see: Callable[[str, Any, Tensor], None]) -> Iterator[None]:
-    """Inside, `see(name, norm, input)` is called before every BatchNorm."""
-    hooks = [
-        norm.register_forward_pre_hook(lambda module, args, name=name: see(name, module, args[0].detach()))
+def bn_input_hooks(net: nn.Module, hook: Callable[[str, Any, Tensor], None]) -> Iterator[None]:
+    """Inside, `hook(name, norm, input)` is called before every BatchNorm."""
+    handles = [
+        norm.register_forward_pre_hook(lambda module, args, name=name: hook(name, module, args[0].detach()))
         for name, norm in batch_norms(net).items()
     ]
     try:
         yield
     finally:
-        for hook in hooks:
-            hook.remove()
+        for handle in handles:
+            handle.remove()
 
 
 @contextmanager
@@ -88,17 +87,17 @@ def batch_statistics(net: nn.Module) -> Iterator[None]:
 
 
 @torch.no_grad()
-def measure(net: nn.Module, batches: Iterable[Tensor]) -> Buffers:
+def estimate_bn_stats(net: nn.Module, batches: Iterable[Tensor]) -> BNStats:
     """Fresh statistics over batches of inputs; network and buffers are left as they are."""
-    found = {name: Moments() for name in batch_norms(net)}
-    with batch_statistics(net), observed(net, lambda name, norm, x: found[name].add(samples(norm, x))):
+    moments = {name: Moments() for name in batch_norms(net)}
+    with batch_statistics(net), bn_input_hooks(net, lambda name, norm, x: moments[name].add(samples(norm, x))):
         for images in batches:
             net.forward(images)  # not __call__: a compiled network would skip the hooks
-    return {name: (moments.mean, moments.var) for name, moments in found.items()}
+    return {name: (moment.mean, moment.var) for name, moment in moments.items()}
 
 
 @torch.no_grad()
-def put(net: nn.Module, statistics: Buffers) -> Buffers:
+def load_bn_stats(net: nn.Module, statistics: BNStats) -> BNStats:
     """Make these the running statistics; returns those that were there."""
     before = {}
     for name, norm in batch_norms(net).items():

@@ -1,9 +1,11 @@
-"""The norms a slot can hold. Every constructor takes the feature count first, so kinds swap.
+"""The norms a slot can hold: one entry of `NORMS` each.
 
 Shapes: (B, N, D) tokens; statistics "per feature" means one number for each of the D features.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +20,8 @@ class TokenBatchNorm(nn.BatchNorm1d):
     The same function as BatchNorm2d on (B, D, N, 1), without the two transposes.
     """
 
+    feature_dim = -1  # torch's own have their features in dimension 1
+
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x.reshape(-1, x.shape[-1])).view(x.shape)
 
@@ -29,13 +33,16 @@ class TokenBatchNorm(nn.BatchNorm1d):
 class ScalarBatchNorm(nn.Module):
     """BatchNorm with one mean and one variance for the whole (..., D) tensor; affine per feature."""
 
+    feature_dim = -1
     running_mean: Tensor
     running_var: Tensor
     num_batches_tracked: Tensor
 
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
         super().__init__()
-        self.num_features, self.eps, self.momentum = num_features, eps, momentum
+        self.num_features = num_features
+        self.eps = eps
+        self.momentum = momentum
         self.track_running_stats = True  # false leaves the buffers alone in training mode, as in torch's own
         self.weight = nn.Parameter(torch.ones(num_features))
         self.bias = nn.Parameter(torch.zeros(num_features))
@@ -62,28 +69,43 @@ class ScalarBatchNorm(nn.Module):
         return normed.view(x.shape) * self.weight + self.bias
 
 
-def _none(num_features: int, eps: float) -> nn.Module:
-    return nn.Identity()
+@dataclass(frozen=True)
+class Norm:
+    """A kind of norm. The defaults are safe for every norm; an entry says more only where it is true.
+
+    make     module(num_features, eps=...); its class identifies the entry
+    mixes    when a token's result depends on other tokens or images; until then, tokens that nothing reads are skipped
+    folds    in evaluation it is the affine map of its running_mean, running_var, eps, weight and bias
+    pools    over processes: "alone", each norms its own images; "moments", as `SyncBatchNorm` does; "refused"
+    """
+
+    make: Callable[..., nn.Module]
+    mixes: Literal["never", "training", "always"] = "always"
+    folds: bool = False
+    pools: Literal["alone", "moments", "refused"] = "refused"
 
 
-KINDS: dict[Kind, Callable[..., nn.Module]] = {
-    Kind.none: _none,
-    Kind.layer: nn.LayerNorm,
-    Kind.batch: TokenBatchNorm,
-    Kind.batch_scalar: ScalarBatchNorm,
+NORMS: dict[str, Norm] = {
+    Kind.none: Norm(nn.Identity, mixes="never", pools="alone"),
+    Kind.layer: Norm(nn.LayerNorm, mixes="never", pools="alone"),
+    Kind.batch: Norm(TokenBatchNorm, mixes="training", folds=True, pools="moments"),
+    Kind.batch_scalar: Norm(ScalarBatchNorm, mixes="training", folds=True, pools="moments"),
 }
-
-
-BATCH_NORMS = (TokenBatchNorm, ScalarBatchNorm)  # affine maps with constant coefficients in evaluation
-
-
-def per_token(norm: nn.Module) -> bool:
-    """Whether a token's result depends on that token alone: batch statistics mix tokens, running ones do not."""
-    return not (norm.training and isinstance(norm, BATCH_NORMS))
 
 
 def make_norm(kind: str, num_features: int, eps: float = 1e-5) -> nn.Module:
     """The norm of a kind over `num_features` features; ValueError lists the kinds."""
-    if kind not in KINDS:
-        raise ValueError(f"unknown norm {kind!r}; choose from {', '.join(KINDS)}")
-    return KINDS[Kind(kind)](num_features, eps=eps)
+    if kind not in NORMS:
+        raise ValueError(f"unknown norm {kind!r}; choose from {', '.join(NORMS)}")
+    return NORMS[kind].make(num_features, eps=eps)
+
+
+def entry(module: nn.Module) -> Norm | None:
+    """The table's entry for a module, None for a class that it does not have."""
+    return next((norm for norm in NORMS.values() if norm.make is type(module)), None)
+
+
+def mixes_tokens(module: nn.Module) -> bool:
+    """Whether a token's result now depends on other tokens or images; True for a class that the table does not have."""
+    norm = entry(module)
+    return norm is None or norm.mixes == "always" or (norm.mixes == "training" and module.training)

@@ -1,8 +1,8 @@
 """Where a norm may stand (slots), which norm stands there (kinds), and the named placements.
 
 Free of torch, so that a mistyped slot or kind is reported before anything heavy is imported.
-A new placement is one entry of `PLACEMENTS`; a new kind is one member of `Kind` and its constructor
-in `models/norm.py`.
+A new placement is one entry of `PLACEMENTS`; a new kind is one member of `Kind` and its entry in `NORMS` of
+`models/norms.py`.
 """
 
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ class Slot(StrEnum):
 
 
 class Kind(StrEnum):
-    """Which norm stands in a slot; constructors in `models/norm.py`."""
+    """Which norm stands in a slot; `models/norms.py` makes it."""
 
     none = "none"
     layer = "layer"

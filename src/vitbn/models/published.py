@@ -1,7 +1,7 @@
 """Published convolutional networks: AlexNet of 2012, and torchvision's own VGG16 and ResNet34.
 
 Images (B, C, S, S) -> logits (B, num_classes). Initial weights as in the comparison that docs/images.md describes;
-dropout is the project's own, whose masks are keyed. `image_size` is only held against the smallest that fits.
+`image_size` is only held against the smallest that fits.
 """
 
 from collections.abc import Callable
@@ -11,8 +11,6 @@ from typing import Any, cast
 
 import torchvision
 from torch import Tensor, nn
-
-from vitbn.models.dropout import Dropout
 
 
 def alexnet(*, image_size: int, channels: int, num_classes: int, dropout: float) -> nn.Module:
@@ -30,8 +28,8 @@ def alexnet(*, image_size: int, channels: int, num_classes: int, dropout: float)
         nn.Conv2d(384, 384, 3, padding=1), nn.ReLU(),
         nn.Conv2d(384, 256, 3, padding=1), nn.ReLU(), pooled(),
         nn.AdaptiveAvgPool2d(6), nn.Flatten(),
-        Dropout(dropout), nn.Linear(256 * 6 * 6, 4096), nn.ReLU(),
-        Dropout(dropout), nn.Linear(4096, 4096), nn.ReLU(),
+        nn.Dropout(dropout), nn.Linear(256 * 6 * 6, 4096), nn.ReLU(),
+        nn.Dropout(dropout), nn.Linear(4096, 4096), nn.ReLU(),
         nn.Linear(4096, num_classes),
     )  # fmt: skip
     _start(net, nn.Conv2d, _normal)
@@ -45,9 +43,8 @@ def alexnet(*, image_size: int, channels: int, num_classes: int, dropout: float)
 def vgg16(*, image_size: int, channels: int, num_classes: int, dropout: float) -> nn.Module:
     """VGG16 (Simonyan & Zisserman, 2014): 134,301,514 parameters for 3 channels and 10 classes."""
     _at_least("vgg16", image_size, 32)
-    net = torchvision.models.vgg16(num_classes=num_classes, init_weights=False)
+    net = torchvision.models.vgg16(num_classes=num_classes, init_weights=False, dropout=dropout)
     net.features[0] = nn.Conv2d(channels, 64, 3, padding=1)
-    net.classifier[2], net.classifier[5] = Dropout(dropout), Dropout(dropout)
     _start(net, nn.Conv2d, _xavier)
     _start(net, nn.Linear, _normal)
     return net

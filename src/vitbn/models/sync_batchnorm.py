@@ -3,33 +3,64 @@
 torch's SyncBatchNorm takes neither tensors on a CPU nor tokens; the function is the same.
 """
 
-from functools import partial
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from vitbn.models.bn_statistics import batch_norms, features_last
+from vitbn.models.bn_statistics import batch_norms, feature_dim
+from vitbn.models.norms import entry
 
 
-def synchronize(net: nn.Module) -> None:
-    """From now on every BatchNorm that trains normalises by all processes' samples; their counts may differ."""
-    for norm in batch_norms(net).values():
-        norm.forward = partial(_forward, norm, norm.forward)
+class SyncBatchNorm(nn.Module):
+    """What a BatchNorm is replaced by, with its parameters and buffers under the same names: training, it normalises by
+    the samples of all processes, whose counts may differ."""
+
+    weight: Tensor
+    bias: Tensor
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+
+    def __init__(self, norm: Any) -> None:
+        super().__init__()
+        self.feature_dim = feature_dim(norm)
+        self.eps = norm.eps
+        self.momentum = norm.momentum
+        self.track_running_stats = norm.track_running_stats
+        for name, parameter in norm.named_parameters(recurse=False):
+            self.register_parameter(name, parameter)
+        for name, buffer in norm.named_buffers(recurse=False):
+            self.register_buffer(name, buffer)
+        self.train(norm.training)
+
+    def forward(self, x: Tensor) -> Tensor:
+        features_last = x.movedim(self.feature_dim, -1)
+        rows = features_last.reshape(-1, self.running_mean.numel())
+        if self.training:
+            normed, mean, var = _Normalize.apply(rows, self.eps)
+            if self.track_running_stats:
+                self.num_batches_tracked.add_(1)
+                self.running_mean.lerp_(mean, self.momentum)
+                self.running_var.lerp_(var, self.momentum)
+        else:
+            normed = (rows - self.running_mean) * (self.running_var + self.eps).rsqrt()
+        return (normed.view(features_last.shape) * self.weight + self.bias).movedim(-1, self.feature_dim)
 
 
-def _forward(norm: Any, alone: Any, x: Tensor) -> Tensor:
-    if not norm.training:
-        return alone(x)
-    arranged = features_last(norm, x)
-    normed, mean, var = _Normalize.apply(arranged.reshape(-1, norm.running_mean.numel()), norm.eps)
-    if norm.track_running_stats:
-        norm.num_batches_tracked.add_(1)
-        norm.running_mean.lerp_(mean, norm.momentum)
-        norm.running_var.lerp_(var, norm.momentum)
-    result = normed.view(arranged.shape) * norm.weight + norm.bias
-    return result if arranged is x else result.movedim(-1, 1)
+def convert_sync_batchnorm(net: nn.Module) -> nn.Module:
+    """The network with every BatchNorm replaced by a `SyncBatchNorm`.
+
+    ValueError names a norm that mixes images and cannot be pooled over processes.
+    """
+    for name, module in net.named_modules():
+        norm = entry(module)
+        if norm is not None and norm.pools == "refused":
+            raise ValueError(f"{name}: {type(module).__name__} cannot be pooled over processes")
+    for name, norm in batch_norms(net).items():
+        net.set_submodule(name, SyncBatchNorm(norm))
+    return net
 
 
 class _Normalize(torch.autograd.Function):
@@ -41,22 +72,24 @@ class _Normalize(torch.autograd.Function):
         exact = rows if rows.dtype == torch.float64 else rows.float()
         count = exact.new_full((1, rows.shape[1]), len(rows))
         mean = exact.sum(0) / max(1, len(rows))
-        mine = torch.cat([count, mean[None], (exact - mean).square().sum(0)[None]])
-        gathered = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
-        dist.all_gather(gathered, mine)
+        local = torch.cat([count, mean[None], (exact - mean).square().sum(0)[None]])
+        gathered = [torch.empty_like(local) for _ in range(dist.get_world_size())]
+        dist.all_gather(gathered, local)
         counts, means, squares = torch.stack(gathered).unbind(1)
         total = counts.sum(0)
         mean = (counts * means).sum(0) / total
-        spread = (squares + counts * (means - mean).square()).sum(0)
-        scale = (spread / total + eps).rsqrt()
+        squared_deviations = (squares + counts * (means - mean).square()).sum(0)
+        scale = (squared_deviations / total + eps).rsqrt()
         normed = (exact - mean) * scale
         ctx.save_for_backward(normed, scale, total)
-        unbiased = spread / (total - 1)
+        unbiased = squared_deviations / (total - 1)
         ctx.mark_non_differentiable(mean, unbiased)
         return normed.to(rows.dtype), mean, unbiased
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        if torch.is_grad_enabled():
+            raise NotImplementedError("SyncBatchNorm has no second derivatives")
         normed, scale, total = ctx.saved_tensors
         exact = grad.to(normed.dtype)
         sums = torch.stack([exact.sum(0), (exact * normed).sum(0)])

@@ -3,50 +3,71 @@
 Shape legend: B images, N patches, T = N + 1 tokens, D = dim.
 """
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
 from vitbn.models.attention import Attention
-from vitbn.models.dropout import Dropout
-from vitbn.models.norms import make_norm, per_token
-from vitbn.models.placements import PLACEMENTS, Placement, Pool, Slot, complete
+from vitbn.models.merged_attention import MergedAttention
+from vitbn.models.norms import make_norm, mixes_tokens
+from vitbn.models.placements import PLACEMENTS, Kind, Placement, Pool, Slot, complete
 from vitbn.models.pos_emb import Positions
 
 
 class FeedForward(nn.Module):
-    """Linear -> [ffn_hidden] -> GELU -> [ffn_act] -> dropout -> Linear -> dropout: (B, T, D) -> (B, T, D).
-
-    Asked for the first `rows` tokens only, it drops the others as soon as nothing depends on them any more.
-    """
+    """Linear -> [ffn_hidden] -> GELU -> [ffn_act] -> dropout -> Linear -> dropout: (B, T, D) -> (B, T, D)."""
 
     def __init__(self, dim: int, hidden: int, dropout: float, hidden_norm: nn.Module, act_norm: nn.Module) -> None:
         super().__init__()
-        self.fc1, self.hidden_norm, self.act = nn.Linear(dim, hidden), hidden_norm, nn.GELU()
-        self.act_norm, self.drop1 = act_norm, Dropout(dropout)
-        self.fc2, self.drop2 = nn.Linear(hidden, dim), Dropout(dropout)
+        self.fc1 = nn.Linear(dim, hidden)
+        self.hidden_norm = hidden_norm
+        self.act = nn.GELU()
+        self.act_norm = act_norm
+        self.drop1 = nn.Dropout(dropout)
+        self.fc2 = nn.Linear(hidden, dim)
+        self.drop2 = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, rows: int | None = None) -> Tensor:
-        x = self.hidden_norm(self.fc1(x))
-        if per_token(self.act_norm):
-            x = x[:, :rows]
-        x = self.act_norm(self.act(x))[:, :rows]
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.act_norm(self.act(self.hidden_norm(self.fc1(x))))
         return self.drop2(self.fc2(self.drop1(x)))
 
 
 class Block(nn.Module):
-    """Attention and feed-forward, each on a residual: (B, T, D) -> (B, T, D), or (B, rows, D) if asked for."""
+    """Attention and feed-forward, each on a residual: (B, T, D) -> (B, T, D)."""
 
     def __init__(self, attention: Attention, ffn: FeedForward, norms: dict[str, nn.Module]) -> None:
         super().__init__()
-        self.attn_in, self.attention, self.attn_out = norms["attn_in"], attention, norms["attn_out"]
-        self.ffn_in, self.ffn, self.ffn_out = norms["ffn_in"], ffn, norms["ffn_out"]
+        self.attn_in = norms["attn_in"]
+        self.attention = attention
+        self.attn_out = norms["attn_out"]
+        self.ffn_in = norms["ffn_in"]
+        self.ffn = ffn
+        self.ffn_out = norms["ffn_out"]
 
-    def forward(self, x: Tensor, rows: int | None = None) -> Tensor:
-        ffn_rows = rows if per_token(self.ffn_out) else None
-        ffn_norms = (self.ffn_in, self.ffn.hidden_norm, self.ffn.act_norm, self.ffn_out)
-        asking = rows if all(map(per_token, (self.attention.q_norm, self.attn_out, *ffn_norms))) else None
-        x = x[:, :asking] + self.attn_out(self.attention(self.attn_in(x), asking))
-        return x[:, :rows] + self.ffn_out(self.ffn(self.ffn_in(x), ffn_rows))[:, :rows]
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attn_out(self.attention(self.attn_in(x)))
+        return x + self.ffn_out(self.ffn(self.ffn_in(x)))
+
+
+def first_token(block: Block, x: Tensor) -> Tensor:
+    """`block(x)[:, :1]`, without computing tokens that it does not depend on: (B, T, D) -> (B, 1, D).
+
+    Keys and values are of all tokens. A norm that mixes tokens needs all of them; the others are left out as soon as
+    no such norm is to come.
+    """
+    attention, ffn = block.attention, block.ffn
+
+    def narrow(x: Tensor, *norms_to_come: nn.Module) -> Tensor:
+        return x if any(map(mixes_tokens, norms_to_come)) else x[:, :1]
+
+    u = block.attn_in(x)
+    queries = narrow(u, attention.q_norm, block.attn_out, block.ffn_in, ffn.hidden_norm, ffn.act_norm, block.ffn_out)
+    attended = attention(u) if queries is u else attention(queries, u)
+    x = x[:, : queries.shape[1]] + block.attn_out(attended)
+    hidden = narrow(ffn.hidden_norm(ffn.fc1(block.ffn_in(x))), ffn.act_norm, block.ffn_out)
+    hidden = narrow(ffn.act_norm(ffn.act(hidden)), block.ffn_out)
+    return x[:, :1] + block.ffn_out(ffn.drop2(ffn.fc2(ffn.drop1(hidden))))[:, :1]
 
 
 class Embedding(nn.Module):
@@ -57,12 +78,16 @@ class Embedding(nn.Module):
         in_norm: nn.Module, out_norm: nn.Module,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.side, self.patch, self.channels, self.grid = side, patch, channels, side // patch
-        self.in_norm, self.out_norm = in_norm, out_norm
+        self.side = side
+        self.patch = patch
+        self.channels = channels
+        self.grid = side // patch
+        self.in_norm = in_norm
+        self.out_norm = out_norm
         self.project = nn.Linear(channels * patch * patch, dim)
         self.cls = nn.Parameter(torch.randn(1, 1, dim))
         self.positions = Positions(pos_emb, self.grid**2 + 1, dim)
-        self.dropout = Dropout(dropout)
+        self.dropout = nn.Dropout(dropout)
 
     def reset_parameters(self) -> None:
         """CLS starts from N(0, 1)."""
@@ -114,13 +139,15 @@ class VisionTransformer(nn.Module):
             raise ValueError(f"unknown pool {pool!r}; choose from {', '.join(Pool)}")
         kinds = complete(self.placement if placement is None else placement)
         self.placement = {str(slot): str(kind) for slot, kind in kinds.items()}
-        self.pool, self.dropout = pool, dropout
+        self.pool = pool
 
         def norm(slot: Slot, width: int = dim) -> nn.Module:
             return make_norm(kinds[slot], width, norm_eps)
 
         def block() -> Block:
-            attention = Attention(
+            # norms on q and k stand between the weights that merged attention multiplies
+            attention_class = MergedAttention if kinds[Slot.qk] == Kind.none else Attention
+            attention = attention_class(
                 dim=dim, heads=heads, dim_head=dim_head, dropout=dropout,
                 qkv_bias=qkv_bias, qk_norm=kinds[Slot.qk], norm_eps=norm_eps,
             )  # fmt: skip
@@ -137,17 +164,13 @@ class VisionTransformer(nn.Module):
         self.head = nn.Linear(dim, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        *blocks, last = self.blocks
         x = self.embedding(images)
+        *blocks, last = cast(list[Block], self.blocks)
         for block in blocks:
             x = block(x)
-        x = self.final_norm(last(x, self._rows_read()))
-        return self.head(x[:, 0] if self.pool == "cls" else x.mean(dim=1))
-
-    def _rows_read(self) -> int | None:
-        """How many tokens of the last block anything reads; None for all. Dropout masks are drawn for all."""
-        reads_cls = self.pool == "cls" and per_token(self.final_norm)
-        return 1 if reads_cls and not (self.training and self.dropout > 0) else None
+        reads_cls_only = self.pool == Pool.cls and not mixes_tokens(self.final_norm)
+        x = self.final_norm(first_token(last, x) if reads_cls_only else last(x))
+        return self.head(x[:, 0] if self.pool == Pool.cls else x.mean(dim=1))
 
 
 class ViT(VisionTransformer):

@@ -14,7 +14,7 @@ from torch import nn
 from vitbn.data.datamodule import ImageData
 from vitbn.errors import InputError
 from vitbn.models.factory import build, make_optimizer
-from vitbn.models.sync_batchnorm import synchronize
+from vitbn.models.sync_batchnorm import convert_sync_batchnorm
 from vitbn.store import checkpoint_file
 from vitbn.store.run import Run
 from vitbn.training.callbacks.checkpoint import ChecksummedCheckpointIO, checkpoint_callbacks
@@ -114,7 +114,7 @@ def build_network(cfg: dict[str, Any]) -> nn.Module:
     if cfg["model"].get("pretrained"):
         load_pretrained(net, cfg)
     if cfg["trainer"]["devices"] > 1 and cfg["trainer"]["sync_batchnorm"]:
-        synchronize(net)
+        net = convert_sync_batchnorm(net)
     return net
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from vitbn.data.datamodule import ImageData
-from vitbn.models.bn_statistics import batch_norms, measure, put
+from vitbn.models.bn_statistics import batch_norms, estimate_bn_stats, load_bn_stats
 from vitbn.store.run import config_hash
 from vitbn.training.callbacks import recalibrate
 from vitbn.training.outcome import attempt
@@ -35,7 +35,7 @@ def test_training_goes_the_same_way_and_only_the_evaluation_differs(make_run):
 
 
 def test_the_figures_are_those_of_the_statistics_measured_directly(make_run, clothes, monkeypatch):
-    monkeypatch.setattr(recalibrate, "BATCH", 128)
+    monkeypatch.setattr(recalibrate, "CALIBRATION_BATCH", 128)
     run = trained(make_run(*OPTIONS))
     data = ImageData(
         name="fashion_mnist", root=str(clothes), augment=True, mean=0.0, std=1.0, holdout=0, batch_size=128,
@@ -45,11 +45,11 @@ def test_the_figures_are_those_of_the_statistics_measured_directly(make_run, clo
     kept = {name: (norm.running_mean.clone(), norm.running_var.clone()) for name, norm in
             batch_norms(network.net).items()}  # fmt: skip
     batches = [batch.images for batch in data.train_dataloader()]
-    fresh = measure(network.net, batches[:2])  # the third of 300 images would not be whole
+    fresh = estimate_bn_stats(network.net, batches[:2])  # the third of 300 images would not be whole
     for name, (mean, var) in fresh.items():  # what load_network takes is what the evaluation used
         torch.testing.assert_close(kept[name][0].double(), mean, rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(kept[name][1].double(), var, rtol=1e-5, atol=1e-5)
-    put(network.net, fresh)
+    load_bn_stats(network.net, fresh)
     batch = next(iter(data.val_dataloader()))
     with torch.no_grad():
         loss = torch.nn.functional.cross_entropy(network.net(batch.images), batch.labels).item()

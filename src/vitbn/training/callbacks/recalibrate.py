@@ -10,7 +10,7 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
 from vitbn.data.datamodule import ImageData
-from vitbn.models.bn_statistics import BATCH, IMAGES, Buffers, measure, put
+from vitbn.models.bn_statistics import CALIBRATION_BATCH, CALIBRATION_IMAGES, BNStats, estimate_bn_stats, load_bn_stats
 from vitbn.training.module import Classifier
 
 
@@ -26,17 +26,17 @@ class RecalibrateBatchNorm(Callback):
 
     def __init__(self, data: ImageData) -> None:
         self.data = data
-        self.used: Buffers = {}
-        self._running: Buffers = {}
+        self.used: BNStats = {}
+        self._running: BNStats = {}
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         net = cast(Classifier, pl_module).net
         with torch.inference_mode(False):  # what is kept beyond the evaluation must be ordinary tensors
-            self.used = measure(net, map(trainer.precision_plugin.convert_input, self._images()))
-            self._running = put(net, self.used)
+            self.used = estimate_bn_stats(net, map(trainer.precision_plugin.convert_input, self._images()))
+            self._running = load_bn_stats(net, self.used)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        put(cast(Classifier, pl_module).net, self._running)
+        load_bn_stats(cast(Classifier, pl_module).net, self._running)
 
     on_test_start, on_test_end = on_validation_start, on_validation_end
 
@@ -53,7 +53,7 @@ class RecalibrateBatchNorm(Callback):
 
     def _images(self) -> Iterator[Tensor]:
         loader = self.data.train_dataloader()
-        loader.batch_size = min(BATCH, self.data.val_batch_size)
+        loader.batch_size = min(CALIBRATION_BATCH, self.data.val_batch_size)
         loader.rank, loader.world = 0, 1  # every process measures the same images
-        full_batches = min(IMAGES, len(self.data.splits[0])) // loader.batch_size
+        full_batches = min(CALIBRATION_IMAGES, len(self.data.splits[0])) // loader.batch_size
         return (batch.images for batch in islice(loader, max(1, full_batches)))
