@@ -1,7 +1,7 @@
 """What happens to a study when things go wrong, tried for real; docs/reliability.md holds the figures.
 
 python benchmarks/reliability.py                  # everything, about 15 minutes on two cores; needs no network
-python benchmarks/reliability.py kills --n 20     # one part: kills, damage, disk, launches, endings, signals, cost
+python benchmarks/reliability.py kills --n 20     # one part: kills, damage, disk, launches, endings, signals
 
 Every part trains small networks on data=mnist5k in a temporary folder, compares with undisturbed runs and prints
 one line; the exit status is 1 if any part misses what it promises.
@@ -18,7 +18,6 @@ import os
 import random
 import shutil
 import signal
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -38,12 +37,10 @@ from vitbn.config import compose as config  # noqa: E402
 from vitbn.store import atomic, checkpoint_file  # noqa: E402
 from vitbn.store.lock import locked  # noqa: E402
 from vitbn.store.run import Run  # noqa: E402
-from vitbn.training.callbacks import checkpoint  # noqa: E402
 from vitbn.training.outcome import attempt  # noqa: E402
 from vitbn.training.train import train  # noqa: E402
 
 SMALL = ["data=mnist5k", "trainer=cpu", "depth=1", "epochs=2", "batch_size=200", "checkpoint.every_minutes=1e-9"]
-PACE = ["checkpoint.every_minutes=10"]  # as a study has it
 FORK = multiprocessing.get_context("fork")
 
 
@@ -137,10 +134,10 @@ def disk(folder: Path, n: int) -> str:
         kinds = ["config.yaml", "metrics.csv", "last.ckpt", "best.ckpt", "result.json", "summary.csv"]
         for name in kinds:
             run = make_run(mount, f"study={name}")
-            said = FORK.Queue()
-            process = FORK.Process(target=fill_before, args=(run, mount / "ballast", name, said))
+            messages = FORK.Queue()
+            process = FORK.Process(target=fill_before, args=(run, mount / "ballast", name, messages))
             process.start()
-            message = said.get()
+            message = messages.get()
             process.join()
             assert "disk full" in message, f"{name}: {message!r}"
             (mount / "ballast").unlink()
@@ -154,17 +151,18 @@ def disk(folder: Path, n: int) -> str:
     return f"full before {', '.join(kinds)}: message says so, state before loads, the same command ends as undisturbed"
 
 
-def fill_before(run: Run, ballast: Path, name: str, said: Any) -> None:
+def fill_before(run: Run, ballast: Path, name: str, queue: Any) -> None:
     """Train with a disk that is full from the second write of `name` on (the first, if there is only one)."""
     messages: list[str] = []
     handler = logging.Handler()
     handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
     logging.getLogger("vitbn").addHandler(handler)
-    write, seen = atomic.write, []
+    logging.getLogger("vitbn").setLevel(logging.WARNING)  # of a summary.csv that cannot be written
+    write, written = atomic.write, []
 
-    def full(path: Path, fill: Callable[..., object]) -> None:
-        seen.append(path.name)
-        if path.name == name and seen.count(name) == (2 if name in ("metrics.csv", "last.ckpt") else 1):
+    def write_on_full_disk(path: Path, fill: Callable[..., object]) -> None:
+        written.append(path.name)
+        if path.name == name and written.count(name) == (2 if name in ("metrics.csv", "last.ckpt") else 1):
             with open(ballast, "wb") as file:
                 try:
                     while True:
@@ -174,9 +172,9 @@ def fill_before(run: Run, ballast: Path, name: str, said: Any) -> None:
                     assert error.errno == errno.ENOSPC
         write(path, fill)
 
-    atomic.write = full
+    atomic.write = write_on_full_disk
     job(run)
-    said.put("\n".join(messages))
+    queue.put("\n".join(messages))
 
 
 def launch(*overrides: str) -> "subprocess.Popen[str]":
@@ -187,7 +185,7 @@ def launch(*overrides: str) -> "subprocess.Popen[str]":
 
 
 def outcomes(study: Path) -> dict[str, Any]:
-    """What every finished run of a study came to, by its name."""
+    """The outcome of every finished run of a study, by its name."""
     folders = [path.parent for path in study.glob("*/result.json")]
     return {path.name: outcome(Run(yaml.safe_load((path / "config.yaml").read_text()))) for path in folders}
 
@@ -257,49 +255,9 @@ def signals(folder: Path, n: int) -> str:
     return f"exit status 143 and 130, checkpoint written and process gone after at most {slowest:.1f} s (n={2 * n})"
 
 
-def cost(folder: Path, n: int) -> str:
-    """Seconds of everything written for safety, against an epoch of MNIST's length at depth 6."""
-    spent: list[float] = []
-    watched = [
-        (checkpoint.ChecksummedCheckpointIO, "save_checkpoint"),
-        (atomic, "write"),
-        (Run, "begin"),
-        (Run, "finish"),
-    ]
-    originals = [getattr(owner, name) for owner, name in watched]
-    for (owner, name), original in zip(watched, originals, strict=True):
-        setattr(owner, name, timed(original, spent))
-    try:
-        runs = [make_run(folder, "depth=6", "epochs=1", "batch_size=100", f"study=cost{i}", *PACE) for i in range(n)]
-        for run in runs:
-            attempt(run, train)
-    finally:
-        for (owner, name), original in zip(watched, originals, strict=True):
-            setattr(owner, name, original)
-    epochs = [float(row["seconds"]) for run in runs for row in csv.DictReader((run.folder / "metrics.csv").open())]
-    epoch = statistics.median(epochs) * 15  # 4,000 training images here, 60,000 in MNIST
-    share = sum(spent) / n / epoch
-    assert share < 0.02, f"{share:.2%}"
-    return f"{sum(spent) / n:.2f} s a run of one epoch, {share:.2%} of an epoch of {epoch:.0f} s (depth 6, n={n})"
-
-
-def timed(function: Callable[..., Any], spent: list[float]) -> Callable[..., Any]:
-    """Adds up the time of the outermost calls."""
-
-    def call(*args: Any, **kwargs: Any) -> Any:
-        began, inside = time.perf_counter(), len(spent)
-        try:
-            return function(*args, **kwargs)
-        finally:
-            del spent[inside:]
-            spent.append(time.perf_counter() - began)
-
-    return call
-
-
 PARTS: dict[str, tuple[Callable[[Path, int], str], int]] = {
     "kills": (kills, 100), "damage": (damage, 100), "disk": (disk, 1), "launches": (launches, 10),
-    "endings": (endings, 1), "signals": (signals, 3), "cost": (cost, 5),
+    "endings": (endings, 1), "signals": (signals, 3),
 }  # fmt: skip
 
 

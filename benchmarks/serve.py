@@ -38,8 +38,8 @@ PENS = {"thin": 18, "medium": 42, "thick": 76}  # the page's, in pixels of the s
 @contextmanager
 def served(ckpt: list[str]) -> Iterator[int]:
     """The port of a server of its own."""
-    places = ["--ckpt", *ckpt] if ckpt else []
-    command = [sys.executable, "-m", "vitbn.cli", "serve", "--port", "0", *places]
+    weights = ["--ckpt", *ckpt] if ckpt else []
+    command = [sys.executable, "-m", "vitbn.cli", "serve", "--port", "0", *weights]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             line = process.stdout.readline()
@@ -100,7 +100,7 @@ def load(port: int, clients: int, seconds: float) -> bool:
         jobs = [pool.submit(client, port, number, sheets, begin + seconds) for number in range(clients)]
         results = [job.result() for job in jobs]
     elapsed = time.perf_counter() - begin
-    taken, outcomes = [t for each, _ in results for t in each], sum((each for _, each in results), Counter())
+    taken, outcomes = [t for times, _ in results for t in times], sum((counts for _, counts in results), Counter())
     errors = len(taken) - outcomes["200"]
     cuts = statistics.quantiles(taken, n=100)
     print(
