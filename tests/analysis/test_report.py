@@ -104,7 +104,7 @@ def test_figures_come_as_png_and_svg(reported):
 
 def test_summary_has_a_row_per_run(reported):
     rows = list(csv.DictReader((reported.parent / "summary.csv").open()))
-    assert len(rows) == 22 and {row["status"] for row in rows} == {"done", "failed", "diverged", "running"}
+    assert len(rows) == 22 and {row["status"] for row in rows} == {"done", "failed", "diverged", "unfinished"}
     (failed,) = (row for row in rows if row["status"] == "failed")
     assert failed["error"] == "KeyError: <b>" and failed["model"] == "vit" and failed["depth"] == "4"
     done = next(row for row in rows if row["status"] == "done" and row["model"] == "vitbnffn")

@@ -88,13 +88,26 @@ def test_summary_and_table_hold_one_sorted_row_per_run(make_run, capsys):
     write_summary(open_run.study)
     rows = list(csv.DictReader((open_run.study / "summary.csv").open()))
     assert [(r["depth"], r["model"], r["val/acc"]) for r in rows] == [
-        ("2", "vit", ""), ("2", "vitbnffn", "0.75"), ("10", "vit", "0.25"), ("10", "vitbnffn", "0.5"), ("", "", ""),
+        ("1", "vit", ""), ("2", "vit", ""), ("2", "vitbnffn", "0.75"), ("10", "vit", "0.25"), ("10", "vitbnffn", "0.5"),
     ]  # fmt: skip
-    assert rows[-1]["status"] == "unfinished"
+    assert rows[0]["status"] == "unfinished"
     print_table(open_run.study, [*runs, open_run])
     printed = capsys.readouterr().out
     assert "lr=0.003" in printed and "75.00%" in printed and "3.2" in printed and "–" in printed
     assert printed.index("unfinished") < printed.index("75.00%") < printed.index("25.00%") < printed.index("50.00%")
+
+
+def test_a_summary_of_chosen_runs_has_figures_of_the_network_and_one_line_of_the_error(make_run, tmp_path):
+    run = make_run()
+    run.begin()
+    run.finish(
+        "failed", error="Traceback\n  here\nKeyError: 'x'\n", fingerprint={"parameters": 301292}, hardware="a laptop"
+    )
+    nothing = tmp_path / "elsewhere"
+    write_summary(tmp_path, [run.folder, nothing])
+    failed, absent = csv.DictReader((tmp_path / "summary.csv").open())
+    assert (failed["error"], failed["parameters"], failed["hardware"]) == ("KeyError: 'x'", "301292", "a laptop")
+    assert (absent["run_id"], absent["status"], absent["model"]) == ("elsewhere", "unfinished", "")
 
 
 def test_more_runs_than_a_table_holds_are_counted(make_run, capsys, monkeypatch):

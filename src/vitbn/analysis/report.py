@@ -22,11 +22,11 @@ from vitbn.analysis.sections import (
     what_was_run,
 )
 from vitbn.analysis.speed_sections import critical_section, crossover_section, threshold_section
-from vitbn.analysis.summary import summary_csv
 from vitbn.analysis.template import PAGE, TABLE
 from vitbn.analysis.verdict import ClaimResult, judge_claim
 from vitbn.plotting import Picture, style
 from vitbn.store import atomic
+from vitbn.store.run import write_summary
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def write_report(folders: list[Path], claims: Path = CLAIMS) -> Path:
         for picture in drawn:
             picture.save(target / "figures")
     _forget(target / "figures", {picture.name for picture in drawn})
-    atomic.write_text(target / "summary.csv", summary_csv(runs, arms))
+    write_summary(target, [run.path for run in runs])
     title = "Report: " + ", ".join(Path(folder).resolve().name for folder in folders)
     page = _page(title, _sections(runs, arms, warnings, drawn, searches), _claims(runs, claims), target / "figures")
     atomic.write_text(target / "report.html", page)

@@ -14,8 +14,8 @@ from vitbn.analysis.confounds import tally
 from vitbn.analysis.formatting import DASH, accuracy_text, cell_text, interval_text, plain, points
 from vitbn.analysis.records import STATUSES, RunRecord, shortened
 from vitbn.analysis.stats import mean_interval
-from vitbn.analysis.summary import row as summary_row
 from vitbn.plotting import Picture
+from vitbn.store.run import last_line
 
 
 @dataclass(frozen=True)
@@ -175,9 +175,9 @@ def unstable_section(runs: list[RunRecord]) -> Section:
     rows = []
     for run in runs:
         if run.status in ("diverged", "failed", "unreadable") or run.result.get("label"):
-            row = summary_row(run)
-            status = f"{run.status} {row['label'] or ''}".strip()
-            rows.append([run.run_id, status, str(row["epochs"]), row["error"] or DASH])
+            status = f"{run.status} {run.result.get('label') or ''}".strip()
+            error = run.notes[0] if run.status == "unreadable" else last_line(run.result.get("error"))
+            rows.append([run.run_id, status, str(len(run.rows.get("epoch", ()))), error or DASH])
     diverged = sum(run.status == "diverged" for run in runs)
     text = (
         f"{diverged} of {len(finished(runs))} finished runs diverged. They are counted in every table and are part "

@@ -20,8 +20,9 @@ from typing import Any
 import yaml
 
 from vitbn import __version__
-from vitbn.errors import describe
+from vitbn.errors import InputError, describe
 from vitbn.store import atomic
+from vitbn.store.yaml_file import read_yaml
 
 log = logging.getLogger("vitbn")
 # Keys that cannot change a result.
@@ -150,17 +151,32 @@ def finite(tree: Any) -> Any:
     return None if isinstance(tree, float) and not math.isfinite(tree) else tree
 
 
-COLUMNS = (
-    "run_id", "status", "data", "model", "depth", "lr", "pool", "pos_emb", "seed",
-    "epochs", "val/acc", "test/acc", "seconds",
+SUMMARY_COLUMNS = (
+    "run_id", "status", "data", "model", "depth", "lr", "pool", "pos_emb", "seed", "epochs", "val/acc", "test/acc",
+    "seconds", "label", "train/loss", "val/loss", "test/loss", "parameters", "hardware", "matmul_precision", "error",
 )  # fmt: skip
 
 
 def row(folder: Path, labels: dict[str, Any] | None = None) -> dict[str, Any]:
-    """One run as a row of COLUMNS; a run without a result is `unfinished` and known by its `labels` only."""
+    """One run as a row of SUMMARY_COLUMNS; a run without a result is `unfinished`."""
     result = read_result(folder) or {"status": "unfinished"}
-    cells = {"run_id": folder.name, **result, **(result.get("run") or labels or {}), **(result.get("metrics") or {})}
-    return {column: cells.get(column) for column in COLUMNS}
+    labels = result.get("run") or labels or _configured_labels(folder)
+    cells = {"run_id": folder.name, **result, **labels, **(result.get("metrics") or {})}
+    cells["parameters"] = (result.get("fingerprint") or {}).get("parameters")
+    cells["error"] = last_line(result.get("error"))
+    return {column: cells.get(column) for column in SUMMARY_COLUMNS}
+
+
+def _configured_labels(folder: Path) -> dict[str, Any]:
+    try:
+        return Run(read_yaml(folder / "config.yaml")).labels
+    except (InputError, OSError, KeyError, TypeError):  # no configuration, or not one of a run
+        return {}
+
+
+def last_line(error: Any) -> str | None:
+    """The last line of a traceback; None for none."""
+    return str(error).strip().splitlines()[-1] if error else None
 
 
 def sorted_rows(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -174,12 +190,15 @@ def run_folders(study: Path) -> list[Path]:
     return sorted(path.parent for path in study.glob("*/config.yaml"))
 
 
-def write_summary(study: Path) -> None:
-    """summary.csv: one row per run of the study; logs a warning if it cannot be written, since it is derived."""
+def write_summary(study: Path, folders: Iterable[Path] | None = None) -> None:
+    """<study>/summary.csv: one row per run of the study, or per run in `folders`.
+
+    Logs a warning if it cannot be written, since it is derived.
+    """
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(text, SUMMARY_COLUMNS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(sorted_rows(row(folder) for folder in run_folders(study)))
+    writer.writerows(sorted_rows(map(row, run_folders(study) if folders is None else folders)))
     try:
         atomic.write_text(study / "summary.csv", text.getvalue())
     except OSError as error:
