@@ -24,7 +24,7 @@ OUTCOMES = (
 )  # fmt: skip
 PACKAGED_DATA = ("mnist", "fashion_mnist", "mnist5k")  # elsewhere content or place says which they are
 # These cannot change a result (or repeat a key that is compared already), so they neither part nor confound.
-IGNORED = (*UNHASHED, "hydra", "matmul")  # matmul: null in every run, the result says what it was
+IGNORED = (*UNHASHED, "hydra")
 
 _MISSING = object()
 
@@ -76,7 +76,7 @@ class RunRecord:
         recorded = {key: value for key, value in self.result.items() if key not in OUTCOMES}
         if recorded.get("precision") == self.config.get("trainer.precision"):
             recorded.pop("precision", None)  # older results do not repeat the configuration
-        probed = recorded.pop("matmul", None)  # the earlier name, when every run chose for itself
+        probed = recorded.pop("matmul", None)  # of results from when a run chose by itself
         recorded["matmul_precision"] = self.config.get("matmul_precision") or recorded.get("matmul_precision") or probed
         return {key: value for key, value in flatten(recorded).items() if is_set(value)}
 

@@ -244,7 +244,3 @@ def warn_of_renamed_runs(study: Path) -> None:
             f"{study}: has runs of an earlier version, whose names differ, so that none of them counts as done; "
             "report and claims still read them, study=NAME keeps the new ones apart"
         )
-
-
-# old names, until every room has pulled
-OMITTED, says_something = UNHASHED, is_set
