@@ -38,8 +38,8 @@ def main() -> None:
         simulate(words)
         study, python = Path(folder) / "many", Path(sys.executable)
         commands = {
-            "status": [python.parent / "vitbn", "status", study],
-            "report": [python.parent / "vitbn", "report", study],
+            "status": [python, "-m", "vitbn.cli", "status", study],
+            "report": [python, "-m", "vitbn.cli", "report", study],
             "sweep typed again": [python, ROOT / "train.py", "-m", *words],
         }
         seconds: dict[str, list[float]] = {name: [] for name in commands}
