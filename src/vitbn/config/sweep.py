@@ -38,7 +38,8 @@ def command_jobs(arguments: Sequence[str]) -> list[Job]:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
         sweep = loader.load_configuration("config", list(arguments), RunMode.MULTIRUN)
-        return list(sweep_jobs(sweep, sweep.hydra.overrides.task, loader))
+        typed: Any = OmegaConf.to_container(sweep.hydra.overrides.task, resolve=False)
+        return list(sweep_jobs(sweep, typed, loader))
 
 
 def sweep_jobs(sweep: DictConfig, arguments: Sequence[str], loader: ConfigLoader) -> Iterator[Job]:
