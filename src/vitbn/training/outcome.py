@@ -22,15 +22,11 @@ INTERRUPTING = (signal.SIGTERM, signal.SIGINT)
 
 
 class Diverged(Exception):
-    """The training loss is no longer finite since `step` (counted from 1); `rows` are the epochs before."""
+    """The training loss is no longer finite since `step` (counted from 1)."""
 
-    def __init__(self, step: int, rows: list[dict[str, Any]]) -> None:
-        super().__init__(step, rows)
+    def __init__(self, step: int) -> None:
+        super().__init__(f"loss not finite at step {step}")
         self.step = step
-        self.rows = rows
-
-    def __str__(self) -> str:
-        return f"loss not finite at step {self.step}"
 
 
 class Interruption(BaseException):
@@ -84,18 +80,9 @@ def attempt(run: Run, train: Callable[[Run, Signals], dict[str, Any]]) -> dict[s
     try:
         with signals.handled():
             run.begin()
-            ending = {"status": "done", **train(run, signals)}
-    except Diverged as end:
-        log.warning(f"{run.folder}: diverged at step {end.step}")
-        last = end.rows[-1] if end.rows else {}
-        metrics = {name: last.get(name) for name in ("train/loss", "train/acc", "val/loss", "val/acc")}
-        ending = {
-            "status": "diverged",
-            "metrics": metrics,
-            "epochs": len(end.rows),
-            "error": str(end),
-            "step": end.step,
-        }
+            ending = train(run, signals)
+        if ending["status"] == "diverged":
+            log.warning(f"{run.folder}: diverged at step {ending['step']}")
     except BaseException as error:
         if signals.received is not None:
             log.warning(f"{run.folder}: interrupted by {signals.received.name}; the same command goes on from there")

@@ -29,7 +29,7 @@ from vitbn.training.fingerprint import environment, fingerprint
 from vitbn.training.loggers import make_logger
 from vitbn.training.module import Classifier
 from vitbn.training.numerics import float32_arithmetic
-from vitbn.training.outcome import Signals
+from vitbn.training.outcome import Diverged, Signals
 from vitbn.training.schedule import make_factor
 from vitbn.weights.pretrained import load_pretrained
 
@@ -87,8 +87,25 @@ def train_process(run: Run, signals: Signals) -> dict[str, Any]:
         if cfg["compile"]:
             net.compile()
 
-        with signals.deferred():
-            trainer.fit(module, data, ckpt_path=checkpoint_file.latest_valid_checkpoint(run.checkpoints))
+        conditions = {
+            "matmul_precision": cfg["matmul_precision"],
+            "precision": trainer.precision,
+            "fingerprint": initial,
+            **environment(trainer.strategy.root_device, trainer.world_size),
+        }
+        try:
+            with signals.deferred():
+                trainer.fit(module, data, ckpt_path=checkpoint_file.latest_valid_checkpoint(run.checkpoints))
+        except Diverged as divergence:
+            last = metrics_file.rows[-1] if metrics_file.rows else {}
+            return {
+                "status": "diverged",
+                "metrics": {name: last.get(name) for name in METRICS},
+                "epochs": len(metrics_file.rows),
+                "error": str(divergence),
+                "step": divergence.step,
+                **conditions,
+            }
         if trainer.is_global_zero:
             metrics_file.write()
         trainer.test(module, data, verbose=False)
@@ -96,15 +113,13 @@ def train_process(run: Run, signals: Signals) -> dict[str, Any]:
         last = metrics_file.rows[-1]
         test_metrics = {name: value.item() for name, value in trainer.callback_metrics.items() if name[:5] == "test/"}
         return {
+            "status": "done",
             "label": "stuck" if last["val/acc"] <= chance else None,
             "metrics": {name: last[name] for name in METRICS} | test_metrics,
             "epochs": len(metrics_file.rows),
             "error": None,
-            "matmul_precision": cfg["matmul_precision"],
-            "precision": trainer.precision,
-            "fingerprint": initial,
             "confusion": module.confusion.compute().tolist(),
-            **environment(trainer.strategy.root_device, trainer.world_size),
+            **conditions,
         }
 
 
@@ -126,7 +141,7 @@ def build_callbacks(
     callbacks: list[Callback] = [
         metrics_file,
         ProgressBar() if sys.stdout.isatty() else EpochLines(),
-        StopOnDivergence(metrics_file),
+        StopOnDivergence(),
     ]
     if cfg["stop_stuck"]:
         callbacks.append(StopWhenStuck(chance, cfg["stop_stuck"]))

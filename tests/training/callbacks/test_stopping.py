@@ -24,6 +24,7 @@ def test_divergence_is_an_outcome_with_its_step(make_run, monkeypatch):
     assert result["status"] == "diverged" and result["step"] == 8 and len(steps) == 8
     assert result["epochs"] == 1 and result["metrics"]["val/acc"] is not None
     assert result["error"] == "loss not finite at step 8"
+    assert result["fingerprint"] and result["versions"] and result["hardware"]  # as of a run that ends well
     assert "NaN" not in (run.folder / "result.json").read_text()
 
 

@@ -11,7 +11,7 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
-from vitbn.training.callbacks.metrics_file import MetricsFile, mean_loss
+from vitbn.training.callbacks.metrics_file import mean_loss
 from vitbn.training.outcome import Diverged, Interruption, Signals
 
 
@@ -29,8 +29,7 @@ def chance_level(labels: Tensor) -> float:
 class StopOnDivergence(Callback):
     """Raises Diverged with the first step whose loss is NaN or infinite."""
 
-    def __init__(self, metrics_file: MetricsFile) -> None:
-        self.metrics_file = metrics_file
+    def __init__(self) -> None:
         self._first_bad_step = torch.tensor(0)  # 0: none yet
 
     def on_train_batch_end(
@@ -41,7 +40,7 @@ class StopOnDivergence(Callback):
         self._first_bad_step = torch.where(loss.isfinite() | (known > 0), known, trainer.global_step)
         # asking makes an accelerator wait, so it is asked once per epoch
         if (loss.device.type == "cpu" or trainer.is_last_batch) and (step := int(self._first_bad_step)):
-            raise Diverged(step, self.metrics_file.rows)
+            raise Diverged(step)
 
 
 class StopOnSignal(Callback):
