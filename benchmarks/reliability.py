@@ -224,7 +224,7 @@ def endings(folder: Path, n: int) -> str:
     bad.checkpoints.mkdir(parents=True)
     archive = io.BytesIO()
     torch.save(Code(), archive)
-    (bad.checkpoints / "last.ckpt").write_bytes(checkpoint_file.seal(archive.getvalue()))
+    (bad.checkpoints / "last.ckpt").write_bytes(checkpoint_file.add_checksum(archive.getvalue()))
     process = launch("-m", *fixed, f"lr={','.join(rates)}", f"runs={folder}", "study=endings")
     output = process.communicate()[0]
     statuses = [json.loads(path.read_text())["status"] for path in (folder / "endings").glob("*/result.json")]

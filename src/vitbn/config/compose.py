@@ -191,7 +191,3 @@ def _alternatives(cfg_key: str, siblings: Any) -> str:
     close = difflib.get_close_matches(name, known, n=1)
     hint = f"; did you mean {prefix}{close[0]}?" if close else ";"
     return f"{hint} The keys{owner} are {', '.join(prefix + key for key in known)}"
-
-
-# old names, until every room has pulled
-plain, read, explained = to_plain_dict, compose_config, report_user_errors

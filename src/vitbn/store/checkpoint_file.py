@@ -68,7 +68,3 @@ def load(path: str | Path, device: Any = "cpu") -> dict[str, Any]:
         code = re.search(r"GLOBAL (\S+) (was not|whose)", str(error))  # torch goes on to say how to run it
         reason = f"it wants {code[1]} to be called" if code else "damaged, or of another format"
         raise InputError(f"{path}: refused, not a checkpoint of weights and plain data ({reason})") from None
-
-
-# old names, until every room has pulled
-seal, is_whole, newest_whole = add_checksum, is_valid, latest_valid_checkpoint

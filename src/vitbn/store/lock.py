@@ -64,7 +64,3 @@ def _acquire(descriptor: int, folder: Path, wait: bool = False) -> bool:
                 raise
             time.sleep(0.05 * attempt)
     return False
-
-
-# old names, until every room has pulled
-owned, is_owned = locked, is_locked
