@@ -52,7 +52,7 @@ def test_networks_of_other_shapes_and_without_attention(make_weights):
     plain = build({"name": "mlp", "_target_": "torch.nn.Sequential"}, seed=0)
     plain.extend([torch.nn.Flatten(), torch.nn.Linear(28 * 28, 10)])
     classifier = DigitClassifier(
-        type(network)(plain, network.labels, 28, 1, (0.0,), (1.0,), {"model": options}, network.source), "MLP", ""
+        type(network)(plain, network.labels, 28, 1, (0.0,), (1.0,), {"model": options}, network.source), "MLP", "", 0
     )
     assert create_app([classifier]).test_client().post("/predict", data=DIGIT).json["models"][0]["attention"] is None
 

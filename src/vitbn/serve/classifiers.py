@@ -1,7 +1,7 @@
 """Networks that classify one digit: its probabilities and their attention maps."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from vitbn.analysis.arms import NAMES
 from vitbn.data.mnist import DIGITS
 from vitbn.errors import InputError
 from vitbn.inference.attention_maps import attention_maps
+from vitbn.models.merged_attention import freeze_attention
 from vitbn.models.vit import VisionTransformer
 from vitbn.weights.network import Network, load_network
 
@@ -21,16 +22,13 @@ from vitbn.weights.network import Network, load_network
 class DigitClassifier:
     """A network under the name that a person knows it by; threads may share it, since answering changes nothing.
 
-    `file`: the last part of where it was loaded from.
+    `file`: the last part of where it was loaded from. `parameters`: as many as were trained.
     """
 
     network: Network
     name: str
     file: str
-
-    @property
-    def parameters(self) -> int:
-        return sum(parameter.numel() for parameter in self.network.net.parameters())
+    parameters: int
 
     @torch.inference_mode()
     def classify(self, digit: NDArray[np.uint8]) -> dict[str, Any]:
@@ -67,7 +65,9 @@ def load_classifiers(ckpts: Sequence[str]) -> tuple[DigitClassifier, ...]:
             labels = ", ".join(network.labels)
             raise InputError(f"{network.source}: answers {labels}; only networks for the digits 0 to 9 are served")
         model = network.config["model"]["name"]
-        classifier = DigitClassifier(network, NAMES.get(model, model), Path(ckpt).resolve().name)
-        classifier.classify(np.zeros((28, 28), np.uint8))  # what is made once in evaluation is made before anyone waits
-        classifiers.append(classifier)
+        parameters = sum(parameter.numel() for parameter in network.net.parameters())
+        blank = network.normalise(torch.zeros(1, network.channels, 28, 28, dtype=torch.uint8))
+        frozen = freeze_attention(network.net, blank)
+        file = Path(ckpt).resolve().name
+        classifiers.append(DigitClassifier(replace(network, net=frozen), NAMES.get(model, model), file, parameters))
     return tuple(classifiers)
