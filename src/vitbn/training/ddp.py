@@ -16,6 +16,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, cast
 
@@ -43,16 +44,21 @@ def train_in_processes(train: Train, run: Run, signals: Signals) -> dict[str, An
         context = mp.start_processes(_one_process, arguments, nprocs=count, join=False, start_method="spawn")
         assert context is not None
         forwarded = False
+        killed: list[int] = []
         try:
-            while not context.join(timeout=0.2, grace_period=GRACE_SECONDS):
+            while not context.join(timeout=0, grace_period=GRACE_SECONDS):
+                wait(context.sentinels, timeout=0.2)
+                # noted before `join` ends the others, which may well have raised because this one was gone
+                killed = [rank for rank, process in enumerate(context.processes) if (process.exitcode or 0) < 0]
                 if signals.received and not forwarded:
                     forwarded = True
                     for process in context.processes:
                         process.terminate()
-        except mp.ProcessRaisedException as error:
-            raise _outcome(Path(outcomes), error.error_index) from None
-        except mp.ProcessExitedException as error:
-            raise RuntimeError(f"of the run's processes, {error}") from None
+        except (mp.ProcessRaisedException, mp.ProcessExitedException) as error:
+            if not killed and isinstance(error, mp.ProcessRaisedException):
+                raise _outcome(Path(outcomes), error.error_index) from None
+            rank = killed[0] if killed else error.error_index
+            raise RuntimeError(f"process {rank} of the run died ({context.processes[rank].exitcode})") from None
         finally:
             for process in context.processes:
                 process.kill()
