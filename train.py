@@ -1,48 +1,10 @@
-"""Train one configuration, or sweep over many.
+"""Train one configuration, or sweep over many: `vitbn train` for who stands in the checkout.
 
 python train.py model=vitbnffn depth=6
 python train.py -m model=vit,vitbnffn depth=4,5,6,7 seed=0,1,2
 """
 
-import logging
-
-import hydra
-from omegaconf import DictConfig
-
-from vitbn.config.compose import report_user_errors, to_plain_dict
-from vitbn.errors import RunFailed, describe
-from vitbn.store.lock import locked
-from vitbn.store.run import COMPLETE, Run
-
-log = logging.getLogger("vitbn")
-
-
-@hydra.main(version_base="1.3", config_path="conf", config_name="config")
-def main(cfg: DictConfig) -> float | None:
-    """Train one run unless it is complete or locked by another process. Returns val/acc; RunFailed if it failed."""
-    run = Run(to_plain_dict(cfg))
-    try:
-        with locked(run.folder) as acquired:
-            if not acquired:
-                log.info(f"{run.folder}: locked by another process, which trains it: skipped")
-                return None
-            result = run.result() or {}
-            if result.get("status") in COMPLETE and not cfg.rerun:
-                log.info(f"{run.folder}: {result['status']}, skipped (rerun=true trains it again)")
-            else:
-                log.info(f"{run.folder}")
-                from vitbn.training.outcome import attempt
-                from vitbn.training.train import train
-
-                result = attempt(run, train)
-    except OSError as error:  # of the lock's file
-        log.error(f"{run.folder}: failed: {describe(error)}")
-        result = {"status": "failed"}
-    if result["status"] == "failed":
-        raise SystemExit(1) if cfg.fail_fast else RunFailed
-    return (result.get("metrics") or {}).get("val/acc")
-
+from vitbn.train import main  # an @hydra.main; fish completes the arguments of files that say so
 
 if __name__ == "__main__":
-    with report_user_errors():
-        main()
+    main()

@@ -143,7 +143,7 @@ class OptunaSweeper(Sweeper):
         atomic.write_text(folder / "best.yaml", header + yaml.safe_dump(content, sort_keys=False))
         params = " ".join(f"{key}={value}" for key, value in best.params.items())
         log.info(f"{progress}, best {score}: {params}")
-        log.info(f"to train it on all training images: python train.py --config-dir {search.folder} experiment=best")
+        log.info(f"to train it on all training images: vitbn train --config-dir {search.folder} experiment=best")
 
 
 def _overrides(fixed: list[str], trial: Any) -> list[str]:

@@ -5,10 +5,11 @@ import io
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from vitbn import __version__
 from vitbn.errors import InputError
 
 if TYPE_CHECKING:
@@ -19,16 +20,23 @@ Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit status: 2 after one line about bad input, 141 (SIGPIPE) if the reader of the output has gone."""
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ["train"]:
+        return _train(argv[1:])
     parser = argparse.ArgumentParser(
-        prog="vitbn", description="Reports on studies of train.py, and uses of trained networks."
+        prog="vitbn",
+        description="Trainings, reports on their studies, and uses of trained networks.",
     )
+    parser.add_argument("--version", action="version", version=f"vitbn {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     adders = (
-        _add_status, _add_report, _add_claims, _add_summary, _add_predict, _add_transplant, _add_evaluate,
-        _add_recalibrate, _add_export, _add_serve,
+        _add_train, _add_status, _add_report, _add_claims, _add_summary, _add_predict, _add_transplant,
+        _add_evaluate, _add_recalibrate, _add_export, _add_serve,
     )  # fmt: skip
     for add in adders:
         add(commands)
+    if argv[:1] == ["-sc"]:
+        return _complete(argv, commands.choices)
     args = parser.parse_args(argv)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file's name need not be text
@@ -49,6 +57,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {f'{error.filename}: ' if error.filename else ''}{error.strerror}", file=sys.stderr)
         return 1
     return status
+
+
+def _add_train(commands: Commands) -> None:
+    commands.add_parser("train", help="one run, or with -m a sweep; vitbn train --help lists every key")
+
+
+def _train(arguments: Sequence[str]) -> int:
+    """Hydra reads sys.argv itself."""
+    from vitbn.train import main as train
+
+    sys.argv = ["vitbn", *arguments]
+    train()
+    return 0
+
+
+def _complete(arguments: Sequence[str], commands: Iterable[str]) -> int:
+    """What a shell asks after `eval "$(vitbn train -sc install=bash)"`: commands, or what Hydra knows of `train`."""
+    line = os.environ.get("COMP_LINE", "vitbn train ")
+    if "train" not in line.split()[1:2]:
+        print(" ".join(commands))
+        return 0
+    os.environ["COMP_LINE"] = line.replace(" train", "", 1)
+    return _train(arguments)
 
 
 def _add_status(commands: Commands) -> None:
@@ -100,7 +131,7 @@ def _add_summary(commands: Commands) -> None:
     parser = commands.add_parser("summary", help="a network's layers with their shapes, parameters and FLOPs")
     parser.add_argument(
         "overrides", metavar="KEY=VALUE", nargs="*",
-        help="as for train.py, such as model=vit_b16; without data= published networks are shown for Imagenette",
+        help="as for vitbn train, such as model=vit_b16; without data= published networks are shown for Imagenette",
     )  # fmt: skip
     parser.set_defaults(call=_summary)
 

@@ -17,10 +17,11 @@ import yaml
 from vitbn.analysis.records import EPOCH_METRICS, METRICS
 from vitbn.analysis.stats import Interval
 from vitbn.errors import InputError
+from vitbn.resources import resource_folder
 
 SUPPORTED, REFUTED, INCONCLUSIVE = "SUPPORTED", "REFUTED", "INCONCLUSIVE"
 MIN_SEEDS = 3
-CLAIMS = Path(__file__).resolve().parents[3] / "claims"
+CLAIMS = resource_folder("claims")
 # kind -> the keys it needs; docs/report.md says what it measures
 KINDS: dict[str, tuple[str, ...]] = {
     "difference": ("a", "b", "metric"),  # a - b
@@ -131,11 +132,9 @@ def spell_out(wanted: dict[str, Any]) -> list[dict[str, Any]]:
     return [dict(zip(wanted, values, strict=True)) for values in product(*choices)]
 
 
-def load_claims(ids: Iterable[str] = (), folder: Path = CLAIMS) -> list[Claim]:
-    """The claims of a folder, or those of these ids, in this order."""
-    files = {path.stem: path for path in sorted(folder.glob("*.yaml"))}
-    if not files:
-        raise InputError(f"{folder}: no claims here (no *.yaml)")
+def load_claims(ids: Iterable[str] = (), folders: Iterable[Path] = (CLAIMS, Path("claims"))) -> list[Claim]:
+    """The claims of the folders, or those of these ids, in this order; a later folder's replace an earlier one's."""
+    files = {path.stem: path for folder in folders for path in sorted(folder.glob("*.yaml"))}
     ids = list(ids)
     if ids == ["all"]:
         ids = []

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from vitbn.analysis.arms import FinishedRuns
-from vitbn.analysis.claims import CLAIMS, INCONCLUSIVE, REFUTED, SUPPORTED, Claim, load_claims
+from vitbn.analysis.claims import INCONCLUSIVE, REFUTED, SUPPORTED, Claim, load_claims
 from vitbn.analysis.formatting import effect_texts, expectation
 from vitbn.analysis.records import RunRecord, read_studies
 from vitbn.analysis.verdict import ClaimResult, judge_claim
@@ -128,12 +128,11 @@ def _missing(chosen: list[Claim], runs_root: Path) -> list[str]:
 
 
 def _with_root(command: str, runs_root: Path) -> str:
-    """The command with `runs=` where the runs do not lie in the project's own folder."""
+    """The command with `runs=` where the runs do not lie in ./runs."""
     root = Path(runs_root).resolve()
-    return command if root == (CLAIMS.parent / "runs").resolve() else f"{command} runs={shlex.quote(str(root))}"
+    return command if root == Path("runs").resolve() else f"{command} runs={shlex.quote(str(root))}"
 
 
 def _train(command: str) -> int:
     print(command, flush=True)
-    arguments = shlex.split(command)[1:]
-    return subprocess.run([sys.executable, *arguments], cwd=CLAIMS.parent, check=False).returncode
+    return subprocess.run([sys.executable, "-m", *shlex.split(command)], check=False).returncode

@@ -7,7 +7,7 @@ from typing import Any
 
 from vitbn.analysis import charts, curves
 from vitbn.analysis.arms import Arm, FinishedRuns, group
-from vitbn.analysis.claims import CLAIMS, INCONCLUSIVE, REFUTED, SUPPORTED, load_claims
+from vitbn.analysis.claims import INCONCLUSIVE, REFUTED, SUPPORTED, load_claims
 from vitbn.analysis.formatting import DASH, effect_texts, expectation
 from vitbn.analysis.records import RunRecord, read_studies
 from vitbn.analysis.search_sections import read_search, search_pictures, search_section
@@ -43,7 +43,7 @@ class ClaimBlock:
     commands: list[str]
 
 
-def write_report(folders: list[Path], claims: Path = CLAIMS) -> Path:
+def write_report(folders: list[Path]) -> Path:
     """Write the report of one or several studies and return the page's path."""
     runs, warnings = read_studies(folders)
     target = report_folder(folders)
@@ -57,7 +57,7 @@ def write_report(folders: list[Path], claims: Path = CLAIMS) -> Path:
     _forget(target / "figures", {picture.name for picture in drawn})
     write_summary(target, [run.path for run in runs])
     title = "Report: " + ", ".join(Path(folder).resolve().name for folder in folders)
-    page = _page(title, _sections(runs, arms, warnings, drawn, searches), _claims(runs, claims), target / "figures")
+    page = _page(title, _sections(runs, arms, warnings, drawn, searches), _claims(runs), target / "figures")
     atomic.write_text(target / "report.html", page)
     return target / "report.html"
 
@@ -106,12 +106,10 @@ def _sections(
     return [section for section in sections if section.paragraphs or section.tables or section.pictures]
 
 
-def _claims(runs: list[RunRecord], folder: Path) -> list[ClaimBlock]:
+def _claims(runs: list[RunRecord]) -> list[ClaimBlock]:
     """The claims for which the studies hold at least one value."""
-    if not folder.is_dir():
-        return []
     finished = FinishedRuns(runs)
-    results = [judge_claim(claim, finished) for claim in load_claims(folder=folder)]
+    results = [judge_claim(claim, finished) for claim in load_claims()]
     return [_block(result) for result in results if any(part.effect.n for part in result.parts)]
 
 

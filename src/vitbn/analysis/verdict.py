@@ -58,7 +58,7 @@ def judge_claim(claim: Claim, runs: FinishedRuns) -> ClaimResult:
 
 
 def missing(claim: Claim, runs: FinishedRuns, extra: int = 0) -> list[str]:
-    """The commands that train what the claim lacks, or so many extra seeds; train.py skips what is finished."""
+    """The commands that train what the claim lacks, or so many extra seeds; `vitbn train` skips what is finished."""
     lacking: dict[str, set[int]] = {}
     for part in claim.parts:
         have = _seeds(part, runs)
@@ -84,7 +84,7 @@ def _seeds(part: Part, runs: FinishedRuns) -> set[int]:
 
 
 def _command(train: str, seeds: set[int]) -> str:
-    return f"python train.py -m {train} seed={','.join(map(str, sorted(seeds)))}"
+    return f"vitbn train -m {train} seed={','.join(map(str, sorted(seeds)))}"
 
 
 def _judge_part(part: Part, runs: FinishedRuns) -> PartResult:

@@ -23,10 +23,11 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from vitbn.data.folder import scan
 from vitbn.errors import InputError, RunFailed, describe
 from vitbn.models.placements import WITHOUT_SLOTS, Kind, Pool, PosEmb, Slot, complete
+from vitbn.resources import resource_folder
 from vitbn.store.run import run_id
 
 WORKER_DIED = ("TerminatedWorkerError", "UncompletedJobError")  # of joblib and submitit, which need not be installed
-CONF = Path(__file__).resolve().parents[3] / "conf"
+CONF = resource_folder("conf")
 
 
 class Accelerator(StrEnum):
@@ -104,15 +105,25 @@ def register() -> None:
     OmegaConf.register_new_resolver(
         "run_id", lambda *, _root_: run_id(to_plain_dict(_root_)), replace=True
     )  # `_root_` is how OmegaConf hands a resolver the whole configuration
+    OmegaConf.register_new_resolver("own_conf", own_conf, replace=True)
     OmegaConf.register_new_resolver("folder_classes", lambda root: len(scan(root).classes), replace=True)
     OmegaConf.register_new_resolver("folder_content", lambda root: scan(root).content, replace=True)
 
 
-register()  # when imported: a launcher's worker imports what the job refers to, but never runs train.py
+def own_conf() -> list[str]:
+    """./conf of another checkout than ours, as Hydra's search path wants it.
+
+    Hydra looks there last, so that a project that has nothing to do with vitbn only adds choices and replaces none.
+    """
+    folder = Path("conf").resolve()
+    return [f"file://{folder}"] if folder.is_dir() and folder != CONF else []
+
+
+register()  # when imported: a launcher's worker imports what the job refers to, but never composes a configuration
 
 
 def compose_config(overrides: Sequence[str]) -> DictConfig:
-    """The configuration that train.py would have with these overrides, not yet checked."""
+    """The configuration that `vitbn train` would have with these overrides, not yet checked."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose("config", overrides=list(overrides))
 

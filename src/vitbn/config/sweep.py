@@ -34,7 +34,7 @@ class Job:
 
 
 def command_jobs(arguments: Sequence[str]) -> list[Job]:
-    """The jobs that `train.py -m` has with these arguments."""
+    """The jobs that `vitbn train -m` has with these arguments."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
         sweep = loader.load_configuration("config", list(arguments), RunMode.MULTIRUN)

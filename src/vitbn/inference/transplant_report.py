@@ -51,12 +51,12 @@ def transplant_command(ckpt: str, *, data: Data, root: Path | None, count: int, 
     overrides = [override for key, override in model_overrides(options).items() if key not in ADAPTED]
     overrides += map(shlex.quote, _data_overrides(network, data))
     print(f"{out}: {FILE}, damage.csv, order.csv, transplant-damage and transplant-order as PNG and SVG")
-    print(f"fine-tune: python train.py {' '.join(overrides)} model.pretrained={shlex.quote(str(out / FILE))}")
+    print(f"fine-tune: vitbn train {' '.join(overrides)} model.pretrained={shlex.quote(str(out / FILE))}")
     return 0
 
 
 def _data_overrides(network: Network, data: Data) -> list[str]:
-    """The overrides of train.py that ask for these images as the network has seen them."""
+    """The overrides of `vitbn train` that ask for these images as the network has seen them."""
     options = {"source": "folder", "root": data} if isinstance(data, Path) else (data or network.config)["data"]
     source = options.get("source")
     overrides = [f"data={source or options['name']}"]
