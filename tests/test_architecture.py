@@ -11,14 +11,15 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # from the ground up; a room imports only from floors below its own
 FLOORS = (
-    ("errors", "rng", "progress", "plotting"),
+    ("errors", "rng", "progress", "plotting", "resources"),
     ("store",),
     ("models",),
     ("data",),
     ("weights",),
     ("config", "training", "analysis", "inference"),
-    ("serve",),
+    ("serve", "train"),
     ("cli",),
+    ("__main__",),
 )
 FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
 FILES = sorted((ROOT / "src" / "vitbn").rglob("*.py"))

@@ -76,7 +76,7 @@ def _complete(arguments: Sequence[str], commands: Iterable[str]) -> int:
     """What a shell asks after `eval "$(vitbn train -sc install=bash)"`: commands, or what Hydra knows of `train`."""
     line = os.environ.get("COMP_LINE", "vitbn train ")
     if "train" not in line.split()[1:2]:
-        print(" ".join(commands))
+        print("\n".join(commands))
         return 0
     os.environ["COMP_LINE"] = line.replace(" train", "", 1)
     return _train(arguments)

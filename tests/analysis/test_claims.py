@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from vitbn.analysis.arms import FinishedRuns
-from vitbn.analysis.claims import CLAIMS, judge, load_claim, load_claims, region, spell_out
+from vitbn.analysis.claims import judge, load_claim, load_claims, region, spell_out
 from vitbn.analysis.stats import Interval
 from vitbn.analysis.verdict import missing
 from vitbn.errors import InputError
@@ -31,7 +31,7 @@ def test_every_claim_of_the_project_is_valid_and_can_be_trained():
     for claim in claims:
         assert claim.seeds >= 3
         for command in missing(claim, FinishedRuns([])):
-            assert command.startswith("python train.py -m experiment=") and "seed=0,1,2" in command
+            assert command.startswith("vitbn train -m experiment=") and "seed=0,1,2" in command
 
 
 @pytest.mark.parametrize(
@@ -55,8 +55,15 @@ def test_ids():
     assert len(load_claims(["all"])) == len(EXPECTED)
     with pytest.raises(InputError, match="no claim 'fig11'; there are .*fig8"):
         load_claims(["fig11"])
-    with pytest.raises(InputError, match="no claims here"):
-        load_claims(folder=CLAIMS / "nowhere")
+
+
+def test_claims_of_the_working_directory_are_added_and_replace_those_of_the_same_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "claims").mkdir()
+    mine = write(tmp_path / "claims")
+    mine.with_name("fig8.yaml").write_text(mine.read_text().replace("id: mine", "id: fig8"))
+    claims = {claim.id: claim for claim in load_claims()}
+    assert set(claims) == {*EXPECTED, "mine"} and claims["fig8"].statement == claims["mine"].statement
 
 
 def test_spell_out():
@@ -74,7 +81,7 @@ def test_a_minimal_claim(tmp_path):
     claim = load_claim(write(tmp_path))
     (part,) = claim.parts
     assert part.a == {"model.name": "vit"} and part.epoch is None and part.smallest_effect == 0.01
-    assert missing(claim, FinishedRuns([])) == ["python train.py -m model=vit,vitbn seed=0,1,2"]
+    assert missing(claim, FinishedRuns([])) == ["vitbn train -m model=vit,vitbn seed=0,1,2"]
 
 
 @pytest.mark.parametrize(

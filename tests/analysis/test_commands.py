@@ -37,7 +37,7 @@ def test_claims_print_verdicts_and_the_command_for_what_is_missing(run, study, c
     assert commands.claims(["fig8"], study.parent) == 0
     out = capsys.readouterr().out
     assert "SUPPORTED" in out and "+10.00 points" in out and "[+10.00, +10.00]" in out
-    assert f"python train.py -m experiment=fig8 seed=0,1,2 runs={study.parent}" in out
+    assert f"vitbn train -m experiment=fig8 seed=0,1,2 runs={study.parent}" in out
 
 
 def test_the_verdicts_as_markdown(run, study, capsys):
@@ -80,9 +80,8 @@ def test_run_trains_exactly_what_is_missing(run, study, trainer):
             for model in ("vit", "vitbnffn"):
                 run(model=model, depth=depth, seed=seed)
     assert commands.claims(["fig8"], study.parent, run=True) == 0
-    ((words, keys),) = trainer.calls
-    assert words[1:] == ["train.py", "-m", "experiment=fig8", "seed=1", f"runs={study.parent}"]
-    assert (keys["cwd"] / "pyproject.toml").exists()
+    ((words, _),) = trainer.calls
+    assert words[1:] == ["-m", "vitbn", "train", "-m", "experiment=fig8", "seed=1", f"runs={study.parent}"]
 
 
 def test_commands_that_two_claims_share_run_once(tmp_path, trainer):
@@ -93,7 +92,7 @@ def test_commands_that_two_claims_share_run_once(tmp_path, trainer):
 def test_a_failing_training_is_said_and_the_status_is_not_0(tmp_path, trainer, capsys):
     trainer.status = 1
     assert commands.claims(["webapp"], tmp_path, run=True) == 1
-    assert "failed: python train.py -m experiment=digits" in capsys.readouterr().err
+    assert "failed: vitbn train -m experiment=digits" in capsys.readouterr().err
 
 
 def test_run_wants_names(tmp_path, trainer):

@@ -39,24 +39,24 @@ def test_fewer_than_three_seeds_decide_nothing(planted, part, verdict):
     planted(0.05, seeds=2)
     result = verdict(part())
     assert result.verdict == "INCONCLUSIVE" and result.parts[0].effect.n == 2
-    assert result.missing == ["python train.py -m x=1 seed=2"]
+    assert result.missing == ["vitbn train -m x=1 seed=2"]
 
 
 def test_what_to_do_next(planted, part, verdict):
     planted(0.03, seeds=4)
     supported = verdict(part())
-    assert (supported.advice, supported.commands) == ("reproduce with", ["python train.py -m x=1 seed=0,1,2,3"])
+    assert (supported.advice, supported.commands) == ("reproduce with", ["vitbn train -m x=1 seed=0,1,2,3"])
     open_ = verdict(part(than=0.03))
     assert (open_.missing, open_.advice) == ([], "undecided, more seeds narrow the intervals")
-    assert open_.commands == ["python train.py -m x=1 seed=4,5,6"]
-    assert verdict(part(), seeds=6).commands == ["python train.py -m x=1 seed=4,5"]
+    assert open_.commands == ["vitbn train -m x=1 seed=4,5,6"]
+    assert verdict(part(), seeds=6).commands == ["vitbn train -m x=1 seed=4,5"]
 
 
 def test_no_runs_of_an_arm(run, part, verdict):
     run(model="vit")
     result = verdict(part())
     assert result.verdict == "INCONCLUSIVE" and result.parts[0].effect.n == 0
-    assert result.missing == ["python train.py -m x=1 seed=0,1,2"]
+    assert result.missing == ["vitbn train -m x=1 seed=0,1,2"]
 
 
 def test_parts_make_the_claim(planted, part, verdict):
@@ -79,8 +79,8 @@ def test_missing_counts_failed_and_running_as_missing_and_diverged_as_there(run,
         run(model="vit", seed=seed, status=status)
         run(model="vitbnffn", seed=seed)
     claim = Claim("c", "", "", "article", 4, [part()])
-    assert missing(claim, FinishedRuns(read_study(study))) == ["python train.py -m x=1 seed=1"]
+    assert missing(claim, FinishedRuns(read_study(study))) == ["vitbn train -m x=1 seed=1"]
     claim = Claim("c", "", "", "article", 5, [part(), part(train="y=2"), part(train="")])
     assert missing(claim, FinishedRuns(read_study(study))) == [
-        f"python train.py -m {train} seed=1,3" for train in ("x=1", "y=2")
+        f"vitbn train -m {train} seed=1,3" for train in ("x=1", "y=2")
     ]

@@ -155,6 +155,16 @@ def test_the_notebook_is_reproduced_to_the_letter():
     assert cfg["model"]["hidden"] == [512, 256] and cfg["model"]["norm_at"] == "post"
 
 
+def test_a_conf_of_the_working_directory_adds_choices_and_replaces_none(tmp_path, monkeypatch):
+    ours = composed()
+    for name in ("model/vit.yaml", "model/mine.yaml", "norm/mine.yaml", "config.yaml"):
+        (tmp_path / "conf" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "conf" / name).write_text("{name: mine, _target_: mine.Net}" if "model" in name else "{}")
+    monkeypatch.chdir(tmp_path)
+    assert composed() == ours
+    assert composed("model=mine")["model"] == {"name": "mine", "_target_": "mine.Net"}
+
+
 def test_quickstart_sweeps_by_itself():
     text = yaml.safe_load((ROOT / "conf/experiment/quickstart.yaml").read_text())
     assert text["hydra"] == {"mode": "MULTIRUN", "sweeper": {"params": {"model": "vit,vitbnffn"}}}

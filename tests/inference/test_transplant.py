@@ -229,7 +229,7 @@ def test_the_command_writes_pictures_tables_and_a_network(file, folder, tmp_path
     made = load_network(out / FILE)
     kinds = complete(made.config["model"]["placement"])
     assert kinds == complete(PLACEMENTS["vit_b16_batch"]) and made.labels == ("cat", "dog", "owl")
-    typed = shlex.split(shown.partition("train.py ")[2])
+    typed = shlex.split(shown.partition("vitbn train ")[2])
     assert {"depth=2", "model.heads=2", "model.qkv_bias=true", "norm=vit_b16_batch"} <= set(typed)
     # all of it can be typed
     asked = config.compose_config([*typed, f"data.root={folder}", "data.num_classes=3"])["data"]
@@ -273,7 +273,7 @@ def test_fine_tuning_starts_from_the_transplanted_network(make_run, tmp_path, ca
     before = attempt(run, train)["metrics"]["test/acc"]
     out = tmp_path / "out"
     assert main(["transplant", "--ckpt", str(run.folder), "--images", "300", "--out", str(out)]) == 0
-    typed = capsys.readouterr().out.partition("train.py ")[2].split()
+    typed = capsys.readouterr().out.partition("vitbn train ")[2].split()
     assert "norm=vit_batch" in typed and "data=fashion_mnist" in typed
     made, order = load_network(out / FILE), list(csv.DictReader((out / "order.csv").open()))
     test = ImageData.of(run.config).test
