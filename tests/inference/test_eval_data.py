@@ -134,4 +134,4 @@ def test_a_folder_of_folders_named_by_class(network, tmp_path):
 
 def test_images_of_other_channels_are_named(network, tmp_path):
     with pytest.raises(InputError, match="images of 1 channels, the network sees 3"):
-        load_eval_data(replace(network, channels=3), None)
+        load_eval_data(replace(network, channels=3), configured("mnist5k"))

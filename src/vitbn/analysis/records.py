@@ -22,7 +22,15 @@ OUTCOMES = (
     "status", "label", "metrics", "confusion", "epochs", "seconds", "step", "error",
     "run", "config_hash", "fingerprint",
 )  # fmt: skip
-PACKAGED_DATA = ("mnist", "fashion_mnist", "mnist5k")  # elsewhere content or place says which they are
+PACKAGED_DATA = (
+    "mnist",
+    "fashion_mnist",
+    "mnist5k",
+    "cifar10",
+    "cifar100",
+    "svhn",
+    "kmnist",
+)  # elsewhere content or place says which they are
 # These cannot change a result (or repeat a key that is compared already), so they neither part nor confound.
 IGNORED = (*UNHASHED, "hydra")
 

@@ -47,7 +47,7 @@ RANGES: dict[str, Range] = {
     "log_every": _natural,
     "data.mean": _per_channel(_number),
     "data.std": _per_channel(_positive),
-    "data.augment": _one_of(True, False, "crop"),
+    "data.augment": _one_of(True, False, "crop", "pad_crop", "pad_crop_flip"),
     "data.channels": _one_of(1, 3),
     "data.image_size": _counting,
     "data.cache_size": _counting,

@@ -20,6 +20,7 @@ from hydra.errors import CompactHydraException, MissingConfigException
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from vitbn.data import torchvision_table
 from vitbn.data.folder import scan
 from vitbn.errors import InputError, RunFailed, describe
 from vitbn.models.placements import WITHOUT_SLOTS, Kind, Pool, PosEmb, Slot, complete
@@ -108,6 +109,13 @@ def register() -> None:
     OmegaConf.register_new_resolver("own_conf", own_conf, replace=True)
     OmegaConf.register_new_resolver("folder_classes", lambda root: len(scan(root).classes), replace=True)
     OmegaConf.register_new_resolver("folder_content", lambda root: scan(root).content, replace=True)
+    OmegaConf.register_new_resolver("torchvision", torchvision_table.default, replace=True)
+    OmegaConf.register_new_resolver("patch_size", patch_size, replace=True)
+
+
+def patch_size(side: Any) -> int:
+    """The article's 7 where 7 divides the images' side, or else 8 x 8 patches where 8 does."""
+    return 7 if not isinstance(side, int) or side % 7 == 0 or side % 8 else side // 8
 
 
 def own_conf() -> list[str]:

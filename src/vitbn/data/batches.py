@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from vitbn import rng
-from vitbn.data import affine, crops
+from vitbn.data import affine, crops, pad_crops
 from vitbn.data.splits import Split
 
 # Pixels augmented in one call, enough to be efficient, few enough for caches: 2,000 and 20,000 images of MNIST
@@ -36,7 +37,13 @@ class Draws(Protocol):
 Draw = Callable[[int, int, torch.Generator], Draws]  # (samples, side of a stored image, generator)
 
 # data.augment -> how the training images are augmented
-AUGMENTATIONS: dict[bool | str, Draw | None] = {True: affine.draw, False: None, "crop": crops.draw}
+AUGMENTATIONS: dict[bool | str, Draw | None] = {
+    True: affine.draw,
+    False: None,
+    "crop": crops.draw,
+    "pad_crop": partial(pad_crops.draw, flip_probability=0.0),
+    "pad_crop_flip": pad_crops.draw,
+}
 
 
 @dataclass(frozen=True)

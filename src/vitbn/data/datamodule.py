@@ -21,7 +21,7 @@ class ImageData(pl.LightningDataModule):
 
     `test/*` on the clean test images, or again on the validation images where a source has no others. Under the
     article's augmentation the validation images are augmented too, by one fixed draw. That draw and the held-out
-    images are the same for every run of every model. `files` are the options of a source of image files.
+    images are the same for every run of every model. `options`: further keys of `data`, for the source that has a use.
     """
 
     def __init__(
@@ -38,14 +38,14 @@ class ImageData(pl.LightningDataModule):
         seed: int,
         source: str | None = None,
         image_size: int | None = None,
-        **files: Any,
+        **options: Any,
     ) -> None:
         super().__init__()
         mean, std = (tuple(value) if isinstance(value, Sequence) else value for value in (mean, std))
         self.data_name = name
         self.source_name = source or name
         self.root = Path(root)
-        self.files = files
+        self.options = options
         self.augment = augment
         self.holdout = holdout
         self.preprocess = Preprocess(mean, std, image_size)
@@ -56,16 +56,11 @@ class ImageData(pl.LightningDataModule):
     @classmethod
     def of(cls, config: dict[str, Any]) -> "ImageData":
         """The data of a run's configuration."""
-        data = config["data"]
-        keys = ["name", "root", "augment", "mean", "std", "holdout", "image_size"]
-        if data.get("source"):
-            keys += ["source", "channels", "size", "cache", "cache_size", "on_bad_image"]
-        options = {key: config[key] for key in ("batch_size", "val_batch_size", "seed")}
-        return cls(**{key: data[key] for key in keys if key in data}, **options)
+        return cls(**config["data"] | {key: config[key] for key in ("batch_size", "val_batch_size", "seed")})
 
     @cached_property
     def source(self) -> Source:
-        return load(self.source_name, self.root, **self.files)
+        return load(self.source_name, self.root, **self.options)
 
     @cached_property
     def splits(self) -> tuple[Split, Split]:

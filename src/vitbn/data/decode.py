@@ -27,11 +27,15 @@ def decode(path: Path | str, *, channels: int, size: int | None = None) -> NDArr
     """
     if channels not in MODES:
         raise ValueError(f"channels={channels}: choose from {', '.join(map(str, MODES))}")
-    picture = read_picture(path, name=str(path), mode=MODES[channels])
+    return to_pixels(read_picture(path, name=str(path), mode=MODES[channels]), size)
+
+
+def to_pixels(picture: Image.Image, size: int | None) -> NDArray[np.uint8]:
+    """A grey or RGB picture as (C, H, W); with `size`, its central square, resized."""
     if size is not None and picture.size != (size, size):
         picture = ImageOps.fit(picture, (size, size), Image.Resampling.BILINEAR)
     pixels = np.asarray(picture)
-    return pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
 def read_picture(file: Path | str | BinaryIO, *, name: str, mode: str, max_pixels: int | None = None) -> Image.Image:

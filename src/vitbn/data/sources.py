@@ -3,6 +3,8 @@
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from vitbn.data.download import download_folder
 from vitbn.data.folder import digest, scan
 from vitbn.data.image_cache import cached_images
 from vitbn.data.splits import Source, Split
+from vitbn.data.torchvision_sets import torchvision_set
 from vitbn.errors import InputError
 
 CACHE = ".vitbn-cache"  # beside the images, unless data.cache names another place
@@ -20,10 +23,54 @@ IMAGENETTE = {160: "imagenette2-160", 320: "imagenette2-320", "full": "imagenett
 
 
 def load(name: str, root: Path, **options: Any) -> Source:
-    """The source of that name; ValueError lists the names."""
-    if name not in SOURCES:
-        raise ValueError(f"unknown data {name!r}; choose from {', '.join(SOURCES)}")
-    return SOURCES[name](root, **options)
+    """The source of that name, or of the function that `module.function` names; InputError says what is wrong.
+
+    It gets the options that its parameters name. A module is imported, so pass no name that a stranger's file holds.
+    """
+    loader = SOURCES.get(name) or _import(name)
+    named = signature(loader).parameters
+    chosen = {key: value for key, value in options.items() if key in named}
+    try:
+        signature(loader).bind(root, **chosen)
+    except TypeError as error:
+        raise InputError(f"data.source={name}: {error}; its parameters are data.root and other keys of data") from None
+    source = loader(root, **chosen)
+    if problem := _problem(source, options):
+        raise InputError(f"data.source={name}: {problem}")
+    return source
+
+
+def _import(name: str) -> Callable[..., Source]:
+    module, _, function = name.rpartition(".")
+    if not module:
+        raise InputError(f"unknown data {name!r}; choose from {', '.join(SOURCES)}, or module.function for your own")
+    try:
+        return getattr(import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"data.source={name}: {error}; Python looks for modules in PYTHONPATH") from None
+
+
+def _problem(source: Any, options: dict[str, Any]) -> str | None:
+    """What is wrong with the images and labels, measured against the keys of `data` as well."""
+    if not isinstance(source, Source):
+        return f"returns {type(source).__name__}, not vitbn.data.splits.Source"
+    count = len(source.classes)
+    if options.get("num_classes", count) != count:
+        return f"has {count} classes; type data.num_classes={count}"
+    for name, split in (("train", source.train), ("test", source.test), ("val", source.val)):
+        if split is None:
+            continue
+        stored, labels, rows = split.stored, split.labels, split.stored if split.rows is None else split.rows
+        shape, channels = tuple(stored.shape), options.get("channels")
+        if stored.dtype != torch.uint8 or stored.ndim != 4 or shape[2] != shape[3]:
+            return f"{name} images must be uint8 (N, C, S, S), not {stored.dtype} {shape}"
+        if channels not in (None, shape[1]):
+            return f"{name} images have {shape[1]} channels; type data.channels={shape[1]}"
+        if labels.dtype != torch.int64 or labels.shape != rows.shape[:1]:
+            return f"{name} labels must be int64 ({len(rows)},), not {labels.dtype} {tuple(labels.shape)}"
+        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < count:
+            return f"{name} labels must lie between 0 and {count - 1}, the number of classes less one"
+    return None
 
 
 def folder(root: Path, *, cache_size: int, channels: int, on_bad_image: str, cache: str | None = None) -> Source:
@@ -49,11 +96,10 @@ def folder(root: Path, *, cache_size: int, channels: int, on_bad_image: str, cac
     return Source(splits["train"], splits.get("test", none), listing.classes, splits.get("val"))
 
 
-def imagenette(root: Path, *, size: int | str, **options: Any) -> Source:
-    """Imagenette (Howard, 2019) from <root>/imagenette2[-160|-320], downloaded by torchvision unless it is there.
-
-    The other options are those of `folder`.
-    """
+def imagenette(
+    root: Path, *, size: int | str, cache_size: int, channels: int, on_bad_image: str, cache: str | None = None
+) -> Source:
+    """Imagenette (Howard, 2019) from <root>/imagenette2[-160|-320], downloaded by torchvision unless it is there."""
     from torchvision.datasets import Imagenette
 
     if size not in IMAGENETTE:
@@ -66,7 +112,8 @@ def imagenette(root: Path, *, size: int | str, **options: Any) -> Source:
             os.replace(temporary / name, root / name)
     # class folders have WordNet's numbers for names
     class_names = tuple(synonyms[0] for synonyms in Imagenette(str(root), "train", published_size).classes)
-    return replace(folder(root / name, **options), classes=class_names)
+    images = folder(root / name, cache_size=cache_size, channels=channels, on_bad_image=on_bad_image, cache=cache)
+    return replace(images, classes=class_names)
 
 
 def _cache_folder(root: Path, cache: str | None) -> Path:
@@ -82,4 +129,5 @@ SOURCES: dict[str, Callable[..., Source]] = {
     "emnist": mnist.emnist,
     "folder": folder,
     "imagenette": imagenette,
+    "torchvision": torchvision_set,
 }

@@ -16,6 +16,7 @@ from vitbn.data.decode import decode
 from vitbn.data.folder import images_below
 from vitbn.data.sources import CACHE, IMAGENETTE, SOURCES
 from vitbn.data.splits import Split
+from vitbn.data.torchvision_table import DATASETS
 from vitbn.errors import InputError
 from vitbn.models.bn_statistics import CALIBRATION_BATCH, CALIBRATION_IMAGES, BNStats, estimate_bn_stats
 from vitbn.rng import generator
@@ -23,7 +24,8 @@ from vitbn.weights.files import readable
 from vitbn.weights.network import Network
 
 CPU = torch.device("cpu")
-DATA_FOLDERS = ("MNIST", "FashionMNIST", "EMNIST", "imagenette2*", CACHE)  # by these a data root is known
+# by these a data root is known
+DATA_FOLDERS = ("EMNIST", "imagenette2*", CACHE, *(file for known in DATASETS.values() for file in known.files))
 LOADERS = {"batch_size": 100, "val_batch_size": 5000, "seed": 0}  # not used: `inputs` makes the batches
 Data = dict[str, Any] | Path | None  # a data set's configuration, a folder of images, or the run's own data
 
@@ -84,6 +86,7 @@ def _own_options(network: Network, cache: str | None) -> dict[str, Any]:
         "name": lambda v: re.fullmatch(r"[\w.+-]{1,100}", v) and (own.get("source") or v in SOURCES),
         "holdout": lambda v: type(v) is int and v >= 0,
         "size": lambda v: v in IMAGENETTE,
+        "dataset": lambda v: v in DATASETS,
         "cache_size": lambda v: type(v) is int and 1 <= v <= 4096,
         "on_bad_image": lambda v: v in ("error", "skip"),
     }
@@ -93,8 +96,6 @@ def _own_options(network: Network, cache: str | None) -> dict[str, Any]:
             raise ValueError(f"data.{wrong[0]}={str(options[wrong[0]])[:60]} tells no images; give --data")
     if own.get("source"):
         options = {"cache_size": 256, "on_bad_image": "error", "cache": cache} | options
-    if own.get("source") != "imagenette":
-        options.pop("size", None)
     return {"augment": False, "mean": 0.0, "std": 1.0, "channels": network.channels} | options
 
 
