@@ -1,4 +1,6 @@
 import shutil
+import sys
+from importlib import invalidate_caches
 from pathlib import Path
 
 import numpy as np
@@ -97,5 +99,62 @@ def test_a_download_that_fails_says_what_to_do_and_leaves_nothing_half(tmp_path,
 
 
 def test_unknown_names_are_listed():
-    with pytest.raises(ValueError, match="unknown data 'nmist'; choose from mnist, .*, folder, imagenette"):
+    with pytest.raises(InputError, match="unknown data 'nmist'; choose from mnist, .*, folder, imagenette"):
         sources.load("nmist", None)
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """`own(body)` writes a module with a function `load(root, *, size)` of that body, and loads what it returns."""
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def load_own(body, **options):
+        monkeypatch.delitem(sys.modules, "rings", raising=False)
+        imports = "import torch\nfrom vitbn.data.splits import Source, Split\n"
+        (tmp_path / "rings.py").write_text(f"{imports}def load(root, *, size):\n    return {body}\n")
+        invalidate_caches()
+        sys.dont_write_bytecode, before = True, sys.dont_write_bytecode
+        try:
+            return sources.load("rings.load", tmp_path, **{"size": 4, "unused": 1, **options})
+        finally:
+            sys.dont_write_bytecode = before
+
+    return load_own
+
+
+SPLIT = "Split(torch.zeros(6, 3, size, size, dtype=torch.uint8), torch.arange(6) % 2)"
+
+
+def test_a_function_of_ones_own_gets_the_options_that_it_names(own):
+    source = own(f"Source({SPLIT}, {SPLIT}, classes=('ring', 'disc'))", size=5, num_classes=2, channels=3)
+    assert source.train.images.shape == (6, 3, 5, 5) and source.classes == ("ring", "disc")
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (SPLIT, "returns Split, not vitbn.data.splits.Source"),
+        (f"Source({SPLIT}, {SPLIT}, tuple('abc'))", "has 3 classes; type data.num_classes=3"),
+        (f"Source({SPLIT}, Split(torch.zeros(6, 3, 4, 4), torch.arange(6)), tuple('ab'))", "test images must be uint8"),
+        (f"Source({SPLIT.replace('6, 3', '6, 1')}, {SPLIT}, tuple('ab'))", "train images have 1 channels; type"),
+        (f"Source({SPLIT}, {SPLIT.replace('size, size', '4, 5')}, tuple('ab'))", "test images must be uint8 .*4, 5"),
+        (f"Source({SPLIT}, {SPLIT.replace('arange(6)', 'arange(5)')}, tuple('ab'))", "test labels must be int64 .6,."),
+        (
+            f"Source({SPLIT}, {SPLIT}, tuple('ab'), {SPLIT.replace('% 2', '+ 1')})",
+            "val labels must lie between 0 and 1",
+        ),
+    ],
+)
+def test_what_is_wrong_with_images_of_ones_own_is_said(own, body, message):
+    with pytest.raises(InputError, match=f"data.source=rings.load: {message}"):
+        own(body, num_classes=2, channels=3)
+
+
+def test_a_function_that_cannot_be_called_is_named(own):
+    with pytest.raises(InputError, match="data.source=nowhere.load: No module named 'nowhere'; .*PYTHONPATH"):
+        sources.load("nowhere.load", None)
+    own(f"Source({SPLIT}, {SPLIT}, tuple('ab'))")
+    with pytest.raises(InputError, match="data.source=rings.read: module 'rings' has no attribute 'read'"):
+        sources.load("rings.read", None)
+    with pytest.raises(InputError, match="data.source=rings.load: missing a required .*argument: 'size'"):
+        sources.load("rings.load", None)

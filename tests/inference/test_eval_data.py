@@ -5,6 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.conftest import write_idx
 from vitbn.config import compose as config
 from vitbn.errors import InputError
 from vitbn.inference.eval_data import fresh_statistics, inputs, load_eval_data, shuffled
@@ -99,6 +100,28 @@ def test_a_runs_configuration_names_no_folder_in_which_anything_is_made(network,
             load_eval_data(replace(network, config={"data": {**own, key: value}}), None)
     with pytest.raises(InputError, match="data.name=photos tells no images; give --data"):
         load_eval_data(replace(network, config={"data": {"name": "photos"}}), None)
+
+
+def test_a_runs_configuration_imports_nothing(network, tmp_path, monkeypatch):
+    (tmp_path / "evil.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    stranger = replace(network, config={"data": {"name": "rings", "source": "evil.load", "root": str(tmp_path)}})
+    with pytest.raises(InputError, match="data.source=evil.load tells no images; give --data"):
+        load_eval_data(stranger, None)
+
+
+def test_the_default_of_a_run_on_a_set_of_torchvision_is_that_set(network, tmp_path):
+    raw = tmp_path / "KMNIST" / "raw"
+    raw.mkdir(parents=True)
+    for prefix, count in (("train", 30), ("t10k", 20)):
+        write_idx(raw / f"{prefix}-images-idx3-ubyte", torch.arange(count)[:, None, None].expand(-1, 28, 28))
+        write_idx(raw / f"{prefix}-labels-idx1-ubyte", torch.arange(count) % 10)
+    own = {**configured("kmnist")["data"], "root": str(tmp_path), "holdout": 10}
+    images = load_eval_data(replace(network, config={**network.config, "data": own}), None)
+    assert images.name == "kmnist" and images.classes[:2] == ("o", "ki")
+    assert len(images.train) == 20 and sorted(images.test.images[:, 0, 0, 0].tolist()) == list(range(20))
+    with pytest.raises(InputError, match="data.dataset=Evil tells no images"):
+        load_eval_data(replace(network, config={"data": {**own, "dataset": "Evil"}}), None)
 
 
 def test_some_images_of_either_sort(network, source):

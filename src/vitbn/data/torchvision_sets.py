@@ -38,6 +38,8 @@ def torchvision_set(root: Path, *, dataset: str, channels: int, cache_size: int)
             read.append(_read(images, f"reading {dataset}", channels=channels, size=cache_size))
         except ImportError as error:
             raise InputError(f"data.dataset={dataset}: needs a package that is not installed ({error})") from None
+        except MemoryError as error:
+            raise InputError(f"data.cache_size={cache_size}: {describe(error)}; type a smaller one") from None
         except Exception as error:  # torchvision checks some files by their md5; of others readers raise what they meet
             reason = describe(error).partition(" You can use download")[0] or type(error).__name__
             remedy = "delete it to have it downloaded again, or put a good copy in its place"
