@@ -17,6 +17,8 @@ NEEDS = {"joblib": "joblib", "slurm_local": "submitit", "ray": "ray"}
 
 def sweep(folder, clothes, launcher, *more):
     environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
+    if launcher == "basic":  # with two threads sums are rounded in another order
+        environment["OMP_NUM_THREADS"] = "1"
     arguments = [*OVERRIDES, f"data.root={clothes}", f"hydra/launcher={launcher}", f"study={launcher}", *more]
     return subprocess.run([sys.executable, ROOT / "train.py", "-m", *arguments], cwd=folder, env=environment,
                           capture_output=True, text=True)  # fmt: skip

@@ -36,7 +36,7 @@ def assert_same_function(net, folded):
 
 @pytest.mark.parametrize("slot", list(Slot))
 @pytest.mark.parametrize("kind", ["batch", "batch_scalar"])
-@pytest.mark.parametrize(("pool", "bias"), itertools.product(("cls", "mean"), (False, True)))
+@pytest.mark.parametrize(("pool", "bias"), list(itertools.product(("cls", "mean"), (False, True))))
 def test_every_batch_norm_in_every_slot_folds_exactly(slot, kind, pool, bias):
     net = network({**PLACEMENTS["vit"], slot: kind}, pool=pool, qkv_bias=bias)
     result = fold(net)

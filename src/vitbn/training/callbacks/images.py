@@ -38,7 +38,7 @@ def confusion_figure(counts: torch.Tensor, classes: tuple[str, ...]) -> Any:
     figure = Figure(figsize=(6, 5.5), layout="constrained")
     axes = figure.add_subplot()
     share = counts / counts.sum(1, keepdim=True).clamp(min=1)
-    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    axes.imshow(share.numpy(), cmap="Blues", vmin=0, vmax=1)
     axes.set(xlabel="predicted", ylabel="true", xticks=range(len(classes)), yticks=range(len(classes)))
     axes.set_xticklabels(classes, rotation=90 if max(map(len, classes)) > 2 else 0)
     axes.set_yticklabels(classes)
