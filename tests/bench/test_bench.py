@@ -10,6 +10,7 @@ from vitbench import infer as inference
 from vitbn.data import sources
 from vitbn.errors import InputError
 
+pytestmark = pytest.mark.slow
 TRAIN = ["ours", "ours-no-logger", "plain", "plain-tuned", "timm", "timm-own-heads", "lightning"]
 
 
@@ -95,7 +96,7 @@ def test_a_process_that_ends_otherwise_is_an_error(bench, monkeypatch, capsys):
         (["data", "--data", "mnist"], "(here: --data mnist5k, or --quick)"),
         (
             ["data", "--data", "nope"],
-            "data=nope: unknown; choose from emnist, fashion_mnist, folder, imagenette, mnist, mnist5k",
+            "data=nope: unknown; choose from cifar10, cifar100, emnist, ",
         ),
         (["infer", "--device", "cuda"], "--device cuda: no CUDA GPU here"),
     ],

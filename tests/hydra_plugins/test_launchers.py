@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 OVERRIDES = ["data=fashion_mnist", "model.dim=16", "model.heads=2", "model.dim_head=8", "model.mlp_dim=24", "depth=1",
              "epochs=2", "batch_size=50", "trainer=cpu", "logger=none", "seed=0,1"]  # fmt: skip

@@ -298,7 +298,7 @@ def test_bad_input_is_one_line(file, folder, tmp_path, capsys):
         assert words in captured.err and not (tmp_path / "out").exists()
 
     refused("imported weights; give --data: a data set's name or a folder of images")
-    refused("--data nowhere: neither a folder nor one of emnist, fashion_mnist, folder, ", "--data", "nowhere")
+    refused("--data nowhere: neither a folder nor one of cifar10, cifar100, emnist, ", "--data", "nowhere")
     refused("--data mnist5k: images of 1 channels, the network sees 3", "--data", "mnist5k")
     refused("--slots ffn_inn: unknown; choose from embed_in", "--data", folder, "--slots", "ffn_inn")
     refused("--slots qk: no LayerNorm there; choose from attn_in, ffn_in, final", "--data", folder, "--slots", "qk")

@@ -14,7 +14,7 @@ MODELS = sorted(path.stem for path in (Path(compose.CONF) / "model").glob("*.yam
 def test_every_network_of_conf_is_made_by_name_as_hydra_makes_it(name):
     images = ["data=mnist", "data.image_size=84"] if name in ("alexnet", "vgg16", "vit_b16", "resnet34") else []
     words = [f"model={name}", *images, *(["model.patch_size=7", "depth=1"] if name == "vit_b16" else [])]
-    model = compose.plain(compose.read(words))["model"]
+    model = compose.to_plain_dict(compose.compose_config(words))["model"]
     options = {key: value for key, value in model.items() if key not in (*NOT_OPTIONS, "_target_")}
     known, instantiated = build_known(architecture(model["_target_"]), options), build(model, seed=0)
     assert type(known) is type(instantiated)

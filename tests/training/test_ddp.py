@@ -11,6 +11,8 @@ from vitbn.training import train as training
 from vitbn.training.outcome import attempt
 from vitbn.training.train import train
 
+pytestmark = pytest.mark.slow
+
 ALONE, PAIR = ["study=alone"], ["study=pair", "trainer.devices=2", "trainer.strategy=ddp"]
 EXACT = ["trainer.precision=64-true", "log_every=1", "epochs=5", "data.holdout=50"]  # 250 training images
 

@@ -19,6 +19,8 @@ from vitbn.training.module import Classifier
 from vitbn.training.outcome import attempt
 from vitbn.training.train import train
 
+pytestmark = pytest.mark.slow
+
 FOLDER = ["data=folder", "data.cache_size=80", "trainer=cpu", "batch_size=4", "epochs=1", "optimizer=sgd", "lr=0.001"]
 
 
