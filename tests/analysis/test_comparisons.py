@@ -3,15 +3,15 @@ import math
 import pytest
 
 from vitbn.analysis.arms import group
-from vitbn.analysis.comparisons import differences, score
+from vitbn.analysis.comparisons import differences, metric_value
 from vitbn.analysis.records import read_study
 
 
 def test_diverged_runs_score_as_guesses(run, study):
     run(status="diverged", values=[0.5, 0.6])
     (found,) = read_study(study)
-    assert score(found, "val/acc") == 0.1 and score(found, "val/loss") == pytest.approx(math.log(10))
-    assert score(found, "val/acc", 2) == 0.6 and score(found, "val/acc", 3) == 0.1
+    assert metric_value(found, "val/acc") == 0.1 and metric_value(found, "val/loss") == pytest.approx(math.log(10))
+    assert metric_value(found, "val/acc", 2) == 0.6 and metric_value(found, "val/acc", 3) == 0.1
 
 
 def test_differences_keep_diverged_pairs_and_count_them(run, study):

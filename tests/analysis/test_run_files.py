@@ -3,7 +3,7 @@ import os
 import numpy as np
 import pytest
 
-from vitbn.analysis.run_files import flatten, read_config, read_result, read_table
+from vitbn.analysis.run_files import checked_result, flatten, read_config, read_table
 from vitbn.errors import InputError
 
 CONFIG = "model: {name: vit}\ndata:\n  name: mnist\nseed: 0\n"
@@ -72,12 +72,12 @@ def test_a_configuration_that_cannot_be_used_is_named_in_one_line(file, text, re
 def test_a_result_that_cannot_be_used_is_named_in_one_line(file, text, reason):
     path = file("result.json", text)
     with pytest.raises(InputError, match=reason) as error:
-        read_result(path)
+        checked_result(path)
     assert str(path) in str(error.value) and "\n" not in str(error.value)
 
 
 def test_no_result_is_empty(tmp_path):
-    assert read_result(tmp_path / "result.json") == {}
+    assert checked_result(tmp_path / "result.json") == {}
 
 
 def test_a_table_of_numbers(file):
@@ -92,7 +92,7 @@ def test_a_bad_line_is_named(file, line):
         read_table(file("metrics.csv", f"epoch,val/acc\n{line}\n1,2\n"), ended=True)
 
 
-@pytest.mark.parametrize("read", [read_config, read_result, lambda path: read_table(path, ended=True)])
+@pytest.mark.parametrize("read", [read_config, checked_result, lambda path: read_table(path, ended=True)])
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
 def test_what_is_no_regular_file_is_refused_and_not_waited_for(tmp_path, read, make):
     make(tmp_path / "file")

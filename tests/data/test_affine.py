@@ -16,7 +16,7 @@ import torchvision.transforms.v2.functional as F
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 
-from vitbn.data.affine import Draws, _resize_table, augment, draw, to_float
+from vitbn.data.affine import AffineDraws, _resize_table, augment, draw, to_float
 
 NEAREST, BILINEAR = InterpolationMode.NEAREST, InterpolationMode.BILINEAR
 
@@ -37,20 +37,20 @@ def gradient_images(count: int, side: int = 28) -> Tensor:
     return ((7 * row + 60 * column + phase) % 255 + 1).to(torch.uint8)[:, None]
 
 
-def unzoomed(draws: Draws, side: int = 28) -> Draws:
-    return Draws(draws.angle, draws.shift, torch.full_like(draws.canvas, side), torch.zeros_like(draws.offset))
+def unzoomed(draws: AffineDraws, side: int = 28) -> AffineDraws:
+    return AffineDraws(draws.angle, draws.shift, torch.full_like(draws.canvas, side), torch.zeros_like(draws.offset))
 
 
-def only_zoom(count: int, side: int = 28, seed: int = 2) -> Draws:
+def only_zoom(count: int, side: int = 28, seed: int = 2) -> AffineDraws:
     """Every image zoomed, canvas sides cycling through all of 2 S … 3 S, offsets up to the far corner."""
     canvas = 2 * side + torch.arange(count) % (side + 1)
     u = torch.rand(count, 2, generator=generator(seed))
     offset = ((canvas - side + 1)[:, None] * u).long()
     offset[-2], offset[-1] = 0, canvas[-1] - side
-    return Draws(torch.zeros(count, dtype=torch.float64), torch.zeros_like(offset), canvas, offset)
+    return AffineDraws(torch.zeros(count, dtype=torch.float64), torch.zeros_like(offset), canvas, offset)
 
 
-def oracle(images: Tensor, draws: Draws) -> Tensor:
+def oracle(images: Tensor, draws: AffineDraws) -> Tensor:
     side, out = images.shape[-1], []
     for i, image in enumerate(images):
         x = F.to_dtype(image, torch.float32, scale=True)
@@ -65,7 +65,7 @@ def oracle(images: Tensor, draws: Draws) -> Tensor:
     return torch.stack(out)
 
 
-def on_edge(draws: Draws, side: int) -> Tensor:
+def on_edge(draws: AffineDraws, side: int) -> Tensor:
     """Pixels (N, 1, S, S) whose source is the edge between two pixels as far as float32 can tell."""
     place = torch.arange(side) - (side - 1) / 2
     column, row = (place - draws.shift[..., None]).unsqueeze(2).unbind(1)  # (N, 1, S)
@@ -118,7 +118,7 @@ def test_rotation_is_rounded_once_after_the_columns_product():
             if 0 <= source_x < 28 and 0 <= source_y < 28:
                 expected[number, 0, y, x] = images[number, 0, source_y, source_x]
     zeros = torch.zeros(6, 2, dtype=torch.long)
-    draws = Draws(torch.tensor(angles, dtype=torch.float64), zeros, torch.full((6,), 28), zeros)
+    draws = AffineDraws(torch.tensor(angles, dtype=torch.float64), zeros, torch.full((6,), 28), zeros)
     assert torch.equal(augment(images, draws), to_float(expected))
 
 
@@ -165,13 +165,13 @@ def test_large_angles_and_shifts():
     shifts = torch.tensor([[0, 0], [27, 0], [0, -27], [-14, 13], [28, 28], [-40, 40], [99, -99]])
     angle, shift = angles.repeat_interleave(len(shifts)), shifts.repeat(len(angles), 1)
     canvas = torch.full((len(angle),), 28)
-    draws, images = Draws(angle, shift, canvas, torch.zeros_like(shift)), gradient_images(len(angle))
+    draws, images = AffineDraws(angle, shift, canvas, torch.zeros_like(shift)), gradient_images(len(angle))
     assert_same_off_edges(augment(images, draws), oracle(images, draws), on_edge(draws, 28))
 
 
 def test_nothing_drawn_is_to_float():
     images, zeros = random_images(5), torch.zeros(5, 2, dtype=torch.long)
-    draws = Draws(torch.zeros(5, dtype=torch.float64), zeros, torch.full((5,), 28), zeros)
+    draws = AffineDraws(torch.zeros(5, dtype=torch.float64), zeros, torch.full((5,), 28), zeros)
     assert torch.equal(augment(images, draws), to_float(images))
 
 
@@ -245,11 +245,11 @@ def test_draws_have_the_articles_ranges():
     assert torch.corrcoef(drawn.T).fill_diagonal_(0).abs().max() < 0.06, "parameters hang together"
 
 
-def fields(draws: Draws) -> tuple[Tensor, ...]:
+def fields(draws: AffineDraws) -> tuple[Tensor, ...]:
     return draws.angle, draws.shift, draws.canvas, draws.offset
 
 
-def same(a: Draws, b: Draws) -> bool:
+def same(a: AffineDraws, b: AffineDraws) -> bool:
     return all(torch.equal(x, y) for x, y in zip(fields(a), fields(b), strict=True))
 
 

@@ -11,7 +11,7 @@ from tests.serve.drawings import SEVEN, SHEET, encoded, line
 from vitbn.data.sources import load
 from vitbn.errors import InputError
 from vitbn.rng import generator
-from vitbn.serve.preprocess import MAX_PIXELS, as_mnist
+from vitbn.serve.preprocess import MAX_PICTURE_PIXELS, as_mnist
 from vitbn.weights.network import load_network
 
 UPRIGHT = ((280, 80), (280, 480))
@@ -155,6 +155,6 @@ def test_pixels_are_counted_before_they_are_decoded():
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    for side, words in ((4097, f"too large, more than {MAX_PIXELS:,} pixels"), (4096, "truncated")):
+    for side, words in ((4097, f"too large, more than {MAX_PICTURE_PIXELS:,} pixels"), (4096, "truncated")):
         header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0))
         assert words in refused(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 100)))

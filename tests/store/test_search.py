@@ -6,7 +6,7 @@ import pytest
 from vitbn.analysis.search_sections import search_pictures, search_section
 from vitbn.errors import InputError
 from vitbn.plotting import style
-from vitbn.store.search import Search, parameter, read
+from vitbn.store.search import Search, parameter, read_search
 
 SPACE = {"lr": parameter("lr", {"low": 1e-5, "high": 1e-2, "log": True}),
          "depth": parameter("depth", {"low": 1, "high": 5}), "model": parameter("model", ["vit", "vitbn"])}  # fmt: skip
@@ -28,7 +28,7 @@ def test_a_search_goes_on_where_it_was(tmp_path):
     assert (waiting.number, waiting.params) == (2, trials[2].params)
     again.tell(waiting, "run-2", 0.75)
     assert again.best.params == trials[2].params
-    assert [(each["run"], each["value"]) for each in read(tmp_path)["trials"]] == [
+    assert [(each["run"], each["value"]) for each in read_search(tmp_path)["trials"]] == [
         ("run-0", 0.5), ("run-1", None), ("run-2", 0.75)]  # fmt: skip
     assert again.ask().params not in [trial.params for trial in trials]
     assert open_search(tmp_path, name="another configuration").ended == 0

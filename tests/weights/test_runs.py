@@ -8,7 +8,7 @@ import yaml
 from vitbn.errors import InputError
 from vitbn.store.checkpoint_file import add_checksum, load, save
 from vitbn.weights.network import load_network
-from vitbn.weights.runs import read_run
+from vitbn.weights.runs import read_run_weights
 
 
 def test_a_checkpoint_file_and_a_damaged_newest_one(run):
@@ -85,9 +85,9 @@ def test_statistics_of_the_last_validation_replace_the_running_ones(make_saved, 
     last = folder / "checkpoints" / "last.ckpt"
     norm = "blocks.0.ffn.hidden_norm"
     mean, var = torch.arange(24.0), torch.arange(24.0) + 1
-    before = read_run(folder).state
+    before = read_run_weights(folder).state
     save(load(last) | {"callbacks": {name: {"used": {norm: [mean, var]}}}}, last)
-    after = read_run(folder).state
+    after = read_run_weights(folder).state
     assert torch.equal(after[f"{norm}.running_mean"], mean) and torch.equal(after[f"{norm}.running_var"], var)
     assert [key for key in before if not torch.equal(before[key], after[key])] == [
         f"{norm}.running_mean",

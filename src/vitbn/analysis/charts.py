@@ -16,7 +16,7 @@ _DIFFERENCES = (
     "Mean difference of validation accuracy after the last epoch with its 95 % interval, cut at the axis; "
     "ticks: single seeds (at most 30); a cross instead of a dot: diverged runs among them, scored as guesses."
 )
-AXES = {"depth": "depth (encoder layers)", "lr": "learning rate"}
+AXIS_LABELS = {"depth": "depth (encoder layers)", "lr": "learning rate"}
 
 
 def accuracy_against(axis: str, arms: list[Arm]) -> list[Picture]:
@@ -44,7 +44,7 @@ def accuracy_against(axis: str, arms: list[Arm]) -> list[Picture]:
                 _points(ax, points, arm.placement, style[arm.placement])
             title = f"learning rate {fixed:g}" if axis == "depth" else f"depth {fixed}"
             ax.margins(x=0.08)
-            ax.set(title=title if fixed is not None else "", xlabel=AXES[axis], xticks=xs)
+            ax.set(title=title if fixed is not None else "", xlabel=AXIS_LABELS[axis], xticks=xs)
             if axis == "lr":
                 ax.set_xscale("log")
                 ax.set_xticks(xs, [f"{x:g}" for x in xs])

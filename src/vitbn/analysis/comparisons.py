@@ -20,7 +20,7 @@ class Difference:
     diverged: int  # pairs with a diverged run
 
 
-def score(run: RunRecord, metric: str, epoch: int | None = None) -> float | None:
+def metric_value(run: RunRecord, metric: str, epoch: int | None = None) -> float | None:
     """The metric after an epoch (None: the last); a diverged run scores as a guess: 1/classes, ln(classes).
 
     Leaving diverged runs out would favour the arm that loses its bad seeds, so a comparison keeps them with
@@ -43,7 +43,7 @@ def differences(first: Arm, second: Arm) -> list[Difference]:
     by_cell = []
     for depth, lr in cells([first, second]):
         pairs = paired(first.at(depth, lr), second.at(depth, lr))
-        scores = [(score(one, "val/acc"), score(two, "val/acc")) for one, two in pairs]
+        scores = [(metric_value(one, "val/acc"), metric_value(two, "val/acc")) for one, two in pairs]
         values = [two - one for one, two in scores if one is not None and two is not None]
         if values:
             diverged = sum("diverged" in (one.status, two.status) for one, two in pairs)

@@ -8,7 +8,7 @@ import numpy as np
 
 from vitbn.analysis.arms import FinishedRuns
 from vitbn.analysis.claims import INCONCLUSIVE, MIN_SEEDS, REFUTED, SUPPORTED, Part, PartResult, judge, region
-from vitbn.analysis.comparisons import score
+from vitbn.analysis.comparisons import metric_value
 from vitbn.analysis.confounds import studied_keys, tally
 from vitbn.analysis.formatting import onset_text
 from vitbn.analysis.records import RunRecord
@@ -108,12 +108,12 @@ def overtakes(part: Part, runs: FinishedRuns) -> PartResult:
 
 
 def _sum(terms: list[tuple[float | None, int]]) -> float:
-    return sum(math.nan if score is None else sign * score for score, sign in terms)
+    return sum(math.nan if value is None else sign * value for value, sign in terms)
 
 
 def _score(part: Part, run: RunRecord) -> float | None:
     if part.steps is None:
-        return score(run, part.metric, part.epoch)
+        return metric_value(run, part.metric, part.epoch)
     table = run.steps()
     if "step" not in table or part.metric not in table:
         return None
@@ -156,7 +156,7 @@ def _leads(part: Part, one: Filter, two: Filter, runs: FinishedRuns, epoch: int 
     first, second = by_seed(one, runs), by_seed(two, runs)
     sign = -1 if part.metric.endswith("loss") else 1
     scores = [
-        (score(first[seed], part.metric, epoch), score(second[seed], part.metric, epoch))
+        (metric_value(first[seed], part.metric, epoch), metric_value(second[seed], part.metric, epoch))
         for seed in sorted(first.keys() & second.keys())
     ]
     return [sign * (a - b) for a, b in scores if a is not None and b is not None]

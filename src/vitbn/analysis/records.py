@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from vitbn.analysis.run_files import RETRAIN, flatten, read_config, read_result, read_table
+from vitbn.analysis.run_files import RETRAIN, checked_result, flatten, read_config, read_table
 from vitbn.errors import InputError
 from vitbn.store.run import UNHASHED, is_set
 
@@ -182,7 +182,7 @@ def read_run(folder: Path) -> RunRecord:
     config: dict[str, Any] = {}
     try:
         config = read_config(folder / "config.yaml")
-        result = read_result(folder / "result.json")
+        result = checked_result(folder / "result.json")
         status = result.get("status", "running") if result else "running"
         if status not in (*RESULT_STATUSES, "running"):
             raise InputError(f"{folder / 'result.json'}: status {status!r} is none of {', '.join(RESULT_STATUSES)}")

@@ -10,7 +10,7 @@ from vitbn.analysis.arms import Arm, FinishedRuns, group
 from vitbn.analysis.claims import INCONCLUSIVE, REFUTED, SUPPORTED, load_claims
 from vitbn.analysis.formatting import DASH, effect_texts, expectation
 from vitbn.analysis.records import RunRecord, read_studies
-from vitbn.analysis.search_sections import read_search, search_pictures, search_section
+from vitbn.analysis.search_sections import search_pictures, search_section, study_search
 from vitbn.analysis.sections import (
     Section,
     Table,
@@ -47,7 +47,7 @@ def write_report(folders: list[Path]) -> Path:
     """Write the report of one or several studies and return the page's path."""
     runs, warnings = read_studies(folders)
     target = report_folder(folders)
-    searches = [search for folder in folders if (search := read_search(folder))]
+    searches = [search for folder in folders if (search := study_search(folder))]
     arms = [] if searches else group(runs)  # no two trials of a search differ in a placement alone
     target.mkdir(exist_ok=True)
     with style():

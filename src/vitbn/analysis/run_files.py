@@ -70,7 +70,7 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def read_result(path: Path) -> dict[str, Any]:
+def checked_result(path: Path) -> dict[str, Any]:
     """result.json, empty where there is none."""
     try:
         result = json.loads(_read_text(path))

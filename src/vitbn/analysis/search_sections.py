@@ -9,15 +9,15 @@ from vitbn.analysis.formatting import DASH, plain
 from vitbn.analysis.sections import Section, Table, tabled
 from vitbn.errors import InputError
 from vitbn.plotting import COLOURS, Picture, grid
-from vitbn.store.search import read
+from vitbn.store.search import read_search
 
 SHOWN = 10  # trials in the table
 
 
-def read_search(folder: Path) -> dict[str, Any] | None:
+def study_search(folder: Path) -> dict[str, Any] | None:
     """What search.json says: metric, space (keys) and trials (number, run, params, value; None if it failed)."""
     try:
-        return read(Path(folder)) or None
+        return read_search(Path(folder)) or None
     except ValueError as error:
         raise InputError(f"{Path(folder) / 'search.json'}: not readable ({error})") from None
 

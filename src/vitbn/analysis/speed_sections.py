@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from vitbn.analysis.arms import Arm, cells, finished, paired, placement_pairs
-from vitbn.analysis.comparisons import differences, score
+from vitbn.analysis.comparisons import differences, metric_value
 from vitbn.analysis.formatting import INF, onset_text, plain
 from vitbn.analysis.records import RunRecord
 from vitbn.analysis.sections import Section, Table, tabled
@@ -79,7 +79,7 @@ def _crossover(first: Arm, second: Arm, pairs: list[tuple[RunRecord, RunRecord]]
 
 
 def _by_seed(pairs: list[tuple[RunRecord, RunRecord]], epoch: int) -> list[float]:
-    scores = [(score(one, "val/acc", epoch), score(two, "val/acc", epoch)) for one, two in pairs]
+    scores = [(metric_value(one, "val/acc", epoch), metric_value(two, "val/acc", epoch)) for one, two in pairs]
     return [two - one for one, two in scores if one is not None and two is not None]
 
 

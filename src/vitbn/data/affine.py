@@ -29,7 +29,7 @@ OUTSIDE = 1e6
 
 
 @dataclass(frozen=True)
-class Draws:
+class AffineDraws:
     """Augmentation parameters of N samples, on the CPU (or wherever `.to()` moved them)."""
 
     angle: Tensor  # (N,) degrees, float64, counter-clockwise
@@ -37,14 +37,14 @@ class Draws:
     canvas: Tensor  # (N,) integer side of the canvas, 2 S … 3 S; S where the image is not zoomed
     offset: Tensor  # (N, 2) left, top of the image in the canvas; 0 where it is not zoomed
 
-    def __getitem__(self, index: slice | Tensor) -> Draws:
+    def __getitem__(self, index: slice | Tensor) -> AffineDraws:
         """The draws of some samples, chosen as rows of a tensor are."""
-        return Draws(self.angle[index], self.shift[index], self.canvas[index], self.offset[index])
+        return AffineDraws(self.angle[index], self.shift[index], self.canvas[index], self.offset[index])
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Draws:
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> AffineDraws:
         """The same draws on another device."""
         fields = (self.angle, self.shift, self.canvas, self.offset)
-        return Draws(*(field.to(device, non_blocking=non_blocking) for field in fields))
+        return AffineDraws(*(field.to(device, non_blocking=non_blocking) for field in fields))
 
     def apply(self, images: Tensor, side: int) -> Tensor:
         """The augmented images, see `augment`; S must be `side`."""
@@ -53,7 +53,7 @@ class Draws:
         return augment(images, self)
 
 
-def draw(count: int, side: int, generator: torch.Generator) -> Draws:
+def draw(count: int, side: int, generator: torch.Generator) -> AffineDraws:
     """Draw for `count` samples of S = `side`; row i is sample i and does not depend on `count`."""
     # One matrix with a row per sample: every sample uses its seven numbers, zoomed or not.
     u = torch.rand(count, 7, dtype=torch.float64, generator=generator, device=generator.device)
@@ -63,7 +63,7 @@ def draw(count: int, side: int, generator: torch.Generator) -> Draws:
     zoom = MIN_ZOOM + (MAX_ZOOM - MIN_ZOOM) * u[:, 4]
     canvas = torch.where(zoomed, (side * zoom).long(), side)
     offset = ((canvas - side)[:, None] * u[:, 5:7]).long()
-    return Draws(angle, shift, canvas, offset)
+    return AffineDraws(angle, shift, canvas, offset)
 
 
 def to_float(images: Tensor) -> Tensor:
@@ -71,7 +71,7 @@ def to_float(images: Tensor) -> Tensor:
     return images.to(torch.float32).mul_(1.0 / 255)
 
 
-def augment(images: Tensor, draws: Draws) -> Tensor:
+def augment(images: Tensor, draws: AffineDraws) -> Tensor:
     """Rotate, translate and zoom out uint8 images (B, C, S, S); float32 in [0, 1], same shape and device.
 
     Draws may stay on the CPU or lie beside the images; neither makes an accelerator wait. Give it batches or
@@ -95,7 +95,7 @@ def augment(images: Tensor, draws: Draws) -> Tensor:
     return _zoom_out(out, draws.canvas, draws.offset)
 
 
-def _source_coordinates(draws: Draws, side: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def _source_coordinates(draws: AffineDraws, side: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Where each output pixel is read, x then y in [-1, 1] over the image: the sum of two parts.
 
     Of its column, rounded to float32 (N, 2, 1, S), and of its row, exact in float64 (N, 2, S, 1).

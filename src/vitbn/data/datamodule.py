@@ -107,7 +107,7 @@ class ImageData(pl.LightningDataModule):
     def test_dataloader(self) -> FixedBatches:
         return self._fixed(self.test, None)
 
-    def _fixed(self, split: Split, draws: affine.Draws | None) -> FixedBatches:
+    def _fixed(self, split: Split, draws: affine.AffineDraws | None) -> FixedBatches:
         return FixedBatches(
             split,
             batch_size=self.val_batch_size,
@@ -117,7 +117,7 @@ class ImageData(pl.LightningDataModule):
             **self._process,
         )
 
-    def validation_draws(self) -> affine.Draws | None:
+    def validation_draws(self) -> affine.AffineDraws | None:
         """The one draw under which the article's validation images are augmented."""
         if self.augment is not True:
             return None

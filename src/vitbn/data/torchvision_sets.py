@@ -10,7 +10,7 @@ import torch
 from vitbn.data.decode import MODES, to_pixels
 from vitbn.data.download import download_folder
 from vitbn.data.splits import Source, Split
-from vitbn.data.torchvision_table import facts
+from vitbn.data.torchvision_table import dataset_facts
 from vitbn.errors import InputError, describe
 from vitbn.progress import track
 
@@ -20,7 +20,7 @@ def torchvision_set(root: Path, *, dataset: str, channels: int, cache_size: int)
 
     Images of another size become squares of `cache_size` pixels: their central square, resized.
     """
-    known = facts(dataset)
+    known = dataset_facts(dataset)
     paths = known.files if len(known.files) > 1 else known.files * len(known.splits)
     parts = list(zip(paths, known.splits, strict=True))
     if missing := [(path, split) for path, split in parts if not (root / path).exists()]:

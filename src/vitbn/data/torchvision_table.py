@@ -58,7 +58,7 @@ DATASETS = {
 }
 
 
-def facts(dataset: str) -> Facts:
+def dataset_facts(dataset: str) -> Facts:
     """What is known of the data set; InputError lists those that can be had."""
     if dataset not in DATASETS:
         raise InputError(f"data.dataset={dataset}: choose from {', '.join(DATASETS)}")
@@ -67,7 +67,7 @@ def facts(dataset: str) -> Facts:
 
 def default(dataset: str, key: str, otherwise: Any = None) -> Any:
     """The default of a key of `data`; where images have no size of their own `otherwise`, or InputError without it."""
-    value = getattr(facts(dataset), key)
+    value = getattr(dataset_facts(dataset), key)
     if value is None and otherwise is None:
         raise InputError(f"data.image_size: {dataset} has none of its own; type data.image_size=64, or any other side")
     return otherwise if value is None else value

@@ -17,7 +17,7 @@ from vitbn.inference.eval_data import image_files
 from vitbn.progress import track
 from vitbn.weights.network import Network, load_network
 
-BATCH = 64
+PREDICT_BATCH = 64
 Prediction = list[tuple[str, float]]  # labels with their probabilities, the most probable first
 
 
@@ -45,7 +45,7 @@ def predict_files(
                 on_error(error)
 
     images = readable()
-    while batch := list(islice(images, BATCH)):
+    while batch := list(islice(images, PREDICT_BATCH)):
         names, pixels = zip(*batch, strict=True)
         yield from zip(names, predict(network, torch.from_numpy(np.stack(pixels)), top), strict=True)
 

@@ -16,7 +16,7 @@ from vitbn.models.vit import VisionTransformer
 from vitbn.progress import track
 from vitbn.weights.network import Network
 
-BATCH = 250
+TRANSPLANT_BATCH = 250
 _OUTSIDE = {Slot.embed_in: "embedding.in_norm", Slot.embed_out: "embedding.out_norm", Slot.final: "final_norm"}
 _INSIDE = {
     Slot.attn_in: ("attn_in",), Slot.qk: ("attention.q_norm", "attention.k_norm"), Slot.attn_out: ("attn_out",),
@@ -177,7 +177,7 @@ class Transplant:
         present = {path: self.net.get_submodule(path) for site in sites for path in site.paths}
         recorders = {path: Recorder(self._original(path), module) for path, module in present.items()}
         self._place(recorders)
-        for images in self.calibrate.split(BATCH):
+        for images in self.calibrate.split(TRANSPLANT_BATCH):
             self._run(images)
         self._place(present)
         return {path: recorder.batchnorm() for path, recorder in recorders.items()}
@@ -194,7 +194,9 @@ class Transplant:
     @torch.no_grad()
     def _log_probabilities(self) -> Tensor:
         """float64 (B, classes) of the images it is measured on, on the CPU."""
-        return torch.cat([self._run(images).double().log_softmax(-1).cpu() for images in self.measure.split(BATCH)])
+        return torch.cat(
+            [self._run(images).double().log_softmax(-1).cpu() for images in self.measure.split(TRANSPLANT_BATCH)]
+        )
 
     def _run(self, images: Tensor) -> Tensor:
         dtype = next(self.net.parameters()).dtype

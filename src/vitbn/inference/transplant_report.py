@@ -42,7 +42,7 @@ def transplant_command(ckpt: str, *, data: Data, root: Path | None, count: int, 
     print(f"{network.source}: {len(sites)} norms; {counts}")
     alone = transplant.alone()
     order = transplant.in_greedy_order(lambda step: print(f"  {step.site}: {step.damage.kl:.4f} nats", flush=True))
-    write_report(out, transplant.original, alone, order)
+    write_transplant_report(out, transplant.original, alone, order)
     print_tables(transplant.original, alone, order)
     replaced = {str(site.slot): "batch" for site in sites}
     options["placement"] = {**options["placement"], **replaced}
@@ -81,7 +81,9 @@ def _choose_sites(network: Network, slots: Sequence[str]) -> list[Site]:
     return [site for site in sites if not slots or site.slot in slots]
 
 
-def write_report(folder: Path, original: Damage, alone: Mapping[Site, Damage], order: Sequence[Step]) -> None:
+def write_transplant_report(
+    folder: Path, original: Damage, alone: Mapping[Site, Damage], order: Sequence[Step]
+) -> None:
     """damage.csv, order.csv and both pictures as PNG and SVG."""
     folder.mkdir(parents=True, exist_ok=True)
     _write_csv(folder / "damage.csv", [_row(site, damage) for site, damage in alone.items()])

@@ -18,7 +18,7 @@ from vitbn.errors import InputError
 
 Shades = NDArray[np.floating]  # (H, W) in [0, 1], 32 bits
 
-MAX_PIXELS = 2**24  # 4096 x 4096, decoded in 64 MiB
+MAX_PICTURE_PIXELS = 2**24  # 4096 x 4096, decoded in 64 MiB
 SIDE, BOX, CENTRE = 28, 20, 14
 WORKING = 1024  # longest side of a picture, in pixels: a digit may fill a fiftieth of it
 DRAWN = 8 * BOX  # longest side of a digit whose strokes are measured
@@ -33,7 +33,7 @@ def as_mnist(body: bytes) -> NDArray[np.uint8]:
     """The digit (28, 28), white on black, of an image file's bytes; InputError with the reason if there is none."""
     if not body:
         raise InputError("the body is empty; send the bytes of an image")
-    picture = read_picture(BytesIO(body), name="the body", mode="LA", max_pixels=MAX_PIXELS)
+    picture = read_picture(BytesIO(body), name="the body", mode="LA", max_pixels=MAX_PICTURE_PIXELS)
     picture.thumbnail((WORKING, WORKING), Image.Resampling.BOX)
     digit = _cropped(_ink(_on_ground(picture)))
     if max(digit.shape) > DRAWN:

@@ -14,7 +14,7 @@ from waitress.task import ErrorTask
 
 from vitbn.serve.app import HEADERS, MAX_BODY, TOO_LARGE, create_app
 from vitbn.serve.classifiers import load_classifiers
-from vitbn.serve.preprocess import MAX_PIXELS
+from vitbn.serve.preprocess import MAX_PICTURE_PIXELS
 
 THREADS = 8  # each answers with one thread of torch
 
@@ -41,7 +41,7 @@ def run(listener: socket.socket, ckpts: Sequence[str]) -> None:
     """Load the networks, print the address, answer until interrupted."""
     classifiers = load_classifiers(ckpts)
     torch.set_num_threads(1)
-    Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2  # Pillow refuses twice as much, in pictures within pictures too
+    Image.MAX_IMAGE_PIXELS = MAX_PICTURE_PIXELS // 2  # Pillow refuses twice as much, in pictures within pictures too
     warnings.filterwarnings("ignore", module=r"PIL\.")  # of damage: the answer says what matters
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # a queue is no fault
     server = create_server(

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 
 TEMPORARY = ".*.tmp"  # what a killed process may leave beside the files it was writing
 # what file systems answer that have no such operation: SMB, FUSE, some network mounts
-UNSUPPORTED = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS)
+NOT_SUPPORTED = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS)
 
 
 def write(path: Path, fill: Callable[[BinaryIO], object]) -> None:
@@ -47,7 +47,7 @@ def keep_previous(path: Path, previous: Path) -> None:
     try:
         os.link(path, link)
     except OSError as error:
-        if error.errno not in (*UNSUPPORTED, errno.EPERM, errno.EACCES, errno.EMLINK):
+        if error.errno not in (*NOT_SUPPORTED, errno.EPERM, errno.EACCES, errno.EMLINK):
             raise
         write(previous, lambda file: file.write(path.read_bytes()))
     else:
@@ -65,7 +65,7 @@ def _fsync_folder(folder: Path) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in UNSUPPORTED:
+        if error.errno not in NOT_SUPPORTED:
             raise
     finally:
         os.close(descriptor)

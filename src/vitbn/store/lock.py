@@ -16,7 +16,7 @@ from pathlib import Path
 
 log = logging.getLogger("vitbn")
 LOCKED = (errno.EAGAIN, errno.EACCES)
-UNSUPPORTED = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)  # mounts without locks
+NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)  # mounts without locks
 
 
 @contextmanager
@@ -54,7 +54,7 @@ def _acquire(descriptor: int, folder: Path, wait: bool = False) -> bool:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             return True
         except OSError as error:
-            if error.errno in UNSUPPORTED:
+            if error.errno in NO_LOCKS:
                 log.warning(
                     f"{folder}: this file system has no locks ({error.strerror}); "
                     "nothing stops a second process from writing here at the same time"

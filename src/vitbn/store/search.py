@@ -66,7 +66,7 @@ class Search:
         from optuna.trial import TrialState
 
         self.study.tell(trial.number, value, TrialState.FAIL if value is None else TrialState.COMPLETE)
-        recorded = read(self.folder).get("trials", [])
+        recorded = read_search(self.folder).get("trials", [])
         run_ids = {entry["number"]: entry["run"] for entry in recorded} | {trial.number: run_id}
         trials = [
             {"number": t.number, "run": run_ids.get(t.number), "params": t.params, "value": t.value}
@@ -84,7 +84,7 @@ class Search:
         return self.study.best_trial if self.study.get_trials(states=[TrialState.COMPLETE]) else None
 
 
-def read(folder: Path) -> dict[str, Any]:
+def read_search(folder: Path) -> dict[str, Any]:
     """The content of a study's search.json; empty if the study is no search."""
     import json
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vitbn import rng
-from vitbn.data.affine import Draws
+from vitbn.data.affine import AffineDraws
 
 
 def digest(*tensors: Tensor) -> str:
@@ -21,7 +21,7 @@ def digest(*tensors: Tensor) -> str:
     return checksum.hexdigest()[:12]
 
 
-def fingerprint(net: nn.Module, *, seed: int, train_images: int, validation: Draws | None) -> dict[str, Any]:
+def fingerprint(net: nn.Module, *, seed: int, train_images: int, validation: AffineDraws | None) -> dict[str, Any]:
     """Parameter count, initial weights (all, and each by name), order of the images, validation draw."""
     weights = {name: digest(parameter) for name, parameter in net.named_parameters()}
     draws = () if validation is None else (validation.angle, validation.shift, validation.canvas, validation.offset)

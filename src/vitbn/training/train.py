@@ -19,7 +19,7 @@ from vitbn.store import checkpoint_file
 from vitbn.store.run import Run
 from vitbn.training.callbacks.checkpoint import ChecksummedCheckpointIO, checkpoint_callbacks
 from vitbn.training.callbacks.images import TensorBoardImages
-from vitbn.training.callbacks.metrics_file import METRICS, MetricsFile, StepsFile
+from vitbn.training.callbacks.metrics_file import EPOCH_METRICS, MetricsFile, StepsFile
 from vitbn.training.callbacks.progress import EpochLines, ProgressBar
 from vitbn.training.callbacks.recalibrate import RecalibrateBatchNorm
 from vitbn.training.callbacks.stopping import StopOnDivergence, StopOnSignal, StopWhenStuck, chance_level
@@ -100,7 +100,7 @@ def train_process(run: Run, signals: Signals) -> dict[str, Any]:
             last = metrics_file.rows[-1] if metrics_file.rows else {}
             return {
                 "status": "diverged",
-                "metrics": {name: last.get(name) for name in METRICS},
+                "metrics": {name: last.get(name) for name in EPOCH_METRICS},
                 "epochs": len(metrics_file.rows),
                 "error": str(divergence),
                 "step": divergence.step,
@@ -115,7 +115,7 @@ def train_process(run: Run, signals: Signals) -> dict[str, Any]:
         return {
             "status": "done",
             "label": "stuck" if last["val/acc"] <= chance else None,
-            "metrics": {name: last[name] for name in METRICS} | test_metrics,
+            "metrics": {name: last[name] for name in EPOCH_METRICS} | test_metrics,
             "epochs": len(metrics_file.rows),
             "error": None,
             "confusion": module.confusion.compute().tolist(),

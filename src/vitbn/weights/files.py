@@ -83,7 +83,7 @@ def pack(weights: Weights) -> bytes:
     return save(tensors, {OURS: json.dumps(description)})
 
 
-def read(path: Path) -> Weights:
+def read_weights_file(path: Path) -> Weights:
     """A .safetensors or .pth file, or a folder with model.safetensors; config.json beside it is read if present.
 
     Nothing in the files is executed. InputError names the file, and lists weights that are unknown or missing.

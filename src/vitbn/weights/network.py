@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from vitbn.data.batches import Preprocess
 from vitbn.errors import InputError
 from vitbn.models.architectures import build_known
-from vitbn.weights.files import CONFIG, Weights, described_network, read
+from vitbn.weights.files import CONFIG, Weights, described_network, read_weights_file
 from vitbn.weights.hub import locate
 from vitbn.weights.layouts import enumerated
-from vitbn.weights.runs import is_run, read_run
+from vitbn.weights.runs import is_run, read_run_weights
 
 MAX_BUFFERS = 10**8  # elements of the buffers that are computed instead of read, such as a sin-cos table
 
@@ -49,7 +49,7 @@ class Network:
 def read_weights(place: Path | str) -> Weights:
     """The weights of a run (its folder: the newest checkpoint; or one of its checkpoints), of a file or a hub ID."""
     path = locate(place)
-    return read_run(path) if is_run(path) else read(path)
+    return read_run_weights(path) if is_run(path) else read_weights_file(path)
 
 
 def load_network(place: Path | str) -> Network:

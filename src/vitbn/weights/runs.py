@@ -18,7 +18,7 @@ def is_run(path: Path) -> bool:
     return (path / "config.yaml").is_file() if path.is_dir() else path.suffix == ".ckpt"
 
 
-def read_run(path: Path) -> Weights:
+def read_run_weights(path: Path) -> Weights:
     """The newest checkpoint of a run's folder, or one of its checkpoint files; InputError names what does not fit."""
     folder, file = (path, newest_checkpoint(path)) if path.is_dir() else (_described_by(path), path)
     if not file.is_file():

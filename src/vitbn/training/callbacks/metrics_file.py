@@ -12,7 +12,7 @@ from pytorch_lightning.callbacks import Callback
 
 from vitbn.store import atomic
 
-METRICS = ("train/loss", "train/acc", "val/loss", "val/acc")
+EPOCH_METRICS = ("train/loss", "train/acc", "val/loss", "val/acc")
 
 
 def mean_loss(trainer: pl.Trainer, outputs: Any) -> torch.Tensor:
@@ -41,7 +41,7 @@ class MetricsFile(Callback):
         self._lr = float(trainer.optimizers[0].param_groups[0]["lr"])
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        metrics = {name: trainer.callback_metrics[name].item() for name in METRICS}
+        metrics = {name: trainer.callback_metrics[name].item() for name in EPOCH_METRICS}
         epoch = trainer.current_epoch + 1
         pl_module.log("lr", self._lr)
         self.rows.append({"epoch": epoch, **metrics, "lr": self._lr, "seconds": round(self._seconds(), 3)})
@@ -53,7 +53,7 @@ class MetricsFile(Callback):
     def write(self) -> None:
         """Replace the file, whatever a killed run left there."""
         text = io.StringIO()
-        writer = csv.DictWriter(text, ("epoch", *METRICS, "lr", "seconds"), lineterminator="\n")
+        writer = csv.DictWriter(text, ("epoch", *EPOCH_METRICS, "lr", "seconds"), lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows)
         atomic.write_text(self.path, text.getvalue())
