@@ -40,6 +40,7 @@ SWEEPS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", SWEEPS.values(), ids=SWEEPS)
 def test_jobs_are_what_hydra_composes(arguments):
     jobs = command_jobs(arguments)

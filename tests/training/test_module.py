@@ -72,7 +72,7 @@ def plain_loop(net, batches):
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n == "ViTBNFFN" else pytest.mark.slow) for n in NETWORKS])
 def test_training_is_that_of_the_plainest_loop(name, device, fit):
     """As train.py trains (fused Adam, merged attention, only the tokens that are read), in float64."""
     generator = torch.Generator().manual_seed(0)
