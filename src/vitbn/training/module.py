@@ -44,6 +44,10 @@ class Classifier(pl.LightningModule):
 
     train_loss: Mean
     train_acc: MulticlassAccuracy
+    val_loss: Mean
+    val_acc: MulticlassAccuracy
+    test_loss: Mean
+    test_acc: MulticlassAccuracy
 
     def __init__(
         self,
@@ -64,6 +68,7 @@ class Classifier(pl.LightningModule):
             # without range checks, which would make an accelerator wait at every step
             setattr(self, f"{stage}_acc", MulticlassAccuracy(num_classes, average="micro", validate_args=False))
         self.gradient_norm = Mean()
+        self._logged_epoch: int | None = None
         self.confusion = MulticlassConfusionMatrix(num_classes, validate_args=False)
         for metric in self.epoch_metrics:
             metric.persistent(True)  # so that a checkpoint in mid-epoch holds the epoch so far
@@ -87,23 +92,32 @@ class Classifier(pl.LightningModule):
             metric.reset()
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        torch.manual_seed(rng.key(self.seed, "step", self.global_step, self.global_rank))
+        # torch.manual_seed takes a millisecond to see that other devices are not there
+        seed_generators = torch.default_generator.manual_seed if self.device.type == "cpu" else torch.manual_seed
+        seed_generators(rng.key(self.seed, "step", self.global_step, self.global_rank))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss, _ = self._loss_and_logits("train", batch)
         return loss
 
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        if self._logged_epoch != self.current_epoch:  # once: Lightning computes what it was given when the epoch ends
+            self._logged_epoch = self.current_epoch
+            metrics: dict[str, Any] = {"train/loss": self.train_loss, "train/acc": self.train_acc}
+            self.log_dict({**metrics, "gradient norm": self.gradient_norm}, on_step=False, on_epoch=True)
+
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         gradients = [parameter.grad for parameter in self.net.parameters() if parameter.grad is not None]
         self.gradient_norm.update(torch.nn.utils.get_total_norm(gradients))
-        self.log("gradient norm", self.gradient_norm, on_step=False, on_epoch=True)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._loss_and_logits("val", batch)
+        self.log_dict({"val/loss": self.val_loss, "val/acc": self.val_acc})
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         _, logits = self._loss_and_logits("test", batch)
         self.confusion.update(logits, batch.labels)
+        self.log_dict({"test/loss": self.test_loss, "test/acc": self.test_acc})
 
     def _loss_and_logits(self, stage: str, batch: Batch) -> tuple[Tensor, Tensor]:
         """The batch's mean loss and its logits; both are counted in the stage's metrics."""
@@ -114,5 +128,4 @@ class Classifier(pl.LightningModule):
         mean_loss, accuracy = getattr(self, f"{stage}_loss"), getattr(self, f"{stage}_acc")
         mean_loss.update(loss.detach(), len(batch.labels))
         accuracy.update(logits, batch.labels)
-        self.log_dict({f"{stage}/loss": mean_loss, f"{stage}/acc": accuracy}, on_step=False, on_epoch=True)
         return loss, logits
