@@ -6,7 +6,16 @@ import pytest
 
 from vitbn import __version__
 from vitbn.config.compose import compose_config, to_plain_dict
-from vitbn.store.run import config_hash, finite, print_table, read_result, run_id, warn_of_renamed_runs, write_summary
+from vitbn.store.run import (
+    NEUTRAL,
+    config_hash,
+    finite,
+    print_table,
+    read_result,
+    run_id,
+    warn_of_renamed_runs,
+    write_summary,
+)
 
 
 def composed(*overrides):
@@ -51,6 +60,24 @@ def test_the_highest_precision_is_the_same_as_none_mentioned():
     names.append(run_id(config))
     config["matmul_precision"] = "medium"
     assert names[0] == names[1] != run_id(config)
+
+
+@pytest.mark.parametrize("key", NEUTRAL)
+def test_a_value_that_asks_for_nothing_leaves_the_name_alone(key):
+    def named(value):
+        config = composed()
+        group, _, name = key.rpartition(".")
+        (config[group] if group else config)[name] = value
+        return run_id(config)
+
+    assert {named(value) for value in NEUTRAL[key]} == {run_id(composed())}
+    assert run_id(composed()) not in {named("another"), named(7)}
+
+
+def test_one_batch_is_not_all_of_them():
+    whole, one = composed(), composed()
+    whole["trainer"]["limit_train_batches"], one["trainer"]["limit_train_batches"] = 1.0, 1
+    assert run_id(whole) == run_id(composed()) != run_id(one)
 
 
 def test_processes_that_normalise_alone_are_another_run_for_every_count_of_them():

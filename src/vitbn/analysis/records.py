@@ -92,13 +92,11 @@ class RunRecord:
     def compared(self) -> dict[str, Any]:
         """The configuration without what cannot change a result and without `model.x`, `optimizer.x` that repeat `x`.
 
-        A key that is null or false counts as absent, as it does in a run's identity: older runs do not have it.
+        A key that is null, false or neutral counts as absent, as it does in a run's identity: older runs lack it.
         """
-        return {key: value for key, value in self.config.items() if is_set(value) and self._adds(key, value)}
+        return {key: value for key, value in self.config.items() if is_set(value, key) and self._adds(key, value)}
 
     def _adds(self, key: str, value: Any) -> bool:
-        if (key, value) == ("matmul_precision", "highest"):  # the default, which older runs do not have
-            return False
         group, _, name = key.partition(".")
         if group in ("model", "optimizer") and key != "model.name" and self.config.get(name, _MISSING) == value:
             return False

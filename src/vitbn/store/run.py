@@ -30,6 +30,21 @@ UNHASHED = (
     "study", "runs", "rerun", "fail_fast", "logger", "log_every", "checkpoint",
     "data.root", "data.cache", "trainer.accelerator", "trainer.devices", "trainer.strategy", "trainer.sync_batchnorm",
 )  # fmt: skip
+# Values that ask for nothing: a key with one of them counts as absent. `limit_train_batches: 1` is one batch, 1.0 all.
+NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "matmul_precision": ("highest",),
+    "trainer.accumulate_grad_batches": (1,),
+    "trainer.gradient_clip_val": (0, 0.0),
+    "trainer.gradient_clip_algorithm": ("norm",),
+    "trainer.limit_train_batches": (1.0,),
+    "trainer.limit_val_batches": (1.0,),
+    "trainer.limit_test_batches": (1.0,),
+    "trainer.overfit_batches": (0, 0.0),
+    "trainer.val_check_interval": (1.0,),
+    "trainer.check_val_every_n_epoch": (1,),
+    "trainer.max_steps": (-1,),
+    "trainer.fast_dev_run": (0,),
+}
 COMPLETE = ("done", "diverged")  # statuses that are not trained again; a failed run is
 MAX_TABLE_ROWS = 200  # above, a sweep ends with counts instead of a table
 SUMMARY_SECONDS = 30  # summary.csv is refreshed at most this often while a sweep is going
@@ -38,12 +53,10 @@ SUMMARY_SECONDS = 30  # summary.csv is refreshed at most this often while a swee
 def config_hash(config: dict[str, Any]) -> str:
     """Eight hex digits of everything in the configuration that affects results.
 
-    A key that is null or false counts as absent, and so does a group of nothing else, and `matmul_precision: highest`:
-    one that is added later with such a default leaves the identity of the runs on disk alone.
+    A key that is null, false or NEUTRAL counts as absent, and so does a group of nothing else: one that is added later
+    with such a default leaves the identity of the runs on disk alone.
     """
     identity = _identity(config)
-    if identity.get("matmul_precision") == "highest":
-        del identity["matmul_precision"]
     trainer = config.get("trainer", {})
     if trainer.get("devices", 1) > 1 and trainer.get("sync_batchnorm") is False:
         identity["unsynced_bn_world_size"] = trainer["devices"]
@@ -58,14 +71,15 @@ def _identity(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
             continue
         if isinstance(value, dict):
             value = _identity(value, f"{prefix}{key}.")
-        if is_set(value) and value != {}:
+        if is_set(value, f"{prefix}{key}") and value != {}:
             identity[key] = value
     return identity
 
 
-def is_set(value: Any) -> bool:
-    """Whether a key of this value differs from an absent one: null and false do not."""
-    return value is not None and value is not False
+def is_set(value: Any, key: str = "") -> bool:
+    """Whether the key (dotted) differs with this value from an absent one: null, false and what is NEUTRAL do not."""
+    neutral = any(value == other and type(value) is type(other) for other in NEUTRAL.get(key, ()))
+    return value is not None and value is not False and not neutral
 
 
 def run_id(config: dict[str, Any]) -> str:
