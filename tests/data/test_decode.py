@@ -1,12 +1,13 @@
 import io
 import os
+import socket
 import struct
 import zlib
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 from torchvision.datasets.folder import pil_loader
 from torchvision.transforms.v2 import functional as F
 
@@ -27,8 +28,8 @@ PICTURES = {
     "cmyk.tif": Image.fromarray(noise(20, 30, 4), mode="CMYK"),
     "palette.gif": Image.fromarray(COLOUR).quantize(7),
     "palette.png": Image.fromarray(COLOUR).quantize(7),
-    "transparent.webp": Image.fromarray(noise(20, 30, 4)),
-    "transparent.png": Image.fromarray(noise(20, 30, 4)),
+    "opaque.webp": Image.fromarray(np.dstack([COLOUR, np.full((20, 30), 255, np.uint8)])),
+    "opaque.png": Image.fromarray(np.dstack([COLOUR, np.full((20, 30), 255, np.uint8)])),
     "bits.png": Image.fromarray(GREY > 99),
 }
 
@@ -41,6 +42,42 @@ def test_every_mode_is_read_as_torchvision_reads_it(tmp_path, name):
     assert np.array_equal(colour.transpose(1, 2, 0), np.asarray(pil_loader(tmp_path / name)))
     grey = decode(tmp_path / name, channels=1)
     assert np.array_equal(grey[0], np.asarray(Image.open(tmp_path / name).convert("L")))
+
+
+def palette(index, shade):
+    """Ink of that shade on an index that is transparent, and stored as mid grey."""
+    picture = Image.fromarray(index.astype(np.uint8), "P")
+    picture.putpalette([128, 128, 128, shade, shade, shade])
+    picture.info["transparency"] = 0
+    return picture
+
+
+INK = np.zeros((20, 20), np.uint8)
+INK[5:15, 8:12] = 255
+TRANSPARENT = {
+    "grey.png": lambda shade: Image.merge("LA", [Image.new("L", (20, 20), shade), Image.fromarray(INK)]),
+    "colour.png": lambda shade: Image.fromarray(np.dstack([np.full((20, 20, 3), shade, np.uint8), INK])),
+    "tiled.tif": lambda shade: Image.fromarray(np.dstack([np.full((20, 20, 3), shade, np.uint8), INK])),
+    "palette.png": lambda shade: palette(INK > 0, shade),
+    "palette.gif": lambda shade: palette(INK > 0, shade),
+}
+
+
+@pytest.mark.parametrize("name", TRANSPARENT)
+@pytest.mark.parametrize("shade", [0, 255])
+def test_ink_in_the_alpha_channel_shows_on_a_ground_of_the_other_shade(tmp_path, name, shade):
+    TRANSPARENT[name](shade).save(tmp_path / name)
+    expected = np.where(INK > 0, shade, 255 - shade)
+    for channels in (1, 3):
+        assert (decode(tmp_path / name, channels=channels) == expected).all()
+
+
+def test_what_is_half_transparent_mixes_with_the_ground(tmp_path):
+    pixels = np.dstack([noise(20, 30, 3, high=120), noise(20, 30)])
+    Image.fromarray(pixels).save(tmp_path / "x.png")
+    alpha = pixels[..., 3:] / 255
+    expected = pixels[..., :3] * alpha + 255 * (1 - alpha)
+    assert np.abs(decode(tmp_path / "x.png", channels=3).transpose(1, 2, 0) - expected).max() <= 0.51
 
 
 @pytest.mark.parametrize("name", ["deep.png", "deep.tif", "deep.pgm"])
@@ -92,6 +129,27 @@ def png_claiming(width, height):
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
 
 
+def tiff_of_one_tile(side):
+    """A TIFF of 28 x 28 pixels whose only tile has `side` x `side`, all zero; deflated, a thousandth of that."""
+    tile = zlib.compress(bytes(min(side * side, 10**6)))
+    tags = {256: 28, 257: 28, 258: 8, 259: 8, 262: 1, 277: 1, 322: side, 323: side, 324: 8, 325: len(tile)}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    return struct.pack("<2sHI", b"II", 42, 8 + len(tile)) + tile + struct.pack("<H", len(tags)) + entries + bytes(4)
+
+
+def icon_of(side):
+    """An ICO of 28 x 28 pixels that holds a PNG of another size."""
+    inside = io.BytesIO()
+    Image.new("L", (side, side)).save(inside, "PNG")
+    png = inside.getvalue()
+    return struct.pack("<HHHBBBBHHII", 0, 1, 1, 28, 28, 0, 0, 1, 32, len(png), 22) + png
+
+
+def test_a_tile_may_be_somewhat_larger_than_the_picture(tmp_path):
+    (tmp_path / "x.tif").write_bytes(tiff_of_one_tile(256))
+    assert decode(tmp_path / "x.tif", channels=1).shape == (1, 28, 28)
+
+
 def encoded(suffix):
     file = io.BytesIO()
     Image.fromarray(noise(64, 64, 3)).save(file, suffix)
@@ -102,8 +160,10 @@ DAMAGED = {
     "truncated.jpg": (encoded("jpeg")[:-500], "cannot be read as an image"),
     "truncated.png": (encoded("png")[:-500], "cannot be read as an image"),
     "flipped.png": (encoded("png")[:400] + b"\0" * 200 + encoded("png")[600:], "cannot be read as an image"),
-    "text.png": (b"not a picture", r"cannot be read as an image \(no format that Pillow knows\)"),
-    "empty.gif": (b"", r"cannot be read as an image \(no format that Pillow knows\)"),
+    "text.png": (b"not a picture", r"cannot be read as an image \(no known image format\)"),
+    "empty.gif": (b"", r"cannot be read as an image \(no known image format\)"),
+    "bomb.tif": (tiff_of_one_tile(46336), f"too large, more than {MAX_PIXELS:,} pixels"),
+    "bomb.ico": (icon_of(300), r"cannot be read as an image \(no known image format\)"),
     "bomb.png": (png_claiming(100_000, 100_000), f"too large, more than {MAX_PIXELS:,} pixels"),
     "small-bomb.png": (png_claiming(10_000, 10_000), f"too large, more than {MAX_PIXELS:,} pixels"),
 }
@@ -122,13 +182,20 @@ def test_a_bad_file_is_named_in_one_line(tmp_path, name):
 def test_other_mistakes_are_named(tmp_path):
     with pytest.raises(InputError, match="nowhere.png: no such file"):
         decode(tmp_path / "nowhere.png", channels=3)
-    with pytest.raises(InputError, match=r"cannot be read as an image \(Is a directory\)$"):
-        decode(tmp_path, channels=3)
     os.mkfifo(tmp_path / "pipe.png")
-    with pytest.raises(InputError, match=r"pipe.png: cannot be read as an image \(a pipe\)$"):
-        decode(tmp_path / "pipe.png", channels=3)
+    (tmp_path / "device.png").symlink_to("/dev/zero")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(os.path.relpath(tmp_path / "socket.png"))  # the name of a socket has at most 107 letters
+        for path in (tmp_path, tmp_path / "pipe.png", tmp_path / "device.png", tmp_path / "socket.png"):
+            with pytest.raises(InputError, match=rf"{path}: cannot be read as an image \(not a regular file\)$"):
+                decode(path, channels=3)
     Image.fromarray(np.zeros((4, 4), np.float32)).save(tmp_path / "float.tif")
     with pytest.raises(InputError, match="float.tif: .*32 bits; save it with 8 or 16"):
         decode(tmp_path / "float.tif", channels=1)
+    signed = TiffImagePlugin.ImageFileDirectory_v2()
+    signed[339] = 2
+    Image.fromarray(noise(4, 4, high=9, dtype=np.uint16)).save(tmp_path / "signed.tif", tiffinfo=signed)
+    with pytest.raises(InputError, match="signed.tif: .*its pixels are signed numbers; save it with 8 or 16 unsigned"):
+        decode(tmp_path / "signed.tif", channels=1)
     with pytest.raises(ValueError, match="channels=2: choose from 1, 3"):
         decode(tmp_path / "float.tif", channels=2)

@@ -64,13 +64,21 @@ def test_another_size_or_colour_is_decoded_again(photos, tmp_path, decoded, chan
     assert len(decoded) == 48 and images.shape == (24, changes.get("channels", 3), *[changes.get("size", 20)] * 2)
 
 
-@pytest.mark.parametrize("damage", ["cut", "gone", "no index", "half an index"])
+DAMAGES = ["cut", "gone", "no index", "half an index", "a list", "nested", "no reasons", "no text", "a pipe"]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_cache_is_made_again(photos, tmp_path, decoded, damage):
     expected = np.array(cached_images(photos, tmp_path / "c")[0])
     array, index = tmp_path / "c" / "images.u8", tmp_path / "c" / "index.json"
     {
         "cut": lambda: os.truncate(array, 100), "gone": array.unlink, "no index": index.unlink,
         "half an index": lambda: index.write_text(index.read_text()[:20]),
+        "a list": lambda: index.write_text("[]"),
+        "nested": lambda: index.write_text("[" * 100_000),
+        "no reasons": lambda: index.write_text(index.read_text().replace('"bad": {}', '"bad": [1]')),
+        "no text": lambda: index.write_bytes(b"\xff\xfe"),
+        "a pipe": lambda: (index.unlink(), os.mkfifo(index)),
     }[damage]()  # fmt: skip
     assert np.array_equal(cached_images(photos, tmp_path / "c")[0], expected) and len(decoded) == 48
 

@@ -144,7 +144,10 @@ def _subfolders(folder: Path) -> list[str]:
 
 @lru_cache(maxsize=1)
 def _suffixes() -> frozenset[str]:
-    """The endings of the formats that Pillow can open."""
+    """The endings of the formats that are read."""
     from PIL import Image
 
-    return frozenset(end for end, kind in Image.registered_extensions().items() if kind in Image.OPEN)
+    from vitbn.data.decode import readable_formats
+
+    formats = readable_formats()
+    return frozenset(end for end, kind in Image.registered_extensions().items() if kind in formats)

@@ -25,7 +25,7 @@ from vitbn.store import atomic
 from vitbn.store.lock import locked
 
 log = logging.getLogger("vitbn")
-VERSION = 1  # of what `decode` makes of a file
+VERSION = 2  # of what `decode` makes of a file
 CHUNK = 512  # files handed to the threads at a time: bounds what waits to be written
 MAX_NAMED = 5  # bad files named in a message
 UNUSABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)  # of a place, whatever is written
@@ -64,12 +64,16 @@ def cached_images(
 
 def _read_index(folder: Path, made_of: dict[str, Any]) -> dict[str, str] | None:
     """The bad files of a cache that is whole and made of just these files; None if there is no such cache."""
+    index_file = folder / "index.json"
     try:
-        index = json.loads((folder / "index.json").read_text())
+        index = json.loads(index_file.read_text()) if index_file.is_file() else None  # a pipe would never end
         whole = (folder / "images.u8").stat().st_size == math.prod(made_of["shape"])
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
-    return index["bad"] if whole and index["made_of"] == made_of else None
+    if not whole or not isinstance(index, dict) or index.get("made_of") != made_of:
+        return None
+    bad = index.get("bad")
+    return bad if isinstance(bad, dict) and all(isinstance(reason, str) for reason in bad.values()) else None
 
 
 def _decode_all(

@@ -33,20 +33,13 @@ def as_mnist(body: bytes) -> NDArray[np.uint8]:
     """The digit (28, 28), white on black, of an image file's bytes; InputError with the reason if there is none."""
     if not body:
         raise InputError("the body is empty; send the bytes of an image")
-    picture = read_picture(BytesIO(body), name="the body", mode="LA", max_pixels=MAX_PICTURE_PIXELS)
+    picture = read_picture(BytesIO(body), name="the body", mode="L", max_pixels=MAX_PICTURE_PIXELS)
     picture.thumbnail((WORKING, WORKING), Image.Resampling.BOX)
-    digit = _cropped(_ink(_on_ground(picture)))
+    digit = _cropped(_ink(np.asarray(picture, dtype=np.float32) / 255))
     if max(digit.shape) > DRAWN:
         digit = _fitted(digit, DRAWN)
     digit = _fitted(_readable(digit), BOX)
     return _centred(np.rint(digit * (255 / digit.max())).astype(np.uint8))
-
-
-def _on_ground(picture: Image.Image) -> Shades:
-    """Grey levels; what is transparent becomes black under light ink and white under dark."""
-    light, alpha = (np.asarray(band, dtype=np.float32) / 255 for band in picture.split())
-    ground = light[alpha > 0.5].mean() < 0.5 if (alpha > 0.5).any() else True
-    return light * alpha + (1 - alpha) if ground else light * alpha
 
 
 def _ink(grey: Shades) -> Shades:
