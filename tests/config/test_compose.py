@@ -64,6 +64,10 @@ COMMANDS = [
     ("model.pretrained=nowhere.pth", "model.pretrained=nowhere.pth: neither a file or folder here nor a hub ID"),
     ("norm.ffn_hiden=batch", "norm.ffn_hiden=batch: unknown key; did you mean norm.ffn_hidden?"),
     ("norm.ffn_hidden=rms", "norm.ffn_hidden=rms: choose from none, layer, batch, batch_scalar"),
+    (
+        "-m norm.ffn_hidden=layer,rms",
+        "norm.ffn_hidden=rms: choose from none, layer, batch, batch_scalar, or module.Class",
+    ),
     ("depth=deep", "depth=deep: Value 'deep'"),
     ("-m depth=4,0", "depth=0: must be a whole number, at least 1"),
     ("-m pool=cls,men", "pool=cls,men: choose from cls, mean"),

@@ -1,8 +1,10 @@
 import inspect
+import sys
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import TINY
 from vitbn.config import compose
 from vitbn.models.architectures import MODULES, OPTIONS, architecture, build_known, check_options
 from vitbn.models.factory import NOT_OPTIONS, build
@@ -28,6 +30,14 @@ def test_every_option_has_a_rule(name):
 
     constructor = getattr(importlib.import_module(MODULES[name]), name)
     assert set(inspect.signature(constructor).parameters) <= set(OPTIONS)
+
+
+def test_a_norm_that_a_file_names_is_not_imported(tmp_path, monkeypatch):
+    (tmp_path / "evil.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match=r"unknown norm 'evil\.Norm'; choose from none, layer"):
+        build_known("ViT", {**TINY, "placement": {"final": "evil.Norm"}})
+    assert "evil" not in sys.modules
 
 
 def test_what_is_wrong_is_named():

@@ -2,8 +2,13 @@ import pytest
 import torch
 from torch import nn
 
-from vitbn.models.norms import NORMS, ScalarBatchNorm, TokenBatchNorm, make_norm, mixes_tokens
+from tests.conftest import TINY
+from vitbn.errors import InputError
+from vitbn.models import norms
+from vitbn.models.factory import build
+from vitbn.models.norms import NORMS, ScalarBatchNorm, TokenBatchNorm, import_norm, make_norm, mixes_tokens
 from vitbn.models.placements import Kind
+from vitbn.models.vit import ViT
 
 
 def test_every_kind_has_an_entry_and_every_entry_is_a_kind():
@@ -41,6 +46,20 @@ def test_a_module_that_the_table_does_not_have_counts_as_mixing():
 def test_an_unknown_kind_is_named():
     with pytest.raises(ValueError, match="unknown norm 'rms'; choose from none, layer, batch, batch_scalar"):
         make_norm("rms", 4)
+
+
+def test_a_configuration_may_name_a_class_as_a_norm(monkeypatch):
+    monkeypatch.setattr(norms, "NORMS", dict(NORMS))
+    with pytest.raises(ValueError, match="unknown norm 'torch.nn.RMSNorm'"):  # where only a file has named it
+        ViT(**TINY, placement={"final": "torch.nn.RMSNorm"})
+    net = build({"name": "vit", "_target_": "vitbn.ViT", **TINY, "placement": {"final": "torch.nn.RMSNorm"}}, seed=0)
+    assert type(net.final_norm) is nn.RMSNorm and mixes_tokens(net.final_norm)  # safe until the table says otherwise
+
+
+@pytest.mark.parametrize("kind", ["nowhere.Norm", "torch.nn.RootNorm"])
+def test_a_norm_that_cannot_be_imported_is_named(kind):
+    with pytest.raises(InputError, match=rf"norm {kind}: .*PYTHONPATH"):
+        import_norm(kind)
 
 
 @pytest.mark.parametrize("kind", ["batch2d", "batch1d"])

@@ -1,6 +1,9 @@
 import errno
 import fcntl
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -60,3 +63,20 @@ def test_a_full_disk_is_no_other_process(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "write", refuse(errno.ENOSPC))
     with locked(tmp_path) as acquired:
         assert acquired
+
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("typed", ["train.py model=vit", "-m vitbn train model=vit", "-m vitbn status default"])
+def test_without_posix_locks_one_line_names_the_systems(tmp_path, typed):
+    """As on Windows, which has no fcntl."""
+    module = typed.startswith("-m ")
+    program, *arguments = typed.removeprefix("-m ").split()
+    run = f"runpy.run_module({program!r}, " if module else f"runpy.run_path({str(ROOT / program)!r}, "
+    code = (
+        f"import runpy, sys; sys.modules['fcntl'] = None; sys.argv = {[program, *arguments]}; {run}run_name='__main__')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr == "error: vitbn runs on Linux and macOS; on Windows use its Subsystem for Linux (WSL)\n"

@@ -10,7 +10,7 @@ from typing import Any
 from vitbn.config.compose import CONF
 from vitbn.data.folder import scan
 from vitbn.errors import InputError
-from vitbn.models.placements import WITHOUT_SLOTS, Kind, PosEmb
+from vitbn.models.placements import WITHOUT_SLOTS, Kind, PosEmb, is_kind
 from vitbn.weights.hub import RULE, is_place
 
 Range = tuple[Callable[[Any], bool], str]
@@ -115,6 +115,10 @@ def check(config: dict[str, Any], typed: Sequence[str] = ()) -> None:
         if value is not None and not is_valid(value):
             raise InputError(f"{key}={value}: {rule}")
     model, data = config["model"], config["data"]
+    for slot, kind in config["norm"].items():
+        if not is_kind(kind):
+            choices = f"choose from {', '.join(Kind)}, or module.Class for one of your own"
+            raise InputError(f"norm.{slot}={kind}: {choices}")
     slot = next((slot for slot, kind in config["norm"].items() if kind != Kind.none), None)
     if slot and "placement" not in model:
         raise InputError(f"norm.{slot}={config['norm'][slot]}: model={model['name']} has no slots for norms")

@@ -23,7 +23,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from vitbn.data import torchvision_table
 from vitbn.data.folder import scan
 from vitbn.errors import InputError, RunFailed, describe
-from vitbn.models.placements import WITHOUT_SLOTS, Kind, Pool, PosEmb, Slot, complete
+from vitbn.models.placements import WITHOUT_SLOTS, Pool, PosEmb, Slot, complete
 from vitbn.resources import resource_folder
 from vitbn.store.run import run_id
 
@@ -70,7 +70,7 @@ class Schema:
     """Root of the configuration; values and comments stand in conf/config.yaml."""
 
     model: Any = MISSING
-    norm: dict[Slot, Kind] = field(default_factory=lambda: complete({}))
+    norm: dict[Slot, str] = field(default_factory=lambda: complete({}))
     data: Any = MISSING
     optimizer: Any = MISSING
     schedule: Any = MISSING

@@ -16,7 +16,7 @@ from torch.nn.utils.fusion import fuse_linear_bn_weights
 
 from vitbn.errors import InputError
 from vitbn.models.norms import entry
-from vitbn.models.placements import Kind, Placement, Slot
+from vitbn.models.placements import Placement, Slot
 from vitbn.models.vit import Block, VisionTransformer
 
 LIMIT = 1e-4  # a folded network whose logits lie further from the original's is refused
@@ -44,7 +44,7 @@ class FoldStep:
     """One norm of the plan: the Linear that it is folded into, or None and why it stays."""
 
     site: NormSite
-    kind: Kind
+    kind: str
     into: str | None
     how: str
 
@@ -97,7 +97,7 @@ def fold(net: VisionTransformer) -> Folding:
         norm = folded.get_submodule(site.norm)
         if isinstance(norm, nn.Identity):
             continue
-        kind = Kind(folded.placement[site.slot])
+        kind = folded.placement[site.slot]
         table_entry = entry(norm)
         if table_entry is None or not table_entry.folds:
             plan.append(FoldStep(site, kind, None, STAYS))

@@ -7,14 +7,21 @@ from torch import nn, optim
 
 from vitbn.errors import InputError
 from vitbn.models.init import initialize
+from vitbn.models.norms import import_norm
 
 OptimizerFactory = Callable[..., optim.Optimizer]
 NOT_OPTIONS = ("name", "published", "pretrained")  # keys of a model that its constructor does not take
 
 
 def build(config: dict[str, Any], *, seed: int) -> nn.Module:
-    """The network `_target_` names, with the other keys as its options and initial weights keyed by `seed`."""
+    """The network `_target_` names, with the other keys as its options and initial weights keyed by `seed`.
+
+    It imports what the configuration names: networks and norms of one's own.
+    """
     options = {key: value for key, value in config.items() if key not in NOT_OPTIONS}
+    for kind in set((options.get("placement") or {}).values()):
+        if "." in kind:
+            import_norm(kind)
     net = _make(f"model={config['name']}", options)
     initialize(net, seed)
     return net

@@ -5,12 +5,14 @@ Shapes: (B, N, D) tokens; statistics "per feature" means one number for each of 
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vitbn.errors import InputError
 from vitbn.models.placements import Kind
 
 
@@ -98,6 +100,19 @@ def make_norm(kind: str, num_features: int, eps: float = 1e-5) -> nn.Module:
     if kind not in NORMS:
         raise ValueError(f"unknown norm {kind!r}; choose from {', '.join(NORMS)}")
     return NORMS[kind].make(num_features, eps=eps)
+
+
+def import_norm(kind: str) -> None:
+    """Enter the class that `module.Class` names into `NORMS`, where its module has not done so itself.
+
+    InputError says what cannot be imported. Pass no name that a stranger's file holds.
+    """
+    module, _, name = kind.rpartition(".")
+    try:
+        norm = getattr(import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"norm {kind}: {error}; Python looks for modules in PYTHONPATH") from None
+    NORMS.setdefault(kind, Norm(norm))
 
 
 def entry(module: nn.Module) -> Norm | None:

@@ -2,7 +2,7 @@
 
 Free of torch, so that a mistyped slot or kind is reported before anything heavy is imported.
 A new placement is one entry of `PLACEMENTS`; a new kind is one member of `Kind` and its entry in `NORMS` of
-`models/norms.py`.
+`models/norms.py`, or a class of one's own, written `module.Class`.
 """
 
 from collections.abc import Mapping
@@ -70,11 +70,16 @@ PLACEMENTS: dict[str, Placement] = {
 WITHOUT_SLOTS = ("dnn", "dnn_bn", "mlp", "mlp_bn", "alexnet", "vgg16", "resnet34")
 
 
-def complete(placement: Placement) -> dict[Slot, Kind]:
+def is_kind(kind: str) -> bool:
+    """Whether it is a member of `Kind`, or written as `module.Class` is; nothing is imported."""
+    return kind in set(Kind) or ("." in kind and all(part.isidentifier() for part in kind.split(".")))
+
+
+def complete(placement: Placement) -> dict[Slot, str]:
     """All slots with their kind; a slot left out is `none`. ValueError names an unknown slot or kind."""
     for slot, kind in placement.items():
         if slot not in set(Slot):
             raise ValueError(f"placement: unknown slot {slot!r}; choose from {', '.join(Slot)}")
-        if kind not in set(Kind):
+        if not is_kind(kind):
             raise ValueError(f"placement.{slot}: unknown kind {kind!r}; choose from {', '.join(Kind)}")
-    return {slot: Kind(placement.get(slot, "none")) for slot in Slot}
+    return {slot: str(placement.get(slot, Kind.none)) for slot in Slot}
