@@ -129,7 +129,7 @@ def filled(page: str, results: Path) -> str:
         path = results / match[1]
         content = markdown(json.loads(path.read_text())) if path.exists() else "Not measured yet.\n"
         image = path.with_suffix(".svg")
-        picture = f"![{path.stem}](../benchmarks/results/{image.name})\n\n" if image.exists() else ""
+        picture = f"![{path.stem}](results/{image.name})\n\n" if image.exists() else ""
         return f"<!-- {match[1]} -->\n{picture}{content}<!-- end -->"
 
     return re.sub(r"<!-- (\S+\.json) -->.*?<!-- end -->", block, page, flags=re.DOTALL)
