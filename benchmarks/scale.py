@@ -19,8 +19,8 @@ from pathlib import Path
 import yaml
 
 from vitbn.config.sweep import command_jobs
+from vitbn.store.plan import write_plan
 from vitbn.store.run import Run
-from vitbn.store.status import write_plan
 
 ROOT = Path(__file__).parents[1]
 

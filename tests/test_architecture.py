@@ -12,8 +12,8 @@ ROOT = Path(__file__).parents[1]
 # from the ground up; a room imports only from floors below its own
 FLOORS = (
     ("errors", "rng", "progress", "plotting", "resources"),
-    ("store",),
     ("models",),
+    ("store",),
     ("data",),
     ("weights",),
     ("config", "training", "analysis", "inference"),

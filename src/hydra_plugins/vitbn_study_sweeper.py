@@ -84,8 +84,8 @@ class StudySweeper(Sweeper):
     ) -> list[tuple[list[str], "Run"]]:
         """The jobs to launch; records in the studies' folders which runs the sweep has."""
         from vitbn.errors import describe
+        from vitbn.store.plan import write_plan
         from vitbn.store.run import COMPLETE, warn_of_renamed_runs
-        from vitbn.store.status import write_plan
 
         missing, skipped = [], []
         for overrides, run in jobs:

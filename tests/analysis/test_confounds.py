@@ -2,9 +2,9 @@ import json
 
 import pytest
 
-from vitbn.analysis.arms import PLACEMENT
 from vitbn.analysis.confounds import confounds, studied_keys, tally
 from vitbn.analysis.records import read_run
+from vitbn.store.labels import PLACEMENT
 
 
 @pytest.fixture

@@ -3,8 +3,10 @@ import os
 import numpy as np
 import pytest
 
-from vitbn.analysis.run_files import checked_result, flatten, read_config, read_table
+from vitbn.analysis.run_files import checked_result, read_table
 from vitbn.errors import InputError
+from vitbn.store.config_file import read_config
+from vitbn.store.labels import flatten
 
 CONFIG = "model: {name: vit}\ndata:\n  name: mnist\nseed: 0\n"
 

@@ -8,12 +8,12 @@ import pytest
 from vitbn.analysis.arms import FinishedRuns
 from vitbn.analysis.claims import load_claims
 from vitbn.analysis.records import RunRecord
-from vitbn.analysis.run_files import flatten
 from vitbn.analysis.verdict import missing
 from vitbn.config.checks import check
 from vitbn.config.compose import compose_config, to_plain_dict
 from vitbn.config.sweep import command_jobs
 from vitbn.errors import InputError
+from vitbn.store.labels import flatten
 
 SWEEPS = {
     "numbers and choices": ["depth=2,1", "lr=1,0.003,1e-2", "seed=range(2)", "model.dropout=0,0.5"],

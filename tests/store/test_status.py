@@ -1,7 +1,8 @@
 import pytest
 
 from vitbn.cli import main
-from vitbn.store.status import Progress, humanize_seconds, progress, seconds_left, write_plan
+from vitbn.store.plan import write_plan
+from vitbn.store.status import Progress, humanize_seconds, progress, seconds_left
 
 
 def row(state, done, seconds=None, model="vit", depth=2):

@@ -6,17 +6,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from vitbn.analysis.records import RunRecord, within
-from vitbn.models.placements import PLACEMENTS, Slot, complete
+from vitbn.analysis.records import RunRecord
 from vitbn.plotting import look
-
-AXES = ("depth", "lr", "seed")
-PLACEMENT = ("norm", "model.name", "model._target_", "model.placement", "model.norm", "model.batch_norm")
-NAMES = {
-    "vit": "ViT", "vitbnffn": "ViTBNFFN", "vitbn": "ViTBN", "vitbn_scalar": "ViTBN scalar",
-    "dnn": "DNN", "dnn_bn": "DNN + BN",
-    "mlp": "MLP", "mlp_bn": "MLP + BN",
-}  # fmt: skip
+from vitbn.store.labels import NAMES, placements, short_names, short_value, varying
 
 
 @dataclass(frozen=True)
@@ -49,18 +41,23 @@ _MISSING = object()
 
 def group(runs: Iterable[RunRecord]) -> list[Arm]:
     """Arms in a fixed order: ViT, ViTBNFFN, ViTBN, then by name."""
-    by_model: dict[str, list[tuple[RunRecord, dict[str, Any]]]] = {}
-    for run in runs:
-        if run.status != "unreadable":
-            by_model.setdefault(str(run.config.get("model.name")), []).append((run, run.compared))
-    varying = {model: _varying(config for _, config in members) for model, members in by_model.items()}
-    settings = sorted({key for keys in varying.values() for key in keys if not within(key, PLACEMENT)})
-    flags = {key for members in by_model.values() for _, config in members for key in config if config[key] is True}
+    readable = [run for run in runs if run.status != "unreadable"]
+    by_model: dict[Any, list[RunRecord]] = {}
+    for run in readable:
+        by_model.setdefault(run.config["model.name"], []).append(run)
+    # by model: what differs between two models only is a difference to be named beside the comparison
+    keys = sorted({key for members in by_model.values() for key in varying(run.compared for run in members)})
+    names = short_names(keys)
+    flags = {key for run in readable for key, value in run.compared.items() if value is True}
     members_of: dict[tuple[str, str], list[RunRecord]] = {}
-    for model, members in by_model.items():
-        for run, config in members:
-            placement, setting = _placement(model, run.config), " ".join(_named(config, settings, flags))
-            members_of.setdefault((placement, setting), []).append(run)
+    for placement, run in zip(placements([run.config for run in readable]), readable, strict=True):
+        config = run.compared
+        setting = [
+            f"{name}={short_value(key, config.get(key, False))}"
+            for key, name in names.items()
+            if key in config or key in flags
+        ]
+        members_of.setdefault((placement, " ".join(setting)), []).append(run)
     order = {name: index for index, name in enumerate(NAMES.values())}
 
     def rank(arm: Arm) -> tuple:
@@ -68,31 +65,6 @@ def group(runs: Iterable[RunRecord]) -> list[Arm]:
         return order.get(known, len(order)), len(arm.placement), arm.placement, arm.setting
 
     return sorted((Arm(*names, members) for names, members in members_of.items()), key=rank)
-
-
-def _placement(model: str, config: dict[str, Any]) -> str:
-    """The network's name, and where its norms differ from its own: `norm=vitbn_scalar`, `ffn_in=batch`."""
-    name = NAMES.get(model, model)
-    if model not in PLACEMENTS or "model.placement.final" not in config:
-        return name
-    kinds = {str(slot): config.get(f"model.placement.{slot}", "none") for slot in Slot}
-    own = complete(PLACEMENTS[model])
-    if kinds == own:
-        return name
-    same = [other for other, placement in PLACEMENTS.items() if complete(placement) == kinds]
-    changes = [f"{slot}={kind}" for slot, kind in kinds.items() if own[Slot(slot)] != kind]
-    return " ".join([name, *([f"norm={same[0]}"] if same else changes)])
-
-
-def _varying(configs: Iterable[dict[str, Any]]) -> list[str]:
-    """Keys other than the axes with more than one value (or present only at times)."""
-    configs = list(configs)
-    keys = {key for config in configs for key in config} - set(AXES)
-    return sorted(key for key in keys if len({str(config.get(key)) for config in configs}) > 1)
-
-
-def _named(config: dict[str, Any], keys: Iterable[str], flags: set[str]) -> list[str]:
-    return [f"{key.rsplit('.', 1)[-1]}={config.get(key, False)}" for key in keys if key in config or key in flags]
 
 
 def cells(arms: Iterable[Arm]) -> list[tuple[Any, Any]]:

@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
-from vitbn.analysis.arms import PLACEMENT
-from vitbn.analysis.records import RunRecord, shortened, within
+from vitbn.analysis.records import RunRecord, shortened
 from vitbn.models.placements import Slot
+from vitbn.store.labels import PLACEMENT, within
 
 _ABSENT, _NOT_RECORDED = "absent", "not recorded"
 _NORM_MARKS = ("norm", "bn", "ln")  # in the parts of a parameter's name

@@ -2,20 +2,21 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vitbn.analysis.run_files import RETRAIN, checked_result, flatten, read_config, read_table
+from vitbn.analysis.run_files import checked_result, read_table
 from vitbn.errors import InputError
-from vitbn.store.run import UNHASHED, is_set
+from vitbn.store.config_file import RETRAIN, read_config
+from vitbn.store.labels import depth_of, flatten, without_repetitions
+from vitbn.store.run import RESULT_STATUSES, is_set
 
 EPOCH_METRICS = ("train/loss", "train/acc", "val/loss", "val/acc")
 FINAL_METRICS = ("test/acc", "test/loss")
 METRICS = EPOCH_METRICS + FINAL_METRICS
-RESULT_STATUSES = ("done", "failed", "diverged")
 STATUSES = (*RESULT_STATUSES, "running", "unreadable")
 # Of result.json: what came out and what is compared piece by piece. All else there tells how it was computed.
 OUTCOMES = (
@@ -31,10 +32,6 @@ PACKAGED_DATA = (
     "svhn",
     "kmnist",
 )  # elsewhere content or place says which they are
-# These cannot change a result (or repeat a key that is compared already), so they neither part nor confound.
-IGNORED = (*UNHASHED, "hydra")
-
-_MISSING = object()
 
 
 @dataclass(frozen=True)
@@ -60,8 +57,8 @@ class RunRecord:
 
     @property
     def depth(self) -> int | None:
-        """Encoder layers; None for a network that has none (the key `depth` is set for every network)."""
-        return self.config.get("depth") if "model.depth" in self.config else None
+        """Encoder blocks; None for a network that has none."""
+        return depth_of(self.config)
 
     @property
     def lr(self) -> float | None:
@@ -90,19 +87,8 @@ class RunRecord:
 
     @cached_property
     def compared(self) -> dict[str, Any]:
-        """The configuration without what cannot change a result and without `model.x`, `optimizer.x` that repeat `x`.
-
-        A key that is null, false or neutral counts as absent, as it does in a run's identity: older runs lack it.
-        """
-        return {key: value for key, value in self.config.items() if is_set(value, key) and self._adds(key, value)}
-
-    def _adds(self, key: str, value: Any) -> bool:
-        group, _, name = key.partition(".")
-        if group in ("model", "optimizer") and key != "model.name" and self.config.get(name, _MISSING) == value:
-            return False
-        if name.endswith("_target_") and str(value).startswith("vitbn."):  # code may move, and `name` says which it is
-            return False
-        return not within(key, IGNORED) and not (group == "norm" and f"model.placement.{name}" in self.config)
+        """The configuration without what cannot change a result and without repetitions."""
+        return without_repetitions(self.config)
 
     def last(self, metric: str) -> float | None:
         """The metric after the last epoch, None where it was not measured."""
@@ -120,12 +106,6 @@ class RunRecord:
         """Columns of steps.csv (`step`, `train/loss`); empty where the run kept none."""
         path = self.path / "steps.csv"
         return read_table(path, ended=self.status in RESULT_STATUSES)[0] if path.exists() else {}
-
-
-@cache  # asked for every key of every run
-def within(key: str, prefixes: tuple[str, ...]) -> bool:
-    """Whether a dotted key is one of the prefixes or lies below one."""
-    return any(key == prefix or key.startswith(f"{prefix}.") for prefix in prefixes)
 
 
 def read_study(folder: Path | str) -> list[RunRecord]:

@@ -22,6 +22,7 @@ import yaml
 from vitbn import __version__
 from vitbn.errors import InputError, describe
 from vitbn.store import atomic
+from vitbn.store.text_file import read_json
 from vitbn.store.yaml_file import read_yaml
 
 log = logging.getLogger("vitbn")
@@ -45,6 +46,7 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "trainer.max_steps": (-1,),
     "trainer.fast_dev_run": (0,),
 }
+RESULT_STATUSES = ("done", "failed", "diverged")
 COMPLETE = ("done", "diverged")  # statuses that are not trained again; a failed run is
 MAX_TABLE_ROWS = 200  # above, a sweep ends with counts instead of a table
 SUMMARY_SECONDS = 30  # summary.csv is refreshed at most this often while a sweep is going
@@ -145,13 +147,14 @@ def read_result(folder: Path) -> dict[str, Any] | None:
     """The content of the run's result.json; None if there is none, or none that can be read."""
     path = folder / "result.json"
     try:
-        result = json.loads(path.read_text())
-        if not isinstance(result, dict) or not isinstance(result.get("status"), str):
-            raise ValueError("no status in it")
+        result = read_json(path)
     except FileNotFoundError:
         return None
-    except (ValueError, RecursionError, OSError) as error:
+    except (InputError, OSError) as error:
         log.warning(f"{path}: cannot be read ({describe(error)}), taken for missing")
+        return None
+    if result.get("status") not in RESULT_STATUSES:
+        log.warning(f"{path}: cannot be read (its status is none of {', '.join(RESULT_STATUSES)}), taken for missing")
         return None
     return result
 

@@ -1,14 +1,17 @@
 """A search on disk: Optuna's storage in search.db, and search.json for readers. Imports no torch."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from numbers import Real
 from pathlib import Path
 from typing import Any
 
-from vitbn.errors import InputError
+from vitbn.errors import InputError, describe
 from vitbn.store import atomic
+from vitbn.store.text_file import read_json
 
+log = logging.getLogger("vitbn")
 Parameter = tuple[str, dict[str, Any]]  # the name of one of Optuna's distributions and its arguments
 
 
@@ -85,10 +88,21 @@ class Search:
 
 
 def read_search(folder: Path) -> dict[str, Any]:
-    """The content of a study's search.json; empty if the study is no search."""
-    import json
-
+    """The content of a study's search.json; empty if the study is no search or the file, which is named, is broken."""
+    path = folder / "search.json"
     try:
-        return json.loads((folder / "search.json").read_text())
+        search = read_json(path)
     except FileNotFoundError:
         return {}
+    except (InputError, OSError) as error:
+        log.warning(f"{describe(error)}; taken for missing")
+        return {}
+    types = {"metric": str, "space": list, "trials": list}
+    keys = {"number": int, "run": str | None, "params": dict, "value": float | None}
+    whole = all(isinstance(search.get(key), kind) for key, kind in types.items()) and all(
+        isinstance(trial, dict) and all(isinstance(trial.get(key), kind) for key, kind in keys.items())
+        for trial in search["trials"]
+    )
+    if not whole:
+        log.warning(f"{path}: no search; taken for missing")
+    return search if whole else {}

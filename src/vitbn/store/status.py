@@ -1,28 +1,22 @@
 """Status of a study: planned and finished runs, and the time left. Imports no torch."""
 
 import csv
-import hashlib
-import json
+import logging
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vitbn.errors import InputError
-from vitbn.store import atomic
+from vitbn.errors import InputError, describe
+from vitbn.store.config_file import RETRAIN, read_config
+from vitbn.store.labels import FlatConfig, depth_of
 from vitbn.store.lock import is_locked
-from vitbn.store.run import Run, read_result, run_folders
-from vitbn.store.yaml_file import read_yaml
+from vitbn.store.plan import planned_configs
+from vitbn.store.run import read_result, run_folders
+from vitbn.store.text_file import read_text
 
-STATES = ("done", "running", "interrupted", "missing", "failed", "diverged")
-
-
-def write_plan(study: Path, runs: list[Run]) -> None:
-    """Record the runs of a sweep, so that the missing ones are known. One file per sweep: no races."""
-    plan = {run.id: {**run.labels, "epochs": run.config["epochs"]} for run in runs}
-    name = hashlib.sha256(" ".join(sorted(plan)).encode()).hexdigest()[:12] + ".json"
-    (study / ".plans").mkdir(parents=True, exist_ok=True)
-    atomic.write_json(study / ".plans" / name, plan)
+log = logging.getLogger("vitbn")
+STATES = ("done", "running", "interrupted", "missing", "failed", "diverged", "unreadable")
 
 
 @dataclass(frozen=True)
@@ -38,18 +32,16 @@ class Progress:
 
     @property
     def epochs_left(self) -> int:
-        return 0 if self.state in ("done", "diverged") else max(0, self.epochs - self.epochs_done)
+        return 0 if self.state in ("done", "diverged", "unreadable") else max(0, self.epochs - self.epochs_done)
 
 
 def progress(study: Path) -> list[Progress]:
     """Every run that was planned or begun; InputError if there is none."""
-    plans: dict[str, dict[str, Any]] = {}
-    for file in sorted(study.glob(".plans/*.json")):
-        plans |= json.loads(file.read_text())
+    planned = planned_configs(study)
     folders = {folder.name: folder for folder in run_folders(study)}
-    if not plans and not folders:
+    if not planned and not folders:
         raise InputError(f"{study}: no study there")
-    return [_progress(study / name, plans.get(name)) for name in sorted({*plans, *folders})]
+    return [_progress(study / name, planned.get(name)) for name in sorted({*planned, *folders})]
 
 
 def seconds_left(runs: list[Progress]) -> float | None:
@@ -62,11 +54,12 @@ def seconds_left(runs: list[Progress]) -> float | None:
         return None
 
     def estimate(labels: dict[str, Any]) -> float:
-        depth = labels.get("depth", 1)
-        alike = [s for other, s in timed if (other.get("model"), other.get("depth")) == (labels.get("model"), depth)]
+        alike = [seconds for other, seconds in timed if other == labels]
         if alike:
             return statistics.median(alike)
-        return depth * statistics.median(seconds / other.get("depth", 1) for other, seconds in timed)
+        depths = [other.get("depth") or 1 for other, _ in timed]
+        per_block = statistics.median(seconds / depth for depth, (_, seconds) in zip(depths, timed, strict=True))
+        return (labels.get("depth") or 1) * per_block
 
     total = sum(
         run.epochs_left * (estimate(run.labels) if run.epoch_seconds is None else run.epoch_seconds) for run in runs
@@ -106,31 +99,33 @@ def humanize_seconds(seconds: float) -> str:
     return f"about {seconds:.0f} seconds"
 
 
-def _progress(folder: Path, plan: dict[str, Any] | None) -> Progress:
+def _progress(folder: Path, config: FlatConfig | None) -> Progress:
+    """A file that cannot be read is named and makes its run `unreadable`."""
+    try:
+        config = read_config(folder / "config.yaml") if config is None else config
+        seconds = _epoch_seconds(folder / "metrics.csv")
+    except (InputError, OSError) as error:
+        log.warning(describe(error))
+        return Progress(folder.name, {}, "unreadable", 0, 0, None)
     result = read_result(folder)
-    seconds = _epoch_seconds(folder / "metrics.csv")
-    if plan is None:
-        plan = _plan_of(folder, result)
     if result is not None:
         state = result["status"]
     elif is_locked(folder):
         state = "running"
     else:
         state = "interrupted" if folder.exists() else "missing"
+    labels = {"model": config.get("model.name"), "depth": depth_of(config)}
     median = statistics.median(seconds) if seconds else None
-    return Progress(folder.name, plan, state, len(seconds), plan["epochs"], median)
-
-
-def _plan_of(folder: Path, result: dict[str, Any] | None) -> dict[str, Any]:
-    if result and result["status"] == "done":  # says the same, and JSON is read a hundred times as fast
-        return {**result["run"], "epochs": result["epochs"]}
-    config = read_yaml(folder / "config.yaml")
-    return {**Run(config).labels, "epochs": config["epochs"]}
+    return Progress(folder.name, labels, state, len(seconds), config.get("epochs") or 0, median)
 
 
 def _epoch_seconds(path: Path) -> list[float]:
     try:
-        with path.open() as file:
-            return [float(row["seconds"]) for row in csv.DictReader(file)]
+        lines = read_text(path).splitlines()
+        return [float(row["seconds"]) for row in csv.DictReader(lines)]
     except FileNotFoundError:
         return []
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: no column of seconds in every line; {RETRAIN}") from None

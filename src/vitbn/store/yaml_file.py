@@ -1,12 +1,12 @@
 """YAML files that anybody may have written: plain data or one line that says what is wrong. Imports no torch."""
 
-import stat
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from vitbn.errors import InputError
+from vitbn.store.text_file import read_text
 
 MAX_BYTES = 200_000  # fifty times the largest config.yaml; parsing as much takes about two seconds
 
@@ -30,15 +30,7 @@ def read_yaml(path: Path) -> Any:
 
 def read_yaml_text(path: Path) -> str:
     """The text of a regular file of at most MAX_BYTES; InputError for any other."""
-    status = path.stat()
-    if not stat.S_ISREG(status.st_mode):  # opening a FIFO would wait for ever
-        raise InputError(f"{path}: not a regular file")
-    if status.st_size > MAX_BYTES:
-        raise InputError(f"{path}: {status.st_size:,} bytes, more than {MAX_BYTES:,}")
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not YAML ({error})") from None
+    return read_text(path, most=MAX_BYTES)
 
 
 def parse_yaml(text: str, source: str) -> Any:

@@ -1,0 +1,153 @@
+"""What tells runs apart, and how tables, loggers and the report call it. Imports no torch.
+
+Configurations are flat here: `{"model.name": "vit", "optimizer.lr": 0.003, …}`, as `flatten` makes them.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from vitbn.models.placements import PLACEMENTS, Slot, complete
+from vitbn.store.run import UNHASHED, is_set
+
+FlatConfig = Mapping[str, Any]
+AXES = ("depth", "lr", "seed")
+PLACEMENT = ("norm", "model.name", "model._target_", "model.placement", "model.norm", "model.batch_norm")
+NAMES = {
+    "vit": "ViT", "vitbnffn": "ViTBNFFN", "vitbn": "ViTBN", "vitbn_scalar": "ViTBN scalar",
+    "dnn": "DNN", "dnn_bn": "DNN + BN",
+    "mlp": "MLP", "mlp_bn": "MLP + BN",
+}  # fmt: skip
+KINDS = (".name", "._target_")  # keys that say which data set, optimizer, … the other keys of their group belong to
+_ABSENT = object()
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mapping to dotted keys; lists become tuples."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = tuple(value) if isinstance(value, list) else value
+    return flat
+
+
+@cache  # asked for every key of every run
+def within(key: str, prefixes: tuple[str, ...]) -> bool:
+    """Whether a dotted key is one of the prefixes or lies below one."""
+    return any(key == prefix or key.startswith(f"{prefix}.") for prefix in prefixes)
+
+
+def without_repetitions(config: FlatConfig) -> dict[str, Any]:
+    """What can change a result, once: `model.x` and `optimizer.x` go where they repeat `x` or `data.x`.
+
+    A key that is null, false or neutral counts as absent, as it does in a run's identity: older runs do not have it.
+    """
+    return {key: value for key, value in config.items() if is_set(value, key) and _adds(config, key, value)}
+
+
+def _adds(config: FlatConfig, key: str, value: Any) -> bool:
+    group, _, name = key.partition(".")
+    repeated = (config.get(name, _ABSENT), config.get(f"data.{name}", _ABSENT))
+    if group in ("model", "optimizer") and key != "model.name" and value in repeated:
+        return False
+    if name.endswith("_target_") and str(value).startswith("vitbn."):  # code may move, and `name` says which it is
+        return False
+    return not within(key, (*UNHASHED, "hydra")) and not (group == "norm" and f"model.placement.{name}" in config)
+
+
+def varying(configs: Iterable[FlatConfig]) -> list[str]:
+    """Keys with more than one value (or present only at times), without the axes and the placement.
+
+    Where the optimizer varies, what belongs to one optimizer alone does not count; likewise data sets and schedules.
+    """
+    return sorted(key for key in _differing(list(configs)) if key not in AXES and not within(key, PLACEMENT))
+
+
+def _differing(configs: Sequence[FlatConfig]) -> set[str]:
+    differing = {key for key in set().union(*configs) if len({str(config.get(key)) for config in configs}) > 1}
+    kinds = sorted(key for key in differing if key.endswith(KINDS))
+    if not kinds:
+        return differing
+    of_kind: dict[tuple[str, ...], list[FlatConfig]] = {}
+    for config in configs:
+        of_kind.setdefault(tuple(str(config.get(key)) for key in kinds), []).append(config)
+    within_a_kind = set().union(*map(_differing, of_kind.values()))
+    groups = {key.partition(".")[0] for key in kinds}
+    return {key for key in differing if key in kinds or key in within_a_kind or key.partition(".")[0] not in groups}
+
+
+def short_names(keys: Sequence[str]) -> dict[str, str]:
+    """Key -> what heads its column: its last part (`optimizer` for `optimizer._target_`), or all where two agree."""
+    short = {key: key.rpartition(".")[0] if key.endswith(KINDS) else key.rpartition(".")[2] for key in keys}
+    taken = [*short.values(), *AXES, "model"]
+    return {key: name if taken.count(name) == 1 else key for key, name in short.items()}
+
+
+def short_value(key: str, value: Any) -> Any:
+    """The value as tables show it: `Adam` for `torch.optim.Adam`."""
+    return str(value).rpartition(".")[2] if key.endswith("._target_") and value is not None else value
+
+
+def placements(configs: Sequence[FlatConfig]) -> list[str]:
+    """Per configuration the network's name, and where its norms differ from its own: `ViT attn_out=batch`."""
+    of_model: dict[str, list[FlatConfig]] = {}
+    for config in configs:
+        of_model.setdefault(str(config.get("model.name")), []).append(config)
+    differing = {
+        model: [key for key in sorted(_differing(members)) if within(key, PLACEMENT) and not key.startswith("norm.")]
+        for model, members in of_model.items()
+        if model not in PLACEMENTS
+    }
+    return [_placement(config, differing.get(str(config.get("model.name")), [])) for config in configs]
+
+
+def _placement(config: FlatConfig, differing: Sequence[str]) -> str:
+    """`differing`: what varies among the runs of a network that has no placement of its own."""
+    model = str(config.get("model.name"))
+    name = NAMES.get(model, model)
+    if model not in PLACEMENTS or "model.placement.final" not in config:
+        return " ".join([name, *(f"{key.rpartition('.')[2]}={config.get(key, False)}" for key in differing)])
+    kinds = {str(slot): config.get(f"model.placement.{slot}", "none") for slot in Slot}
+    own = complete(PLACEMENTS[model])
+    if kinds == own:
+        return name
+    same = [other for other, placement in PLACEMENTS.items() if complete(placement) == kinds]
+    changes = [f"{slot}={kind}" for slot, kind in kinds.items() if own[Slot(slot)] != kind]
+    return " ".join([name, *([f"norm={same[0]}"] if same else changes)])
+
+
+def labels(configs: Sequence[FlatConfig]) -> list[dict[str, Any]]:
+    """Per configuration what tells it from the others: model with placement, data, depth, lr, what else varies, seed.
+
+    None where a network lacks the key, such as the depth of a ResNet.
+    """
+    compared = [without_repetitions(config) for config in configs]
+    told = ["data.name"]
+    if len({(data_name(c), c.get("data.content")) for c in configs}) == len({data_name(c) for c in configs}):
+        told.append("data.content")
+    names = {key: name for key, name in short_names(varying(compared)).items() if key not in told}
+    return [
+        {
+            "model": placement,
+            "data": data_name(config),
+            "depth": depth_of(config),
+            "lr": config.get("lr"),
+            **{name: short_value(key, config.get(key)) for key, name in names.items()},
+            "seed": config.get("seed"),
+        }
+        for placement, config in zip(placements(configs), configs, strict=True)
+    ]
+
+
+def data_name(config: FlatConfig) -> str | None:
+    """The data set's name; for a folder of images the folder's."""
+    root = str(config.get("data.root") or "")
+    return Path(root).name or "folder" if config.get("data.name") == "folder" else config.get("data.name")
+
+
+def depth_of(config: FlatConfig) -> int | None:
+    """Encoder blocks; None for a network that has none (the key `depth` is set for every network)."""
+    return config.get("depth") if "model.depth" in config else None
