@@ -65,7 +65,7 @@ def _turn(cfg: dict[str, Any], images: Split, device: torch.device, number: int,
     module = Classifier(
         build(cfg["model"], seed=number),
         num_classes=cfg["model"]["num_classes"],
-        make_optimizer=make_optimizer(cfg["optimizer"]),
+        make_optimizer=make_optimizer(cfg["optimizer"], cfg["lr"]),
         seed=number,
     )
     batches = TrainBatches(images, batch_size=cfg["batch_size"], seed=number, draw=draw, device=device)

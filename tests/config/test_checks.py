@@ -35,11 +35,39 @@ def checked(*overrides):
         ("data.std=[0]", r"data.std=\[0\]: must be a number above 0, or one per channel"),
         ("data.mean=nan", "data.mean=nan: must be a number"),
         ("data.holdout=-5", "data.holdout=-5: must be"),
+        ("label_smoothing=1", r"label_smoothing=1.0: must lie in \[0, 1\)"),
+        ("mixup=-1", "mixup=-1.0: must be a number, at least 0"),
+        ("cutmix=inf", "cutmix=inf: must be a number, at least 0"),
+        ("optimizer.lr=0.1", "optimizer.lr=0.1: the learning rate is the key lr=0.003"),
+        ("optimizer._target_=torch.optim.RMSprop", "optimizer.fused: torch.optim.RMSprop has no such option"),
+        ("optimizer.decay_weights_only=maybe", "optimizer.decay_weights_only=maybe: choose from true, false"),
+        ("+schedule.interval=step", "schedule.interval: unknown key; this schedule has schedule.warmup"),
+        ("schedule.name=linear", "schedule.name=linear: choose from step, cosine"),
     ],
 )
 def test_values_out_of_range_are_named(override, message):
     with pytest.raises(InputError, match=message):
         checked(override)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("schedule=one_cycle", "schedule.interval=epoch"), "schedule.total_steps=steps: .* schedule.interval=step"),
+        (("schedule=one_cycle", "schedule.interval=day"), "schedule.interval=day: choose from step, epoch"),
+        (
+            ("schedule=one_cycle", "+schedule.pct_strat=1"),
+            "schedule.pct_strat: .* has no such option; did you mean .*pct_start",
+        ),
+        (("schedule=one_cycle", "+schedule.warmup=0.1"), "schedule.warmup=0.1: OneCycleLR has one of its own"),
+        (("schedule=plateau", "schedule.interval=step"), "schedule.interval=step: ReduceLROnPlateau"),
+        (("schedule=one_cycle", "+schedule.monitor=val/loss"), "schedule.monitor=val/loss: OneCycleLR looks at no"),
+        (("+schedule._target_=torch.optim.lr_scheduler.StepLR",), "schedule.step_size: .* needs it; type [+]schedule"),
+    ],
+)
+def test_schedules_that_cannot_be_are_named(overrides, message):
+    with pytest.raises(InputError, match=message):
+        checked(*overrides)
 
 
 def test_what_an_experiment_sets_for_all_networks_is_not_refused():

@@ -43,7 +43,7 @@ def test_every_published_network_trains_on_a_folder(photos, options):
     assert cfg["model"]["num_classes"] == 2
     data, net = ImageData.of(cfg), build(cfg["model"], seed=0)
     before = {name: parameter.detach().clone() for name, parameter in list(net.named_parameters())[-2:]}
-    classifier = Classifier(net, num_classes=2, make_optimizer=make_optimizer(cfg["optimizer"]))
+    classifier = Classifier(net, num_classes=2, make_optimizer=make_optimizer(cfg["optimizer"], cfg["lr"]))
     trainer = pl.Trainer(
         accelerator="cpu", max_steps=2, logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, num_sanity_val_steps=0,

@@ -26,8 +26,8 @@ STEPS = {"ResNet34": 3}  # enough for its size; the others train 200
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))]
 
 
-def make_adam(parameters):
-    return torch.optim.Adam(parameters, lr=0.003, fused=True)
+def make_adam(net):
+    return torch.optim.Adam(net.parameters(), lr=0.003, fused=True)
 
 
 class Losses(pl.Callback):
@@ -124,6 +124,6 @@ def test_every_step_draws_other_masks(fit):
     """The weights stand still, so that equal images would give equal losses under equal masks."""
     net = ViT(**{**TINY, "dropout": 0.5})
     batch = Batch(torch.rand(4, 1, 28, 28), torch.arange(4))
-    module = Classifier(net, num_classes=10, make_optimizer=lambda p: torch.optim.SGD(p, lr=0.0))
+    module = Classifier(net, num_classes=10, make_optimizer=lambda net: torch.optim.SGD(net.parameters(), lr=0.0))
     losses, _ = fit(module, [batch] * 5, accelerator="cpu")
     assert len(set(losses)) == 5

@@ -116,3 +116,32 @@ def test_with_recalibrated_statistics(make_run, kill, outcome, undisturbed, hook
     kill(run, hook, n)
     attempt(run, train)
     assert outcome(run) == undisturbed(make_run, *options)
+
+
+SHRINKS = ("schedule=plateau", "schedule.patience=0", "+schedule.threshold=9", "schedule.factor=0.5")
+ONE_CYCLE = ("schedule=one_cycle", "optimizer=sgd", "optimizer._target_=torch.optim.RMSprop")
+BY_EPOCH = (
+    "schedule.warmup=0.3",
+    "+schedule._target_=torch.optim.lr_scheduler.MultiStepLR",
+    "+schedule.milestones=[1]",
+)
+BY_STEP = ("schedule.warmup=0.3", "+schedule._target_=torch.optim.lr_scheduler.CosineAnnealingWarmRestarts",
+           "+schedule.T_0=steps", "+schedule.interval=step", "mixup=0.8", "cutmix=1",
+           "label_smoothing=0.1")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("options", "hook", "n"),
+    [(SHRINKS, "on_train_batch_start", STEPS + 1),
+     (ONE_CYCLE, "on_train_batch_start", STEPS + 3),
+     (BY_EPOCH, "on_train_batch_start", 4),
+     (BY_STEP, "on_train_batch_start", STEPS + 3)],
+    ids=["plateau", "one cycle", "by epoch", "by step"],
+)  # fmt: skip
+def test_any_scheduler_optimizer_and_mix_goes_on_exactly(make_run, kill, outcome, undisturbed, options, hook, n):
+    run = make_run(*OPTIONS, *options, EVERY_STEP, "study=any")
+    kill(run, hook, n)
+    attempt(run, train)
+    assert outcome(run) == undisturbed(make_run, *OPTIONS, *options)
+    if options[0] == "schedule=plateau":  # the loss never improves by as much as is asked for
+        assert [float(row["lr"]) for row in outcome(run).tables[0]] == [0.003, 0.0015, 0.00075]

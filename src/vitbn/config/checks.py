@@ -8,6 +8,7 @@ from shutil import which
 from typing import Any
 
 from vitbn.config.compose import CONF
+from vitbn.config.signatures import check_options
 from vitbn.data.folder import scan
 from vitbn.errors import InputError
 from vitbn.models.placements import WITHOUT_SLOTS, Kind, PosEmb, is_kind
@@ -53,12 +54,17 @@ RANGES: dict[str, Range] = {
     "data.cache_size": _counting,
     "data.size": _one_of(160, 320, "full"),
     "data.on_bad_image": _one_of("error", "skip"),
+    "label_smoothing": _fraction,
+    "mixup": _not_negative,
+    "cutmix": _not_negative,
+    "optimizer.decay_weights_only": _one_of(True, False),
     "optimizer.momentum": _fraction,
     "optimizer.weight_decay": _not_negative,
     "schedule.every": _counting,
     "schedule.factor": _share,
     "schedule.warmup": _share,
     "schedule.floor": _share,
+    "schedule.interval": _one_of("step", "epoch"),
     "checkpoint.every_minutes": _positive,
     "trainer.devices": _counting,
     "trainer.strategy": (
@@ -130,6 +136,8 @@ def check(config: dict[str, Any], typed: Sequence[str] = ()) -> None:
     if devices > batch_size:
         raise InputError(f"trainer.devices={devices}: more than batch_size={batch_size} images")
     _check_data(data)
+    _check_optimizer(config["optimizer"], config["lr"])
+    _check_schedule(config["schedule"])
     if config["pos_emb"] == PosEmb.pe1d and model.get("dim", 0) % 2:
         raise InputError(f"model.dim={model['dim']}: pos_emb=pe1d needs an even number")
 
@@ -150,6 +158,49 @@ def _check_use(config: dict[str, Any], typed: Sequence[str]) -> None:
             raise InputError(
                 f"{key}={config[key]}: model={model['name']} has no use for it, only {users} have; leave it out"
             )
+
+
+def _check_optimizer(optimizer: dict[str, Any], lr: float) -> None:
+    if not isinstance(optimizer.get("_target_"), str):
+        raise InputError("optimizer._target_: name its class, such as torch.optim.RMSprop")
+    if optimizer.get("lr", lr) != lr:
+        raise InputError(f"optimizer.lr={optimizer['lr']}: the learning rate is the key lr={lr:g}; type that")
+    ours = ("_target_", "_partial_", "decay_weights_only")
+    check_options("optimizer", {**optimizer, "lr": lr}, given=("params",), ours=ours)
+
+
+OWN_SCHEDULES = {None: {"warmup"}, "step": {"every", "factor", "warmup"}, "cosine": {"floor", "warmup"}}
+WITHOUT_WARMUP = (
+    "CosineAnnealingWarmRestarts",
+    "CyclicLR",
+    "LambdaLR",
+)  # set the rate, whatever it was
+
+
+def _check_schedule(schedule: dict[str, Any]) -> None:
+    target, interval = schedule.get("_target_"), schedule.get("interval") or "epoch"
+    if target is None:
+        name = schedule.get("name")
+        if name not in OWN_SCHEDULES:
+            raise InputError(f"schedule.name={name}: choose from step, cosine, null, or name a class with _target_")
+        if unknown := [key for key in schedule if key != "name" and key not in OWN_SCHEDULES[name]]:
+            choices = ", ".join(f"schedule.{key}" for key in sorted(OWN_SCHEDULES[name]))
+            raise InputError(f"schedule.{unknown[0]}: unknown key; this schedule has {choices}")
+        return
+    ours = ("_target_", "_partial_", "name", "interval", "monitor", "warmup")
+    check_options("schedule", schedule, given=("optimizer",), ours=ours)
+    kind = str(target).rpartition(".")[2]
+    counted = next((key for key, value in schedule.items() if value == "steps"), None)
+    if counted and interval == "epoch":
+        raise InputError(f"schedule.{counted}=steps: the scheduler counts epochs; type schedule.interval=step")
+    if kind == "ReduceLROnPlateau" and interval == "step":
+        raise InputError("schedule.interval=step: ReduceLROnPlateau looks at what an epoch has measured; choose epoch")
+    if kind != "ReduceLROnPlateau" and schedule.get("monitor"):
+        raise InputError(f"schedule.monitor={schedule['monitor']}: {kind} looks at no measurement; leave it out")
+    if schedule.get("warmup") and kind == "OneCycleLR":
+        raise InputError(f"schedule.warmup={schedule['warmup']}: OneCycleLR has one of its own, schedule.pct_start")
+    if schedule.get("warmup") and interval == "epoch" and kind in WITHOUT_WARMUP:
+        raise InputError(f"schedule.warmup={schedule['warmup']}: {kind} would undo it; type schedule.interval=step")
 
 
 def _check_data(data: dict[str, Any]) -> None:

@@ -86,6 +86,9 @@ class Schema:
     batch_size: int = MISSING
     val_batch_size: int = MISSING
     compile: bool = MISSING
+    label_smoothing: float = MISSING
+    mixup: float = MISSING
+    cutmix: float = MISSING
     matmul_precision: MatmulPrecision = MatmulPrecision.highest
     recalibrate_bn: bool = MISSING
     rerun: bool = MISSING

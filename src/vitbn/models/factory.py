@@ -9,8 +9,8 @@ from vitbn.errors import InputError
 from vitbn.models.init import initialize
 from vitbn.models.norms import import_norm
 
-OptimizerFactory = Callable[..., optim.Optimizer]
 NOT_OPTIONS = ("name", "published", "pretrained")  # keys of a model that its constructor does not take
+NOT_OPTIMIZERS = ("_target_", "_partial_", "decay_weights_only")  # the same of an optimizer
 
 
 def build(config: dict[str, Any], *, seed: int) -> nn.Module:
@@ -18,24 +18,49 @@ def build(config: dict[str, Any], *, seed: int) -> nn.Module:
 
     It imports what the configuration names: networks and norms of one's own.
     """
+    from hydra.utils import instantiate
+
     options = {key: value for key, value in config.items() if key not in NOT_OPTIONS}
     for kind in set((options.get("placement") or {}).values()):
         if "." in kind:
             import_norm(kind)
-    net = _make(f"model={config['name']}", options)
+    try:
+        net = instantiate(options)
+    except Exception as error:
+        raise InputError(f"model={config['name']}: {error.__cause__ or error}") from error
     initialize(net, seed)
     return net
 
 
-def make_optimizer(config: dict[str, Any]) -> OptimizerFactory:
-    """What turns parameters into the optimizer that `_target_` names."""
-    return _make(f"optimizer={config['_target_']}", config)
+def make_optimizer(config: dict[str, Any], lr: float) -> Callable[[nn.Module], optim.Optimizer]:
+    """What makes a network's optimizer, the class that `_target_` names with the other keys as its options.
+
+    With `decay_weights_only`, weight decay leaves norms, biases, positions and the class token alone.
+    """
+    from hydra.utils import get_object
+
+    target = config["_target_"]
+    options = {key: value for key, value in config.items() if key not in NOT_OPTIMIZERS} | {"lr": lr}
+
+    def make(net: nn.Module) -> optim.Optimizer:
+        only = bool(config.get("decay_weights_only"))
+        try:
+            optimizer = get_object(target)(decay_groups(net) if only else net.parameters(), **options)
+        except Exception as error:
+            raise InputError(f"optimizer._target_={target}: {error}") from error
+        if not isinstance(optimizer, optim.Optimizer):
+            raise InputError(f"optimizer._target_={target}: is not an optimizer")
+        if only and "weight_decay" not in optimizer.defaults:
+            raise InputError(f"optimizer.decay_weights_only=true: {target} has no weight decay")
+        return optimizer
+
+    return make
 
 
-def _make(key: str, config: dict[str, Any]) -> Any:
-    from hydra.utils import instantiate
-
-    try:
-        return instantiate(config)
-    except Exception as error:
-        raise InputError(f"{key}: {error.__cause__ or error}") from error
+def decay_groups(net: nn.Module) -> list[dict[str, Any]]:
+    """The parameters in two groups: the weights of linear and convolutional layers, and the others without decay."""
+    groups: tuple[list[nn.Parameter], list[nn.Parameter]] = ([], [])
+    for name, parameter in net.named_parameters():
+        groups[name.endswith("weight") and parameter.ndim > 1].append(parameter)
+    exempt, weights = groups
+    return [{"params": weights}, {"params": exempt, "weight_decay": 0.0}]

@@ -34,6 +34,9 @@ UNHASHED = (
 # Values that ask for nothing: a key with one of them counts as absent. `limit_train_batches: 1` is one batch, 1.0 all.
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "matmul_precision": ("highest",),
+    "label_smoothing": (0.0,),
+    "mixup": (0.0,),
+    "cutmix": (0.0,),
     "trainer.accumulate_grad_batches": (1,),
     "trainer.gradient_clip_val": (0, 0.0),
     "trainer.gradient_clip_algorithm": ("norm",),

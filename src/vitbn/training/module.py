@@ -1,18 +1,25 @@
 """The LightningModule: any network that maps images to logits, trained by cross-entropy."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 from vitbn import rng
 from vitbn.data.batches import Batch
+from vitbn.errors import InputError
+from vitbn.training.schedule import SchedulerConfig
+
+
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """Half precision as float32, anything else as it is."""
+    return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
 
 
 class Mean(Metric):
@@ -27,8 +34,9 @@ class Mean(Metric):
         self.add_state("total", torch.tensor(0.0), dist_reduce_fx="sum")
         self.add_state("weight", torch.tensor(0), dist_reduce_fx="sum")
 
-    def update(self, value: Tensor, weight: int = 1) -> None:
-        self.total += value * weight
+    def update(self, value: Tensor, weight: int | Tensor = 1) -> None:
+        # not in place: Lightning has made the sum bfloat16 where the network is, in which it would soon stop growing
+        self.total = at_least_float32(self.total) + at_least_float32(value) * weight
         self.weight += weight
 
     def compute(self) -> Tensor:
@@ -38,8 +46,9 @@ class Mean(Metric):
 class Classifier(pl.LightningModule):
     """Logs loss and top-1 accuracy of train, val and test as `<stage>/loss` and `<stage>/acc`, per epoch.
 
-    `make_optimizer` takes the parameters; `lr_factor` maps a step to what multiplies the learning rate, None leaves
-    it constant. Every step draws from generators seeded with (seed, step, rank): a resumed run draws the same.
+    `make_schedulers` returns what Lightning calls scheduler configurations. `mixup` and `cutmix` are the alpha of
+    torchvision's transforms of a training batch, 0 for none; with both, each batch takes one of them by chance.
+    Every step draws from generators seeded with (seed, step, rank): a resumed run draws the same.
     """
 
     train_loss: Mean
@@ -54,14 +63,19 @@ class Classifier(pl.LightningModule):
         net: nn.Module,
         *,
         num_classes: int,
-        make_optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
-        lr_factor: Callable[[int], float] | None = None,
+        make_optimizer: Callable[[nn.Module], torch.optim.Optimizer],
+        make_schedulers: Callable[[torch.optim.Optimizer], list[SchedulerConfig]] = lambda optimizer: [],
+        label_smoothing: float = 0.0,
+        mixup: float = 0.0,
+        cutmix: float = 0.0,
         seed: int = 0,
     ) -> None:
         super().__init__()
         self.net = net
         self.make_optimizer = make_optimizer
-        self.lr_factor = lr_factor
+        self.make_schedulers = make_schedulers
+        self.label_smoothing = label_smoothing
+        self.mix = make_mix(num_classes, mixup=mixup, cutmix=cutmix)
         self.seed = seed
         for stage in ("train", "val", "test"):
             setattr(self, f"{stage}_loss", Mean())
@@ -82,10 +96,23 @@ class Classifier(pl.LightningModule):
         return self.net(images)
 
     def configure_optimizers(self) -> Any:
-        optimizer = self.make_optimizer(self.net.parameters())
-        if self.lr_factor is None:
-            return optimizer
-        return [optimizer], [{"scheduler": LambdaLR(optimizer, self.lr_factor), "interval": "step"}]
+        optimizer = self.make_optimizer(self.net)
+        return [optimizer], self.make_schedulers(optimizer)
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        # Lightning takes a monitored scheduler's step after the epoch's checkpoint, and a resumed run never would
+        if metric is None:
+            super().lr_scheduler_step(scheduler, metric)
+
+    def on_train_epoch_end(self) -> None:
+        measured = self.trainer.callback_metrics
+        for config in self.trainer.lr_scheduler_configs:
+            if isinstance(config.scheduler, ReduceLROnPlateau):
+                if config.monitor not in measured:
+                    raise InputError(
+                        f"schedule.monitor={config.monitor}: is not measured; choose from {', '.join(measured)}"
+                    )
+                config.scheduler.step(measured[config.monitor].item())
 
     def on_train_epoch_start(self) -> None:  # not called where a run resumes in mid-epoch
         for metric in self.epoch_metrics:
@@ -94,9 +121,13 @@ class Classifier(pl.LightningModule):
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         # torch.manual_seed takes a millisecond to see that other devices are not there
         seed_generators = torch.default_generator.manual_seed if self.device.type == "cpu" else torch.manual_seed
-        seed_generators(rng.key(self.seed, "step", self.global_step, self.global_rank))
+        # the step, unless several batches make one
+        number = self.current_epoch * int(self.trainer.num_training_batches) + batch_idx
+        seed_generators(rng.key(self.seed, "step", number, self.global_rank))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        if self.mix is not None and len(batch.labels):
+            batch = Batch(*self.mix(*batch))
         loss, _ = self._loss_and_logits("train", batch)
         return loss
 
@@ -107,8 +138,16 @@ class Classifier(pl.LightningModule):
             self.log_dict({**metrics, "gradient norm": self.gradient_norm}, on_step=False, on_epoch=True)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        gradients = [parameter.grad for parameter in self.net.parameters() if parameter.grad is not None]
-        self.gradient_norm.update(torch.nn.utils.get_total_norm(gradients))
+        gradients = [at_least_float32(p.grad) for p in self.net.parameters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        if scaler is None:
+            self.gradient_norm.update(norm)
+            return
+        # of 16-mixed: a fused optimizer divides the gradients by the scale itself, and steps that overflow are left out
+        if getattr(optimizer, "_step_supports_amp_scaling", False):
+            norm = norm / scaler.get_scale()
+        self.gradient_norm.update(norm.nan_to_num(0.0, 0.0, 0.0), norm.isfinite())
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._loss_and_logits("val", batch)
@@ -120,12 +159,27 @@ class Classifier(pl.LightningModule):
         self.log_dict({"test/loss": self.test_loss, "test/acc": self.test_acc})
 
     def _loss_and_logits(self, stage: str, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The batch's mean loss and its logits; both are counted in the stage's metrics."""
-        logits = self.net(batch.images)
-        if not len(batch.labels):  # this process has no share of a last, small batch
+        """The batch's mean loss and its logits, in float32 or better; both are counted in the stage's metrics."""
+        logits = at_least_float32(self.net(batch.images))
+        labels = batch.labels
+        if not len(labels):  # this process has no share of a last, small batch
             return logits.sum(), logits
-        loss = F.cross_entropy(logits, batch.labels)
+        if labels.is_floating_point():  # mixed: a row of shares per image
+            labels = labels.to(logits.dtype)
+        loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing if stage == "train" else 0.0)
         mean_loss, accuracy = getattr(self, f"{stage}_loss"), getattr(self, f"{stage}_acc")
-        mean_loss.update(loss.detach(), len(batch.labels))
-        accuracy.update(logits, batch.labels)
+        mean_loss.update(loss.detach(), len(labels))
+        accuracy.update(logits, labels.argmax(1) if labels.is_floating_point() else labels)
         return loss, logits
+
+
+def make_mix(num_classes: int, *, mixup: float, cutmix: float) -> Callable[..., tuple[Tensor, Tensor]] | None:
+    """torchvision's MixUp, CutMix, or for every batch one of the two, as in timm; None for neither."""
+    if not mixup and not cutmix:
+        return None
+    from torchvision.transforms import v2
+
+    transforms = [make(alpha=alpha, num_classes=num_classes)
+                  for make, alpha in ((v2.MixUp, mixup), (v2.CutMix, cutmix)) if alpha]  # fmt: skip
+    mix: Callable[..., tuple[Tensor, Tensor]] = v2.RandomChoice(transforms)
+    return mix

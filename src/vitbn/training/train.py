@@ -30,7 +30,7 @@ from vitbn.training.loggers import make_logger
 from vitbn.training.module import Classifier
 from vitbn.training.numerics import float32_arithmetic
 from vitbn.training.outcome import Diverged, Signals
-from vitbn.training.schedule import make_factor
+from vitbn.training.schedule import make_schedulers
 from vitbn.weights.pretrained import load_pretrained
 
 
@@ -58,8 +58,13 @@ def train_process(run: Run, signals: Signals) -> dict[str, Any]:
         module = Classifier(
             net,
             num_classes=len(data.classes),
-            make_optimizer=make_optimizer(cfg["optimizer"]),
-            lr_factor=make_factor(cfg["schedule"], epochs=cfg["epochs"], steps_per_epoch=data.steps_per_epoch),
+            make_optimizer=make_optimizer(cfg["optimizer"], cfg["lr"]),
+            make_schedulers=make_schedulers(
+                cfg["schedule"], epochs=cfg["epochs"], steps_per_epoch=data.steps_per_epoch
+            ),
+            label_smoothing=cfg["label_smoothing"],
+            mixup=cfg["mixup"],
+            cutmix=cfg["cutmix"],
             seed=cfg["seed"],
         )
 
