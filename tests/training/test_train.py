@@ -95,6 +95,12 @@ def test_what_was_done_is_recorded(make_run):
     assert torch.get_float32_matmul_precision() == "highest"
 
 
+def test_threads_are_set_for_the_run_and_recorded(make_run):
+    run = make_run("epochs=1", "threads=2")
+    assert trained(run)["hardware"].endswith(", 2 threads") and torch.get_num_threads() == 1
+    assert run.id == make_run("epochs=1").id
+
+
 @pytest.mark.parametrize("option", ["trainer.precision=bf16-mixed", "model.dropout=0.1", "norm.qk=batch_scalar"])
 def test_options_train(make_run, option):
     assert math.isfinite(trained(make_run("epochs=1", option))["metrics"]["val/loss"])

@@ -44,6 +44,7 @@ RANGES: dict[str, Range] = {
     "epochs": _counting,
     "batch_size": _counting,
     "val_batch_size": _counting,
+    "threads": _counting,
     "stop_stuck": _natural,
     "log_every": _natural,
     "data.mean": _per_channel(_number),

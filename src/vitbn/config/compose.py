@@ -90,6 +90,7 @@ class Schema:
     mixup: float = MISSING
     cutmix: float = MISSING
     matmul_precision: MatmulPrecision = MatmulPrecision.highest
+    threads: int | None = None
     recalibrate_bn: bool = MISSING
     rerun: bool = MISSING
     fail_fast: bool = MISSING

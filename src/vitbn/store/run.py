@@ -28,7 +28,7 @@ from vitbn.store.yaml_file import read_yaml
 log = logging.getLogger("vitbn")
 # Keys that cannot change a result.
 UNHASHED = (
-    "study", "runs", "rerun", "fail_fast", "logger", "log_every", "checkpoint",
+    "study", "runs", "rerun", "fail_fast", "logger", "log_every", "checkpoint", "threads",
     "data.root", "data.cache", "trainer.accelerator", "trainer.devices", "trainer.strategy", "trainer.sync_batchnorm",
 )  # fmt: skip
 # Values that ask for nothing: a key with one of them counts as absent. `limit_train_batches: 1` is one batch, 1.0 all.

@@ -1,9 +1,20 @@
-"""How float32 numbers are multiplied and rounded while a run trains."""
+"""What decides how sums are rounded while a run trains: threads, precision, denormal numbers."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+
+
+@contextmanager
+def cpu_threads(count: int | None) -> Iterator[None]:
+    """Inside, an operation has so many threads; with None as many as the process was started with."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager

@@ -28,7 +28,7 @@ from vitbn.training.ddp import SharedBatchStrategy, train_in_processes
 from vitbn.training.fingerprint import environment, fingerprint
 from vitbn.training.loggers import make_logger
 from vitbn.training.module import Classifier
-from vitbn.training.numerics import float32_arithmetic
+from vitbn.training.numerics import cpu_threads, float32_arithmetic
 from vitbn.training.outcome import Diverged, Signals
 from vitbn.training.schedule import make_schedulers
 from vitbn.weights.pretrained import load_pretrained
@@ -46,7 +46,7 @@ def train_process(run: Run, signals: Signals) -> dict[str, Any]:
     cfg = run.config
     silence_warnings()
     require_devices(cfg["trainer"])
-    with float32_arithmetic(cfg["matmul_precision"]):
+    with cpu_threads(cfg["threads"]), float32_arithmetic(cfg["matmul_precision"]):
         data = ImageData.of(cfg)
         data.setup("fit")
         chance = chance_level(data.splits[1].labels)
