@@ -63,7 +63,12 @@ def test_what_reports_mistyped_keys_and_reads_studies_needs_no_torch():
 
 
 @pytest.mark.parametrize(
-    "page", ["docs/architecture.md", "CONTRIBUTING.md", "docs/reliability.md", "benchmarks/README.md"]
+    "page",
+    [
+        "docs/architecture.md",
+        "CONTRIBUTING.md",
+        *(f"benchmarks/{name}.md" for name in ("README", "reliability", "scaling", "speed")),
+    ],
 )
 def test_every_file_that_a_page_names_exists(page):
     """Paths from the repository's root or from src/vitbn; NAME and ID stand for any name."""

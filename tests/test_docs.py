@@ -58,6 +58,19 @@ def test_every_picture_is_shown():
     assert set((ROOT / "docs" / "images").rglob("*.png")) <= shown
 
 
+def test_every_source_stands_in_the_list_of_sources():
+    named = r"([A-Z]\w+ et al\.|[A-Z]\w+ (?:and|&) [A-Z]\w+),? \(?((?:19|20)\d\d)\b|\(([A-Z]\w+), ((?:19|20)\d\d)\)"
+    files = [*PAGES, *ROOT.glob("claims/*.yaml"), *ROOT.glob("conf/**/*.yaml"), *ROOT.glob("src/vitbn/**/*.py")]
+    sources = (ROOT / "docs" / "sources.md").read_text()
+    lacking = {
+        (file.name, match[0])
+        for file in files
+        for match in re.finditer(named, file.read_text())
+        if f"**{(match[1] or match[3]).replace('&', 'and')}, {match[2] or match[4]}**" not in sources
+    }
+    assert not lacking
+
+
 @pages
 def test_every_command_and_option_exists(page, capsys):
     for words in commands(page):
