@@ -1,7 +1,6 @@
 """Files of weights: what is in them under our names, and all they say about the network, its input and its labels."""
 
 import json
-import logging
 import math
 import re
 from collections.abc import Iterator
@@ -15,15 +14,13 @@ from torch import Tensor
 from vitbn.errors import InputError
 from vitbn.models.architectures import architecture, check_options
 from vitbn.models.factory import NOT_OPTIONS
-from vitbn.store import atomic, checkpoint_file
+from vitbn.store import atomic
 from vitbn.store.yaml_file import require_plain
-from vitbn.weights.layouts import TORCHVISION, Layout, translate
+from vitbn.weights import containers, descriptions
+from vitbn.weights.translate import translate
 
-log = logging.getLogger("vitbn")
 OURS = "vitbn"  # the key under which our files say what they are
-MODEL, CONFIG, PREPROCESSOR = "model.safetensors", "config.json", "preprocessor_config.json"
-# width: heads, of the published sizes Ti, S, B, L and H (Dosovitskiy et al., 2021; Touvron et al., 2021)
-PUBLISHED_HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16}
+CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
 
 
 @dataclass(frozen=True)
@@ -41,7 +38,7 @@ class Weights:
 
     def __post_init__(self) -> None:
         with readable(self.source):
-            if not _is_state(self.state):
+            if not containers.is_state(self.state):
                 raise ValueError("not a dictionary of weights")
             check_options(self.architecture, self.options)
             channels, num_classes = self.options["channels"], self.options["num_classes"]
@@ -65,7 +62,7 @@ def readable(file: Path) -> Iterator[None]:
     except KeyError as error:
         raise InputError(f"{file}: what it says about itself cannot be read: {error} is missing") from None
     except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RuntimeError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = " ".join(str(error).split())[:150] or type(error).__name__
         raise InputError(f"{file}: what it says about itself cannot be read: {reason}") from None
 
 
@@ -84,26 +81,26 @@ def pack(weights: Weights) -> bytes:
 
 
 def read_weights_file(path: Path) -> Weights:
-    """A .safetensors or .pth file, or a folder with model.safetensors; config.json beside it is read if present.
+    """A file of weights, a folder with one or with an index of several; config.json beside it is read if present.
 
-    Nothing in the files is executed. InputError names the file, and lists weights that are unknown or missing.
+    Nothing in the files is executed. InputError names the file, and what in it is unknown, missing or not understood.
     """
-    file = path / MODEL if path.is_dir() else path
-    if not file.is_file():
-        raise InputError(f"{path}: neither a run (config.yaml) nor weights ({MODEL})")
-    tensors, metadata = _tensors(file)
-    if OURS in metadata:
-        return _read_ours(file, tensors, metadata[OURS])
+    file = containers.weights_file(path)
+    content = containers.read(file)
+    if OURS in content.metadata:
+        return _read_ours(file, content.tensors, content.metadata[OURS])
+    beside = file.with_name(CONFIG)
+    config, preprocessor = (containers.read_json(place) for place in (beside, file.with_name(PREPROCESSOR)))
+    config = content.said | config
     with readable(file):
-        layout, state, options = translate(tensors, file)
-    config, preprocessor = _json(file.with_name(CONFIG)), _json(file.with_name(PREPROCESSOR))
-    with readable(file.with_name(CONFIG)):
-        _refuse_other_functions(config, file)
-        options |= _heads(config, options["dim"], options.pop("inner"), file)
-        if "layer_norm_eps" in config:
-            options["norm_eps"] = config["layer_norm_eps"]
-        labels = _labels(config, layout, options)
-        mean, std = _mean_and_std(config, preprocessor, layout, file)
+        layout, state, options = translate(content.tensors, file, config.get("channels"))
+    with readable(beside):
+        descriptions.require_understood(config, layout, beside if beside.exists() else file)
+        options = descriptions.described(config, layout, options, file)
+        if options["pos_emb"] != "learn":
+            del state["embedding.positions.table"]
+        labels = descriptions.labels(config, layout, options["num_classes"])
+        mean, std = descriptions.mean_and_std(config, preprocessor, layout, file)
     channels = options["channels"]
     return Weights(state, options, labels, mean[:channels], std[:channels], file)
 
@@ -136,85 +133,3 @@ def described_network(config: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     name = architecture(model["_target_"])
     check_options(name, options)
     return name, options
-
-
-def _tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The file's weights and its own metadata."""
-    if file.suffix == ".safetensors":
-        from safetensors import SafetensorError, safe_open
-
-        try:
-            with safe_open(file, "pt") as opened:
-                content = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-                metadata = opened.metadata() or {}
-        except SafetensorError as error:
-            raise InputError(f"{file}: damaged, or no safetensors file ({error})") from None
-    else:
-        content, metadata = checkpoint_file.load(file), {}
-    for wrapping in ("state_dict", "model"):  # around the weights, as timm's and DeiT's training scripts save them
-        content = content.get(wrapping, content) if isinstance(content, dict) else content
-    if not _is_state(content):
-        raise InputError(f"{file}: not a dictionary of weights")
-    return content, metadata
-
-
-def _is_state(content: Any) -> bool:
-    return isinstance(content, dict) and all(
-        isinstance(name, str) and name.isprintable() and isinstance(value, Tensor) for name, value in content.items()
-    )
-
-
-def _json(file: Path) -> dict[str, Any]:
-    """A dictionary, empty if there is no such file."""
-    if not file.is_file():
-        return {}
-    try:
-        content = json.loads(file.read_text())
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{file}: not JSON ({error})") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{file}: not a configuration")
-    return content
-
-
-def _refuse_other_functions(config: dict[str, Any], file: Path) -> None:
-    """What the weights cannot show: equal names and shapes, another function."""
-    if config.get("hidden_act", "gelu") != "gelu":
-        raise InputError(f"{file}: hidden_act={config['hidden_act']}; our network has the exact gelu only")
-    if config.get("global_pool", "token") != "token":
-        raise InputError(f"{file}: global_pool={config['global_pool']}; our network can only read its CLS token")
-
-
-def _heads(config: dict[str, Any], dim: int, inner: int, file: Path) -> dict[str, int]:
-    """heads and dim_head, which share the `inner` features of q; empty if nothing tells them."""
-    heads = config.get("num_attention_heads") or config.get("model_args", {}).get("num_heads")
-    if heads is None and (heads := PUBLISHED_HEADS.get(dim)):
-        log.warning(f"{file}: taken to have {heads} heads, as published networks of width {dim} have")
-    return {"heads": heads, "dim_head": inner // heads} if heads else {}
-
-
-def _mean_and_std(
-    config: dict[str, Any], preprocessor: dict[str, Any], layout: Layout, file: Path
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Of each channel, for pixels in [0, 1]."""
-    if preprocessor.get("do_normalize") is False:
-        return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-    timm = config.get("pretrained_cfg", {})
-    mean = preprocessor.get("image_mean", timm.get("mean"))
-    std = preprocessor.get("image_std", timm.get("std"))
-    if mean is None or std is None:
-        mean, std = layout.mean, layout.std
-        log.warning(f"{file}: says nothing of mean and std; taken to be {mean} and {std}, usual for {layout.name}")
-    return tuple(mean), tuple(std)
-
-
-def _labels(config: dict[str, Any], layout: Layout, options: dict[str, Any]) -> tuple[str, ...]:
-    """What the outputs mean, or their numbers."""
-    names = config.get("id2label") or config.get("label_names") or ()
-    if isinstance(names, dict):
-        names = [names[number] for number in sorted(names, key=int)]
-    if not names and layout is TORCHVISION and options["num_classes"] == 1000:
-        from torchvision.models import ViT_B_16_Weights
-
-        names = ViT_B_16_Weights.DEFAULT.meta["categories"]
-    return tuple(names) if len(names) == options["num_classes"] else tuple(map(str, range(options["num_classes"])))

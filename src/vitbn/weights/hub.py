@@ -5,7 +5,9 @@ from pathlib import Path
 
 from vitbn.errors import InputError
 
-HUB_FILES = ["config.json", "preprocessor_config.json", "model.safetensors"]
+DESCRIPTIONS = ["config.json", "preprocessor_config.json"]
+SAFETENSORS = ["model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors"]
+PICKLES = ["pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*-of-*.bin"]
 RULE = "neither a file or folder here nor a hub ID such as google/vit-base-patch16-224"
 
 
@@ -26,12 +28,15 @@ def locate(text: str | Path) -> Path:
     except ImportError:
         raise InputError(f"{text}: no such path, and hub IDs need: pip install 'vitbn[hub]'") from None
     try:
-        return Path(snapshot_download(str(text), allow_patterns=HUB_FILES))
+        folder = Path(snapshot_download(str(text), allow_patterns=DESCRIPTIONS + SAFETENSORS))
+        if not any(folder.glob("*.safetensors")):
+            folder = Path(snapshot_download(str(text), allow_patterns=DESCRIPTIONS + PICKLES))
+        return folder
     except Exception as error:  # of the network, the hub's answers or its cache: the library has dozens
-        reason = str(error).strip().splitlines()[0]
+        reason = str(error).strip().splitlines()[0][:100] if str(error).strip() else type(error).__name__
         raise InputError(
             f"{text}: no such path, and not to be had from the hub ({reason}); "
-            f"put its {', '.join(HUB_FILES)} into a folder and give that folder"
+            f"put its {', '.join([*DESCRIPTIONS, SAFETENSORS[0]])} into a folder and give that folder"
         ) from None
 
 

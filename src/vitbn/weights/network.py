@@ -12,8 +12,8 @@ from vitbn.errors import InputError
 from vitbn.models.architectures import build_known
 from vitbn.weights.files import CONFIG, Weights, described_network, read_weights_file
 from vitbn.weights.hub import locate
-from vitbn.weights.layouts import enumerated
 from vitbn.weights.runs import is_run, read_run_weights
+from vitbn.weights.translate import enumerated
 
 MAX_BUFFERS = 10**8  # elements of the buffers that are computed instead of read, such as a sin-cos table
 
@@ -92,17 +92,16 @@ def _build(weights: Weights) -> nn.Module:
 def require_fit(net: nn.Module, state: dict[str, Tensor], complaint: str) -> None:
     """InputError opens with the complaint and lists what is missing, unknown or of another shape."""
     own = net.state_dict()
+    common = [(name, state[name], own[name]) for name in sorted(own.keys() & state.keys())]
     differences = {
         "missing": sorted(own.keys() - state.keys()),
         "unknown": sorted(state.keys() - own.keys()),
-        "of another shape": [
-            f"{name} {tuple(state[name].shape)} for {tuple(own[name].shape)}"
-            for name in sorted(own.keys() & state.keys())
-            if state[name].shape != own[name].shape
-        ],
+        "of another shape": [f"{n} {tuple(a.shape)} for {tuple(b.shape)}" for n, a, b in common if a.shape != b.shape],
+        "of another kind": [f"{n} {a.dtype}" for n, a, b in common if a.is_floating_point() != b.is_floating_point()],
     }
-    if any(differences.values()):
-        listed = "; ".join(f"{what}: {enumerated(names)}" for what, names in differences.items() if names)
+    found = {what: names for what, names in differences.items() if names}
+    if found:
+        listed = "; ".join(f"{what}: {enumerated(names, 3 - min(2, len(found)))}" for what, names in found.items())
         raise InputError(f"{complaint}; {listed}")
 
 

@@ -8,19 +8,24 @@ from torch import Tensor
 from vitbn.errors import InputError
 from vitbn.store import checkpoint_file
 from vitbn.store.yaml_file import read_yaml
+from vitbn.weights.containers import at_least_float32
 from vitbn.weights.files import Weights, described_network, readable
 
 RECALIBRATED = ("recalibrate_bn", "PreciseStatistics")  # name of the callback's state, and its name in older runs
 
 
 def is_run(path: Path) -> bool:
-    """Whether it is the folder of a run or a checkpoint; anything else are weights from elsewhere."""
-    return (path / "config.yaml").is_file() if path.is_dir() else path.suffix == ".ckpt"
+    """Whether it is the folder of a run or a checkpoint in one; anything else are weights from elsewhere."""
+    if path.is_dir():
+        return (path / "config.yaml").is_file()
+    return path.suffix == ".ckpt" and (checkpoint_file.is_sealed(path) or _described_by(path) is not None)
 
 
 def read_run_weights(path: Path) -> Weights:
     """The newest checkpoint of a run's folder, or one of its checkpoint files; InputError names what does not fit."""
     folder, file = (path, newest_checkpoint(path)) if path.is_dir() else (_described_by(path), path)
+    if folder is None:
+        raise InputError(f"{path}: there is no config.yaml beside it; give a checkpoint inside its run's folder")
     if not file.is_file():
         raise InputError(f"{file}: not a regular file")
     config_file = folder / "config.yaml"
@@ -68,12 +73,9 @@ def _evaluated(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
     for name in RECALIBRATED:
         for norm, (mean, var) in callbacks.get(name, {}).get("used", {}).items():
             state |= {f"{norm}.running_mean": mean, f"{norm}.running_var": var}
-    return state
+    return at_least_float32(state)
 
 
-def _described_by(checkpoint: Path) -> Path:
+def _described_by(checkpoint: Path) -> Path | None:
     """The folder with the config.yaml of a checkpoint."""
-    for folder in checkpoint.absolute().parents[:2]:
-        if (folder / "config.yaml").is_file():
-            return folder
-    raise InputError(f"{checkpoint}: there is no config.yaml beside it; give a checkpoint inside its run's folder")
+    return next((folder for folder in checkpoint.absolute().parents[:2] if (folder / "config.yaml").is_file()), None)
