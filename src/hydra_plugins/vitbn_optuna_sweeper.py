@@ -138,7 +138,7 @@ class OptunaSweeper(Sweeper):
         content |= _changed(*(OmegaConf.to_container(tree, enum_to_str=True) for tree in (config, defaults)))
         folder = search.folder / "experiment"
         folder.mkdir(exist_ok=True)
-        score = f"{self.metric} {best.value:.4f} on {config.data.holdout} held-out training images"
+        score = f"{self.metric} {best.value:.4f} on held-out training images (data.holdout={config.data.holdout})"
         header = f"# @package _global_\n# The best of {search.ended} trials: {score}.\n"
         atomic.write_text(folder / "best.yaml", header + yaml.safe_dump(content, sort_keys=False))
         params = " ".join(f"{key}={value}" for key, value in best.params.items())

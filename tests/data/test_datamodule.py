@@ -73,3 +73,32 @@ def test_batches_have_the_networks_size_and_validation_is_never_cropped(photos):
     assert module.validation_draws() is None
     for (val, _), (test, _) in zip(module.val_dataloader(), module.test_dataloader(), strict=True):
         assert torch.equal(val, test) and val.shape[1:] == (3, 16, 16)
+
+
+def said(caplog, **changes):
+    caplog.clear()
+    with caplog.at_level("INFO", "vitbn"):
+        image_data(**changes).setup("fit")
+    return caplog.messages[-1]
+
+
+def test_what_was_understood_is_said_in_one_line(photos, clothes, caplog):
+    (photos / "train" / "cat" / "cat8.HEIC").write_bytes(b"")
+    assert said(caplog, root=photos) == "photos: 2 classes, 16 train, 8 validation; passed over 1 .HEIC"
+    alone = said(caplog, root=photos / "train", holdout=0.25)
+    assert alone == "train: 2 classes, 12 train, 4 validation (held out); passed over 1 .HEIC"
+    (photos / "val").rename(photos / "test")
+    assert said(caplog, root=photos) == "photos: 2 classes, 16 train, 8 test (and validation); passed over 1 .HEIC"
+    held = said(caplog, root=photos, holdout=4)
+    assert held == "photos: 2 classes, 12 train, 4 validation (held out), 8 test; passed over 1 .HEIC"
+    caplog.clear()
+    with caplog.at_level("INFO", "vitbn"):
+        data(clothes).setup("fit")
+    assert caplog.messages == ["fashion_mnist: 10 classes, 300 train, 100 test (and validation)"]
+
+
+def test_a_home_folder_is_meant_by_its_sign(clothes, monkeypatch):
+    monkeypatch.setenv("HOME", str(clothes.parent))
+    assert len(data(f"~/{clothes.name}").source.train) == 300
+    with pytest.raises(InputError, match="data.root=s3://x: only a folder of this machine"):
+        data("s3://x")

@@ -89,7 +89,10 @@ def measured_on(config: dict[str, Any]) -> str:
         images = f"the test images of {name} (its validation images where it has no others)"
     clean = f"test/* is measured on {images} as they are"
     if held := config.get("data.holdout"):
-        return f"val/* is measured on {held} training images that were held out; {clean}."
+        images = (
+            f"{held:.0%} of the training images, held out" if held < 1 else f"{held} training images that were held out"
+        )
+        return f"val/* is measured on {images}; {clean}."
     draw = " under one fixed augmentation draw, the same for every run" if config.get("data.augment") is True else ""
     if config.get("data.source"):
         own = f"the validation images of {name} (its test images where it has no others)"

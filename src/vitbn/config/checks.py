@@ -9,6 +9,7 @@ from typing import Any
 
 from vitbn.config.compose import CONF
 from vitbn.config.signatures import check_options
+from vitbn.data.files import local_folder
 from vitbn.data.folder import scan
 from vitbn.errors import InputError
 from vitbn.models.placements import WITHOUT_SLOTS, Kind, PosEmb, is_kind
@@ -78,7 +79,10 @@ RANGES: dict[str, Range] = {
         lambda v: bool(re.fullmatch(r"[\w.+-]+", v)) and v.strip("."),
         "must be a folder name of letters, digits, '.', '_', '+' and '-'",
     ),
-    "data.holdout": _natural,
+    "data.holdout": (
+        lambda v: _natural[0](v) or (isinstance(v, float) and 0 < v < 1),
+        "must be a number of images, or a share of them such as 0.2",
+    ),
     "model.patch_size": _counting,
     "model.dim": _counting,
     "model.heads": _counting,
@@ -205,6 +209,7 @@ def _check_schedule(schedule: dict[str, Any]) -> None:
 
 
 def _check_data(data: dict[str, Any]) -> None:
+    local_folder(data["root"])
     for key in ("mean", "std"):
         value = data.get(key)
         if isinstance(value, list) and len(value) != data["channels"]:

@@ -112,13 +112,16 @@ def register() -> None:
     )  # `_root_` is how OmegaConf hands a resolver the whole configuration
     OmegaConf.register_new_resolver("own_conf", own_conf, replace=True)
     OmegaConf.register_new_resolver("folder_classes", lambda root: len(scan(root).classes), replace=True)
+    OmegaConf.register_new_resolver("folder_holdout", lambda root: scan(root).default_holdout, replace=True)
     OmegaConf.register_new_resolver("folder_content", lambda root: scan(root).content, replace=True)
     OmegaConf.register_new_resolver("torchvision", torchvision_table.default, replace=True)
     OmegaConf.register_new_resolver("patch_size", patch_size, replace=True)
 
 
-def patch_size(side: Any) -> int:
-    """The article's 7 where 7 divides the images' side, or else 8 x 8 patches where 8 does."""
+def patch_size(side: Any, source: str | None) -> int:
+    """The article's 7 where 7 divides the images' side, or else 8 x 8 patches where 8 does; of photographs 16."""
+    if source == "folder" and isinstance(side, int) and side % 16 == 0 and side >= 128:
+        return 16  # 7 pixels of 224 would make 1,025 tokens
     return 7 if not isinstance(side, int) or side % 7 == 0 or side % 8 else side // 8
 
 

@@ -1,8 +1,8 @@
 """The data of one run: which images train, which validate, which test."""
 
+import logging
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -11,13 +11,18 @@ import torch
 from vitbn import rng
 from vitbn.data import affine
 from vitbn.data.batches import AUGMENTATIONS, FixedBatches, Preprocess, TrainBatches
+from vitbn.data.files import as_text, local_folder
 from vitbn.data.sources import load
 from vitbn.data.splits import Source, Split, hold_out
 from vitbn.errors import InputError
 
+log = logging.getLogger("vitbn")
+
 
 class ImageData(pl.LightningDataModule):
     """`val/*` on the validation images, where a source has none on the test images, or on `holdout` training images.
+
+    `holdout` is a number of images, or below 1 a share of them.
 
     `test/*` on the clean test images, or again on the validation images where a source has no others. Under the
     article's augmentation the validation images are augmented too, by one fixed draw. That draw and the held-out
@@ -32,7 +37,7 @@ class ImageData(pl.LightningDataModule):
         augment: bool | str,
         mean: float | Sequence[float],
         std: float | Sequence[float],
-        holdout: int,
+        holdout: float,
         batch_size: int,
         val_batch_size: int,
         seed: int,
@@ -44,7 +49,7 @@ class ImageData(pl.LightningDataModule):
         mean, std = (tuple(value) if isinstance(value, Sequence) else value for value in (mean, std))
         self.data_name = name
         self.source_name = source or name
-        self.root = Path(root)
+        self.root = local_folder(root)
         self.options = options
         self.augment = augment
         self.holdout = holdout
@@ -64,8 +69,12 @@ class ImageData(pl.LightningDataModule):
 
     @cached_property
     def splits(self) -> tuple[Split, Split]:
-        """Training and validation images."""
-        source = self.source
+        """Training and validation images; says in one line what they are."""
+        train, val = self._split(self.source)
+        log.info(self._described(len(train), len(val)))
+        return train, val
+
+    def _split(self, source: Source) -> tuple[Split, Split]:
         if self.holdout and source.val is None:
             return hold_out(source.train, self.holdout, self.data_name)
         val = source.test if source.val is None else source.val
@@ -73,6 +82,17 @@ class ImageData(pl.LightningDataModule):
             problem = "has its own to validate on" if self.holdout else "has none to validate on"
             raise InputError(f"data.holdout={self.holdout}: {self.root} {problem}")
         return source.train, val
+
+    def _described(self, train: int, val: int) -> str:
+        source = self.source
+        name = as_text(self.root.resolve().name) if self.source_name == "folder" else self.data_name
+        parts = [f"{len(source.classes)} classes", f"{train:,} train"]
+        if self.holdout or source.val is not None:
+            parts.append(f"{val:,} validation{' (held out)' if self.holdout else ''}")
+        if len(source.test):
+            parts.append(f"{len(source.test):,} test" + ("" if len(parts) > 2 else " (and validation)"))
+        passed_over = f"; passed over {source.passed_over}" if source.passed_over else ""
+        return f"{name}: {', '.join(parts)}{passed_over}"
 
     @property
     def test(self) -> Split:

@@ -93,7 +93,7 @@ def folder(root: Path, *, cache_size: int, channels: int, on_bad_image: str, cac
             empty = listing.classes[int(counts.argmin())]
             raise InputError(f"data.root={root}: no image of class {empty} in {part} can be read")
     none = splits["train"][torch.arange(0)]
-    return Source(splits["train"], splits.get("test", none), listing.classes, splits.get("val"))
+    return Source(splits["train"], splits.get("test", none), listing.classes, splits.get("val"), listing.passed_over)
 
 
 def imagenette(
@@ -119,7 +119,7 @@ def imagenette(
 def _cache_folder(root: Path, cache: str | None) -> Path:
     """Where the decoded images of `root` lie."""
     path = root.resolve()
-    return root / CACHE if cache is None else Path(cache) / f"{path.name}-{digest(iter([(str(path),)]))}"
+    return root / CACHE if cache is None else Path(cache).expanduser() / f"{path.name}-{digest(iter([(str(path),)]))}"
 
 
 SOURCES: dict[str, Callable[..., Source]] = {

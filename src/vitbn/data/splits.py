@@ -5,8 +5,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vitbn.errors import InputError
+from vitbn.data.folder import holdout_count
 from vitbn.rng import generator
+
+# Of these as many images of each class are held out, as in kept runs. Of others it is the same share of each class,
+# which for classes of equal size are the same images.
+EQUALLY_MANY = ("mnist",)
 
 
 @dataclass(frozen=True)
@@ -51,18 +55,27 @@ class Source:
     test: Split
     classes: tuple[str, ...]
     val: Split | None = None
+    passed_over: str = ""  # what was found beside them and not understood
 
 
-def hold_out(split: Split, count: int, purpose: str) -> tuple[Split, Split]:
-    """(the rest, `count` images drawn evenly from the classes): the same images whatever the seed."""
-    if not 0 < count < len(split):
-        raise InputError(f"data.holdout={count}: must lie between 1 and {len(split) - 1}")
+def hold_out(split: Split, holdout: float, purpose: str) -> tuple[Split, Split]:
+    """(the rest, `holdout` images, or that share of them if it is below 1): the same images whatever the seed.
+
+    They are the same share of each class, and never the last image of one.
+    """
+    sizes = split.labels.bincount()
+    count = holdout_count(holdout, sizes[sizes > 0].tolist())
     order = torch.randperm(len(split), generator=generator("hold out", purpose))
     labels = split.labels[order]
-    # an image's rank among those of its class: the lowest ranks leave equally many of each class
-    rank = torch.empty_like(labels)
-    for label in labels.unique():
-        members = labels == label
-        rank[members] = torch.arange(int(members.sum()))
-    order = order[torch.argsort(rank, stable=True)]
-    return split[order[count:]], split[order[:count]]
+    place = torch.empty(len(order), dtype=torch.float64)  # of an image among those of its class, 0 to 1
+    is_last = torch.zeros(len(order), dtype=torch.bool)
+    for label, size in enumerate(sizes.tolist()):
+        place[labels == label] = (torch.arange(size, dtype=torch.float64) + 0.5) / (
+            1 if purpose in EQUALLY_MANY else size
+        )
+        is_last[(labels == label).nonzero()[-1:]] = True
+    by_place = torch.argsort(place, stable=True)
+    held = torch.zeros(len(order), dtype=torch.bool)
+    held[by_place[~is_last[by_place]][:count]] = True
+    held, order = held[by_place], order[by_place]
+    return split[order[~held]], split[order[held]]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vitbn.data.batches import FixedBatches, Preprocess
 from vitbn.data.decode import decode
-from vitbn.data.folder import images_below
+from vitbn.data.files import images_below
 from vitbn.data.sources import CACHE, IMAGENETTE, SOURCES
 from vitbn.data.splits import Split
 from vitbn.data.torchvision_table import DATASETS
@@ -84,7 +84,7 @@ def _own_options(network: Network, cache: str | None) -> dict[str, Any]:
     rules: dict[str, Callable[[Any], Any]] = {
         "source": lambda v: v is None or v in SOURCES,
         "name": lambda v: re.fullmatch(r"[\w.+-]{1,100}", v) and (own.get("source") or v in SOURCES),
-        "holdout": lambda v: type(v) is int and v >= 0,
+        "holdout": lambda v: (type(v) is int and v >= 0) or (type(v) is float and 0 < v < 1),
         "size": lambda v: v in IMAGENETTE,
         "dataset": lambda v: v in DATASETS,
         "cache_size": lambda v: type(v) is int and 1 <= v <= 4096,
