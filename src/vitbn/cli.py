@@ -161,13 +161,16 @@ def _add_predict(commands: Commands) -> None:
     parser.add_argument("images", metavar="IMAGE", nargs="+", type=Path, help="image files, or folders of them")
     parser.add_argument("--top", metavar="N", type=int, default=5, help="how many labels (default: 5)")
     parser.add_argument("--json", action="store_true", help="for machines")
+    parser.add_argument("--csv", action="store_true", help="a row per image and label")
     parser.set_defaults(call=_predict)
 
 
 def _predict(args: argparse.Namespace) -> int:
     from vitbn.inference.predict import predict_command
+    from vitbn.serve.preprocess import as_mnist
 
-    return predict_command(args.ckpt, args.images, top=args.top, as_json=args.json)
+    form = "json" if args.json else "csv" if args.csv else "table"
+    return predict_command(args.ckpt, args.images, top=args.top, form=form, as_mnist=as_mnist)
 
 
 def _add_transplant(commands: Commands) -> None:
@@ -196,14 +199,21 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
 def _data(args: argparse.Namespace) -> "Data":
     """A data set's configuration, a folder, or None, as --data names it."""
     from vitbn.config import compose as config
+    from vitbn.data.torchvision_table import DATASETS
 
     if args.data is None or Path(args.data).is_dir():
         return args.data and Path(args.data)
-    if args.data not in (names := sorted(path.stem for path in (config.CONF / "data").glob("*.yaml"))):
-        raise InputError(f"--data {args.data}: neither a folder nor one of {', '.join(names)}")
+    names = sorted({path.stem for path in (config.CONF / "data").glob("*.yaml")} - {"folder", "torchvision"})
+    if args.data in DATASETS:
+        overrides = ["data=torchvision", f"data.dataset={args.data}"]
+        overrides += [] if DATASETS[args.data].side else ["data.image_size=64"]  # the network's takes its place
+    elif args.data in names:
+        overrides = [f"data={args.data}"]
+    else:
+        raise InputError(f"--data {args.data}: neither a folder nor one of {', '.join([*names, *DATASETS])}")
     root = [] if args.root is None else [f"data.root={args.root}"]
     with config.report_user_errors():
-        return config.to_plain_dict(config.compose_config([f"data={args.data}", *root]))
+        return config.to_plain_dict(config.compose_config([*overrides, *root]))
 
 
 def _add_evaluate(commands: Commands) -> None:
@@ -211,8 +221,8 @@ def _add_evaluate(commands: Commands) -> None:
     _add_network(parser)
     parser.add_argument("--statistics", choices=("running", "batch", "recalibrated"), default="running",
                         help="those BatchNorm uses for the main figures (default: running)")  # fmt: skip
-    parser.add_argument("--batch-sizes", type=_sizes, default=[1, 8, 64, 512], metavar="N,N,…",
-                        help="for the sensitivity of batch statistics (default: 1,8,64,512)")  # fmt: skip
+    parser.add_argument("--batch-sizes", type=_sizes, metavar="N,N,…",
+                        help="for the sensitivity of batch statistics (default: 1,8,64,512, or fewer)")  # fmt: skip
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="of the picture (default: evaluation, in the run's)")
     parser.add_argument("--json", action="store_true", dest="as_json", help="print JSON, draw nothing")
     parser.set_defaults(call=_evaluate)

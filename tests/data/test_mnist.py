@@ -41,6 +41,30 @@ def test_bad_idx_files_are_named(tmp_path, how):
     assert str(path) in str(error.value) and "\n" not in str(error.value)
 
 
+def test_no_more_is_unpacked_than_announced(tmp_path, monkeypatch):
+    path = tmp_path / "f.gz"
+    write_idx(tmp_path / "f", torch.zeros(3, 4, 4))
+    path.write_bytes(gzip.compress((tmp_path / "f").read_bytes() + bytes(10**7)))
+    read = gzip.GzipFile.read
+    asked = []
+    monkeypatch.setattr(gzip.GzipFile, "read", lambda file, size=-1: (asked.append(size), read(file, size))[1])
+    with pytest.raises(InputError, match="f.gz: more than 64 bytes where 64 were expected"):
+        read_idx(path, 3)
+    path.write_bytes(gzip.compress(bytes((0, 0, 8, 3)) + b"\xff" * 12))
+    with pytest.raises(InputError, match="f.gz: announces 79,.* bytes, more than 1,073,741,824"):
+        read_idx(path, 3)
+    path.write_bytes(gzip.compress(b"no idx file" * 1000))
+    with pytest.raises(InputError, match="f.gz: not an idx file"):
+        read_idx(path, 3)
+    assert all(0 <= size <= 64 for size in asked)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "f")
+    with pytest.raises(InputError, match="f: not a regular file"):
+        read_idx(tmp_path / "f", 3)
+
+
 def test_another_content_than_the_published_is_refused(tmp_path):
     write_idx(tmp_path / "f", torch.zeros(3, 4, 4))
     md5 = hashlib.md5((tmp_path / "f").read_bytes()).hexdigest()

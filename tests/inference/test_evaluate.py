@@ -1,6 +1,8 @@
 import json
+import shutil
 
 import pytest
+from PIL import Image
 
 from vitbn.cli import main
 
@@ -54,3 +56,39 @@ def test_bad_input_is_one_line(tmp_path, make_saved, capsys):
         with pytest.raises(SystemExit):
             call("evaluate", "--ckpt", "x", "--batch-sizes", sizes)
         assert f"{sizes}: whole numbers, at least 1" in capsys.readouterr().err
+
+
+def test_few_images_need_no_option(make_saved, tmp_path, capsys):
+    for number in range(15):
+        label = ("coat", "bag", "shirt")[number % 3]
+        (tmp_path / "few" / label).mkdir(parents=True, exist_ok=True)
+        Image.new("L", (28, 28), 10 * number).save(tmp_path / "few" / label / f"{number}.png")
+    folder = make_saved("model=vitbn")
+    assert call("evaluate", "--ckpt", folder, "--data", tmp_path / "few", "--json") == 0
+    assert list(json.loads(capsys.readouterr().out)["batchnorm"]["by_batch_size"]) == ["1", "8"]
+
+
+@pytest.mark.parametrize("model", ["vit", "vitbn"])
+def test_test_files_alone_do(make_saved, clothes, tmp_path, capsys, model):
+    shutil.copytree(clothes, tmp_path / "test-only")
+    for path in (tmp_path / "test-only").glob("FashionMNIST/raw/train-*"):
+        path.unlink()
+    folder = make_saved(f"model={model}")
+    assert call("evaluate", "--ckpt", folder, "--root", tmp_path / "test-only", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["n"] == 100
+    if model == "vitbn":
+        assert (
+            list(found["batchnorm"]["compared"]) == ["running", "batch"] and found["batchnorm"]["recalibrated_on"] == 0
+        )
+
+
+def test_a_set_of_torchvision_goes_by_its_name(monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr("vitbn.inference.evaluate.evaluate", lambda ckpt, *, data, **_: asked.append(data["data"]))
+    for name in ("STL10", "Food101", "cifar10"):
+        assert call("evaluate", "--ckpt", "x", "--data", name) == 0
+    assert [data["dataset"] for data in asked] == ["STL10", "Food101", "CIFAR10"]
+    assert call("evaluate", "--ckpt", "x", "--data", "torchvision") == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: --data torchvision: neither a folder nor one of cifar10, ") and "STL10" in error

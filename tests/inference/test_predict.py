@@ -12,7 +12,9 @@ from torchvision.transforms.v2 import functional as tv
 from tests import foreign
 from vitbn.cli import main
 from vitbn.data.decode import MAX_PIXELS
-from vitbn.inference.predict import predict_files
+from vitbn.data.sources import load
+from vitbn.inference.predict import as_it_is, predict_files
+from vitbn.serve.command import packaged_weights
 from vitbn.weights.network import load_network
 
 LABELS = {"id2label": {"0": "cat", "1": "dog", "2": "owl"}, "num_attention_heads": 2}
@@ -70,7 +72,9 @@ def test_json_has_the_probabilities_of_the_source_library(weights, pictures, cap
 def test_the_table_names_files_and_at_most_all_labels(weights, pictures, capsys, monkeypatch):
     monkeypatch.chdir(pictures)
     status, out, _ = run_cli(capsys, "predict", "--ckpt", weights / "model.safetensors", "1/01.png")
-    header, row = [line for line in out.splitlines() if "image" in line or "01.png" in line]
+    header, row, summary = [line for line in out.splitlines() if "image" in line or "01.png" in line]
+    assert summary == f"1 image: 1 {('cat', 'dog', 'owl')[expected(weights, [Path('1/01.png')])[0].argmax()]}"
+    assert str(weights) not in out
     (probabilities,) = expected(weights, [pictures / "1" / "01.png"])
     values, order = probabilities.sort(descending=True)
     assert status == 0 and header.split() == ["┃", "image", "┃", "1", "┃", "2", "┃", "3", "┃"]
@@ -79,7 +83,6 @@ def test_the_table_names_files_and_at_most_all_labels(weights, pictures, capsys,
 
 
 def test_a_run_of_ours_sees_grey_images_as_in_training(make_run, pictures, capsys):
-    from vitbn.data.sources import load
     from vitbn.training.outcome import attempt
     from vitbn.training.train import train
 
@@ -93,13 +96,46 @@ def test_a_run_of_ours_sees_grey_images_as_in_training(make_run, pictures, capsy
     network = load_network(run.folder)
     with torch.no_grad():
         logits = network.net((split.images[:3] / 255 - 0.3) / 0.2)
-    found = predict_files(network, files, 10, on_error=None)
+    found = predict_files(network, files, 10, on_error=None, read=as_it_is(network))
     for (_, prediction), probabilities in zip(found, logits.softmax(-1), strict=True):
         assert dict(prediction) == pytest.approx(
             dict(zip(network.labels, probabilities.tolist(), strict=True)), abs=1e-6
         )
     status, out, _ = run_cli(capsys, "predict", "--ckpt", run.checkpoints / "best.ckpt", *files, "--json")
     assert status == 0 and [len(entry["top"]) for entry in json.loads(out)] == [5, 5, 5]
+
+
+def test_csv_has_a_row_per_label(weights, pictures, capsys):
+    status, out, _ = run_cli(capsys, "predict", "--ckpt", weights, pictures / "1" / "01.png", "--csv", "--top", 2)
+    (probabilities,) = expected(weights, [pictures / "1" / "01.png"])
+    values, order = probabilities.sort(descending=True)
+    rows = [line.split(",") for line in out.splitlines()]
+    assert status == 0 and rows[0] == ["image", "rank", "label", "probability"] and len(rows) == 3
+    for rank, (file, *rest) in enumerate(rows[1:]):
+        assert file == str(pictures / "1" / "01.png") and rest[:2] == [
+            str(rank + 1),
+            ("cat", "dog", "owl")[order[rank]],
+        ]
+        assert float(rest[2]) == pytest.approx(values[rank].item(), abs=1e-5)
+
+
+def test_digits_are_prepared_as_the_page_prepares_them(tmp_path, capsys):
+    source = load("mnist5k", tmp_path).test
+    rows = [int((source.labels == digit).nonzero()[0]) for digit in range(10)]
+    for digit, row in enumerate(rows):
+        pixels = source.images[row, 0].numpy()
+        (tmp_path / "mnist").mkdir(exist_ok=True)
+        (tmp_path / "paper").mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(tmp_path / "mnist" / f"{digit}.png")
+        Image.fromarray(255 - pixels).resize((112, 112)).save(tmp_path / "paper" / f"{digit}.png")
+    for folder, words in (("mnist", ""), ("paper", "10 of 10 pictures prepared as vitbn serve does")):
+        status, out, err = run_cli(capsys, "predict", "--ckpt", packaged_weights(), tmp_path / folder, "--json")
+        assert status == 0 and err.startswith(words) and bool(err) == bool(words)
+        right = [entry["top"][0]["label"] == Path(entry["image"]).stem for entry in json.loads(out)]
+        assert sum(right) >= 9
+    Image.new("L", (50, 50), 255).save(tmp_path / "paper" / "blank.png")
+    status, out, err = run_cli(capsys, "predict", "--ckpt", packaged_weights(), tmp_path / "paper" / "blank.png")
+    assert status == 2 and "blank.png: there is no digit" in err
 
 
 def test_bad_input_is_one_line_on_stderr(weights, pictures, tmp_path, capsys, monkeypatch):

@@ -5,6 +5,7 @@ import hashlib
 import math
 import os
 import zlib
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
@@ -28,27 +29,31 @@ MNIST_MD5 = {
     "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
     "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
 }
+MAX_BYTES = 2**30  # of one file, unpacked: five times EMNIST's digits
 IDX_FILES = tuple(MNIST_MD5)
 REPLACE = "delete it to have it downloaded again, or put a good copy in its place"
 
 
-def mnist(root: Path) -> Source:
-    """MNIST (LeCun et al., 1998) from <root>/MNIST/raw, downloaded unless it is there."""
-    return _idx_source("MNIST", root, DIGITS, md5=MNIST_MD5)
+def mnist(root: Path, *, need_train: bool = True) -> Source:
+    """MNIST (LeCun et al., 1998) from <root>/MNIST/raw, downloaded unless it is there.
+
+    Without `need_train`, here and below, test files alone do: there are no training images then.
+    """
+    return _idx_source("MNIST", root, DIGITS, md5=MNIST_MD5, need_train=need_train)
 
 
-def fashion_mnist(root: Path) -> Source:
+def fashion_mnist(root: Path, *, need_train: bool = True) -> Source:
     """Fashion-MNIST (Xiao et al., 2017) from <root>/FashionMNIST/raw, downloaded unless it is there."""
-    return _idx_source("FashionMNIST", root, CLOTHES)
+    return _idx_source("FashionMNIST", root, CLOTHES, need_train=need_train)
 
 
-def emnist(root: Path) -> Source:
+def emnist(root: Path, *, need_train: bool = True) -> Source:
     """EMNIST's 280,000 digits (Cohen et al., 2017) from <root>/EMNIST/raw, downloaded unless they are there.
 
     The files hold every image mirrored at its diagonal; here they stand upright, as MNIST's.
     """
     prefixes = ("emnist-digits-train", "emnist-digits-test")
-    mirrored = _idx_source("EMNIST", root, DIGITS, prefixes=prefixes, split="digits")
+    mirrored = _idx_source("EMNIST", root, DIGITS, prefixes=prefixes, need_train=need_train, split="digits")
     train, test = (Split(part.images.mT.contiguous(), part.labels) for part in (mirrored.train, mirrored.test))
     return Source(train, test, mirrored.classes)
 
@@ -72,24 +77,31 @@ def read_idx(path: Path, dims: int, md5: str | None = None) -> Tensor:
 
     A name ending in .gz is unpacked; `md5` is that of the content.
     """
+    header = 4 + 4 * dims
     try:
-        content = path.read_bytes()
-        if path.suffix == ".gz" and content:
-            content = gzip.decompress(content)
+        if path.exists() and not path.is_file():
+            raise InputError(f"{path}: not a regular file")  # reading a pipe would wait for ever
+        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
+            content = file.read(header)
+            is_idx = content[:4] == bytes((0, 0, 8, dims))
+            shape = np.frombuffer(content[4:].ljust(4 * dims, b"\0"), ">u4").tolist()
+            expected = header + math.prod(shape)
+            if is_idx and expected > MAX_BYTES:
+                raise InputError(f"{path}: announces {expected:,} bytes, more than {MAX_BYTES:,}; {REPLACE}")
+            # no more is unpacked than the header announces, whatever the archive holds
+            content += file.read(expected - len(content) + 1) if is_idx else b""
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise InputError(f"{path}: not a whole gzip file ({error}); {REPLACE}") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     if not content:
         raise InputError(f"{path}: is empty; {REPLACE}")
-    header = 4 + 4 * dims
-    if content[:4] != bytes((0, 0, 8, dims)):
+    if not is_idx:
         start = content[:4].hex()
         raise InputError(f"{path}: not an idx file of bytes in {dims} dimensions (starts with {start}); {REPLACE}")
-    shape = np.frombuffer(content[4:header].ljust(4 * dims, b"\0"), ">u4").tolist()
-    expected = header + math.prod(shape)
     if len(content) != expected:
-        raise InputError(f"{path}: {len(content)} bytes where {expected} were expected; {REPLACE}")
+        found = f"more than {expected}" if len(content) > expected else f"{len(content)}"
+        raise InputError(f"{path}: {found} bytes where {expected} were expected; {REPLACE}")
     if md5 is not None and hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:
         raise InputError(f"{path}: its content is not the published file's (md5 is not {md5}); {REPLACE}")
     return torch.frombuffer(bytearray(content[header:]), dtype=torch.uint8).reshape(shape)
@@ -102,12 +114,15 @@ def _idx_source(
     *,
     md5: dict[str, str] | None = None,
     prefixes: tuple[str, str] = ("train", "t10k"),
+    need_train: bool = True,
     **download: str,
 ) -> Source:
     """`prefixes`: how the names of the training and the test files begin. `download`: torchvision's options."""
     raw = root / name / "raw"
     pairs = [(f"{prefix}-images-idx3-ubyte", f"{prefix}-labels-idx1-ubyte") for prefix in prefixes]
-    if missing := [file for pair in pairs for file in pair if not _plain_or_packed(raw / file).exists()]:
+    if not need_train and _missing(raw, pairs) and not _missing(raw, pairs[1:]):
+        pairs = pairs[1:]
+    if missing := _missing(raw, pairs):
         _download(name, root, missing, download)
     splits, checksums = [], md5 or {}
     for image_file, label_file in pairs:
@@ -119,7 +134,12 @@ def _idx_source(
         if labels.max() >= len(classes):
             raise InputError(f"{raw / label_file}: label {int(labels.max())} where 0 to {len(classes) - 1} is expected")
         splits.append(Split(images[:, None], labels))
-    return Source(train=splits[0], test=splits[1], classes=classes)
+    train = splits[0] if len(splits) > 1 else splits[0][torch.arange(0)]
+    return Source(train, splits[-1], classes)
+
+
+def _missing(raw: Path, pairs: Sequence[tuple[str, str]]) -> list[str]:
+    return [file for pair in pairs for file in pair if not _plain_or_packed(raw / file).exists()]
 
 
 def _plain_or_packed(path: Path) -> Path:

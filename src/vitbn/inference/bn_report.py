@@ -46,7 +46,7 @@ class BatchNormReport:
 
     compared: dict[str, Scores]  # by statistics
     batch_size: int  # that of `batch` and of the shifts' batches: the training's
-    recalibrated_on: int  # training images
+    recalibrated_on: int  # training images; 0 where there are none, and no such scores
     by_batch_size: dict[int, Scores | None]  # batch statistics, SENSITIVITY_IMAGES images; None: not defined
     other_statistics: dict[str, Scores]  # on the images of by_batch_size
     shifts: tuple[StatisticsShift, ...]
@@ -75,10 +75,12 @@ def batchnorm_report(network: Network, train: Split, test: Split, batch_sizes: l
     compared, other = {RUNNING: score(network, test)}, {RUNNING: score(network, few)}
     with batch_statistics(net):
         compared[BATCH] = score(network, test, batch_size)
-    fresh, count = fresh_statistics(network, train)
-    running = load_bn_stats(net, fresh)
-    compared[RECALIBRATED], other[RECALIBRATED] = score(network, test), score(network, few)
-    load_bn_stats(net, running)
+    count = 0
+    if len(train):
+        fresh, count = fresh_statistics(network, train)
+        running = load_bn_stats(net, fresh)
+        compared[RECALIBRATED], other[RECALIBRATED] = score(network, test), score(network, few)
+        load_bn_stats(net, running)
     by_batch_size = {size: _score_in_batches(network, few, size) for size in batch_sizes}
     shifts = statistics_shifts(network, inputs(network, test, batch_size))
     return BatchNormReport(compared, batch_size, count, by_batch_size, other, shifts)

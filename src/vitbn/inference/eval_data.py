@@ -2,6 +2,7 @@
 
 import os
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +14,10 @@ from torch import Tensor
 
 from vitbn.data.batches import FixedBatches, Preprocess
 from vitbn.data.decode import decode
-from vitbn.data.files import images_below
+from vitbn.data.files import as_text, images_below
 from vitbn.data.sources import CACHE, IMAGENETTE, SOURCES
 from vitbn.data.splits import Split
-from vitbn.data.torchvision_table import DATASETS
+from vitbn.data.torchvision_table import DATASETS, dataset_facts
 from vitbn.errors import InputError
 from vitbn.models.bn_statistics import CALIBRATION_BATCH, CALIBRATION_IMAGES, BNStats, estimate_bn_stats
 from vitbn.rng import generator
@@ -47,22 +48,26 @@ class EvalData:
         return self
 
 
-def load_eval_data(network: Network, data: Data, root: Path | None = None, *, count: int | None = None) -> EvalData:
+def load_eval_data(
+    network: Network, data: Data, root: Path | None = None, *, count: int | None = None, need_train: bool = True
+) -> EvalData:
     """The images of a data set, or all of a folder, labelled by the folders they lie in, for training and test alike.
 
     With `count`, at most so many of either, and of a folder one half each. `root`: where a data set's files lie.
-    InputError if the images do not fit the network.
+    Without `need_train` a data set's test files alone do. InputError if the images do not fit the network.
     """
     if data is None and "data" not in network.config:
         raise InputError(f"{network.source}: imported weights; give --data: a data set's name or a folder of images")
-    loaded = _from_folder(network, data, count) if isinstance(data, Path) else _from_source(network, data, root)
+    loaded = (
+        _from_folder(network, data, count) if isinstance(data, Path) else _from_source(network, data, root, need_train)
+    )
     if (channels := loaded.test.stored.shape[1]) != network.channels:
         raise InputError(f"--data {loaded.name}: images of {channels} channels, the network sees {network.channels}")
     train = loaded.train if count is None else shuffled(loaded.train, "train", count)
     return EvalData(loaded.name, train, shuffled(loaded.test, "evaluate", count), loaded.classes)
 
 
-def _from_source(network: Network, data: dict[str, Any] | None, root: Path | None) -> EvalData:
+def _from_source(network: Network, data: dict[str, Any] | None, root: Path | None, need_train: bool) -> EvalData:
     """The run's own data where the run found them; another data set in $VITBN_DATA or beside the run's own."""
     from vitbn.data.datamodule import ImageData  # with Lightning, which `vitbn predict` need not wait for
 
@@ -73,9 +78,14 @@ def _from_source(network: Network, data: dict[str, Any] | None, root: Path | Non
         options, roots = _own_options(network, cache), (root, own_root, environment)
     else:  # a run on image files found nothing but these in its root
         options, roots = data["data"], (root, environment, None if own.get("source") else own_root)
+    if not need_train:
+        options = options | {"need_train": False}
+    if data is not None and "dataset" in options and dataset_facts(options["dataset"]).side is None:
+        options = options | {"cache_size": network.image_size}
     # an exported file does not say where its data were
     images = ImageData.of({**LOADERS, "data": {**options, "root": str(next(filter(None, roots), "data"))}})
-    return EvalData(images.data_name, images.splits[0], images.test, images.classes)
+    train = images.splits[0] if len(images.source.train) else images.source.train
+    return EvalData(images.data_name, train, images.test, images.classes)
 
 
 def _own_options(network: Network, cache: str | None) -> dict[str, Any]:
@@ -111,7 +121,9 @@ def _from_folder(network: Network, folder: Path, count: int | None) -> EvalData:
         if len(files) < 2:
             raise InputError(f"{folder}: one image; it takes at least two")
         files = [files[i] for i in _order(len(files), "folder")[: 2 * count].tolist()]
-    names = [file.parent.name for file in files]
+    labels = {unicodedata.normalize("NFC", label): label for label in network.labels}
+    found = [as_text(file.parent.name) for file in files]
+    names = [labels.get(unicodedata.normalize("NFC", name), name) for name in found]
     classes = network.labels if set(names) <= set(network.labels) else tuple(sorted(set(names)))
     pixels = [decode(file, channels=network.channels, size=network.image_size) for file in files]
     split = Split(torch.from_numpy(np.stack(pixels)), torch.tensor([classes.index(name) for name in names]))

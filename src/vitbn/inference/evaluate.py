@@ -17,6 +17,7 @@ from vitbn.plotting import Picture, grid, legend_above, look, slug, style
 from vitbn.weights.network import load_network
 from vitbn.weights.runs import run_folder
 
+BATCH_SIZES = (1, 8, 64, 512)  # of which as many are tried as there are images for
 FIGURES = ("accuracy", "loss", "calibration error")
 
 
@@ -26,7 +27,7 @@ def evaluate(
     data: Data = None,
     root: Path | None = None,
     statistics: str = RUNNING,
-    batch_sizes: list[int],
+    batch_sizes: list[int] | None = None,
     out: Path | None = None,
     as_json: bool = False,
 ) -> None:
@@ -35,7 +36,9 @@ def evaluate(
     has_norms = bool(batch_norms(network.net))
     if statistics != RUNNING and not has_norms:
         raise InputError(f"--statistics {statistics}: {network.source} has no BatchNorm; leave it out")
-    images = load_eval_data(network, data, root).labelled_for(network)
+    need_train = statistics == RECALIBRATED  # else the report does without where there are none
+    images = load_eval_data(network, data, root, need_train=need_train).labelled_for(network)
+    batch_sizes = batch_sizes or [size for size in BATCH_SIZES if size <= len(images.test)]
     report = batchnorm_report(network, images.train, images.test, batch_sizes) if has_norms else None
     scores = report.compared[statistics] if report else score(network, images.test)
     if as_json:
