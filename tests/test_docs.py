@@ -5,7 +5,9 @@ import shlex
 from pathlib import Path
 
 import pytest
+import yaml
 
+import vitbn
 from vitbn.cli import main
 from vitbn.config.compose import CONF, compose_config
 from vitbn.config.sweep import command_jobs
@@ -69,6 +71,15 @@ def test_every_source_stands_in_the_list_of_sources():
         if f"**{(match[1] or match[3]).replace('&', 'and')}, {match[2] or match[4]}**" not in sources
     }
     assert not lacking
+
+
+def test_the_article_is_cited_in_the_same_words_everywhere():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    (article,) = citation["references"]
+    assert citation["version"] == vitbn.__version__
+    for page in ("README.md", "docs/results.md", "docs/sources.md"):
+        text = " ".join((ROOT / page).read_text().split())
+        assert f"Anindya Dey, *{article['title']}*, {article['journal']}, November {article['year']}" in text
 
 
 @pages
