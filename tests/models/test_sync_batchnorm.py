@@ -7,6 +7,7 @@ from torch import multiprocessing, nn
 
 from tests.conftest import TINY
 from vitbn import ViTBN
+from vitbn.errors import InputError
 from vitbn.models import norms
 from vitbn.models.bn_statistics import batch_norms
 from vitbn.models.norms import Norm, ScalarBatchNorm, TokenBatchNorm
@@ -97,5 +98,5 @@ def test_a_kind_that_does_not_say_how_it_pools_is_refused(monkeypatch):
         pass
 
     monkeypatch.setitem(norms.NORMS, "over_the_batch", Norm(OverTheBatch))
-    with pytest.raises(ValueError, match="1: OverTheBatch cannot be pooled over processes"):
+    with pytest.raises(InputError, match="1: OverTheBatch cannot be pooled over processes; .*docs/extending.md"):
         convert_sync_batchnorm(nn.Sequential(nn.BatchNorm1d(2), OverTheBatch()))

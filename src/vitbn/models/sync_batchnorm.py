@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from vitbn.errors import InputError
 from vitbn.models.bn_statistics import batch_norms, feature_dim
 from vitbn.models.norms import entry
 
@@ -52,12 +53,13 @@ class SyncBatchNorm(nn.Module):
 def convert_sync_batchnorm(net: nn.Module) -> nn.Module:
     """The network with every BatchNorm replaced by a `SyncBatchNorm`.
 
-    ValueError names a norm that mixes images and cannot be pooled over processes.
+    InputError names a norm that mixes images and cannot be pooled over processes.
     """
     for name, module in net.named_modules():
         norm = entry(module)
         if norm is not None and norm.pools == "refused":
-            raise ValueError(f"{name}: {type(module).__name__} cannot be pooled over processes")
+            remedy = 'if it norms each image by itself, say pools="alone" in NORMS (docs/extending.md)'
+            raise InputError(f"{name}: {type(module).__name__} cannot be pooled over processes; {remedy}")
     for name, norm in batch_norms(net).items():
         net.set_submodule(name, SyncBatchNorm(norm))
     return net
