@@ -4,6 +4,7 @@ Hydra imports this module in every application of the environment, so what is ou
 """
 
 import logging
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,13 +53,14 @@ class StudySweeper(Sweeper):
         missing = self._missing(jobs, studies)
         outcomes: list[JobReturn] = []
         batch_size = self.max_batch_size or len(missing) or 1
+        os.environ["VITBN_SWEEP_RUNS"] = str(len(missing))
         for start in range(0, len(missing), batch_size):
             batch = [overrides for overrides, _ in missing[start : start + batch_size]]
             outcomes += self.launcher.launch(batch, initial_job_idx=start)
         for study, runs in studies.items():
             write_summary(study)
             print_table(study, runs)
-        if self.config.logger.name == "tensorboard":
+        if "tensorboard" in self.config.logger:
             log.info(f"curves: tensorboard --logdir {self.config.runs}")
         # by what the jobs returned: a full disk may have kept their result.json from being written
         launched = zip((run.folder for _, run in missing), outcomes, strict=True)
@@ -85,13 +87,13 @@ class StudySweeper(Sweeper):
         """The jobs to launch; records in the studies' folders which runs the sweep has."""
         from vitbn.errors import describe
         from vitbn.store.plan import write_plan
-        from vitbn.store.run import COMPLETE, warn_of_renamed_runs
+        from vitbn.store.run import COMPLETE, skipped_line, warn_of_renamed_runs
 
         missing, skipped = [], []
         for overrides, run in jobs:
             status = (run.result() or {}).get("status")
             if status in COMPLETE and not self.config.rerun:
-                skipped.append(f"{run.folder}: {status}, skipped (rerun=true trains it again)")
+                skipped.append(skipped_line(run, status, overrides))
             else:
                 missing.append((overrides, run))
         for line in skipped[:MAX_SKIPPED_LINES]:

@@ -1,14 +1,19 @@
 """`vitbn train` and `python train.py`: train one configuration, or sweep over many."""
 
 import logging
+import os
+from datetime import timedelta
+from typing import Any
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from vitbn.config.compose import CONF, report_user_errors, to_plain_dict
 from vitbn.errors import RunFailed, describe
 from vitbn.store.lock import locked
-from vitbn.store.run import COMPLETE, Run
+from vitbn.store.run import COMPLETE, Run, skipped_line
 
 log = logging.getLogger("vitbn")
 
@@ -23,6 +28,8 @@ def main() -> None:
 def train_job(cfg: DictConfig) -> float | None:
     """Train one run unless it is complete or locked by another process. Returns val/acc; RunFailed if it failed."""
     run = Run(to_plain_dict(cfg))
+    job = HydraConfig.get()
+    is_sweep = job.mode == RunMode.MULTIRUN
     try:
         with locked(run.folder) as acquired:
             if not acquired:
@@ -30,16 +37,33 @@ def train_job(cfg: DictConfig) -> float | None:
                 return None
             result = run.result() or {}
             if result.get("status") in COMPLETE and not cfg.rerun:
-                log.info(f"{run.folder}: {result['status']}, skipped (rerun=true trains it again)")
+                log.info(skipped_line(run, result["status"], job.overrides.task))
             else:
-                log.info(f"{run.folder}")
+                total = os.environ.get("VITBN_SWEEP_RUNS")  # of the sweeper
+                log.info(f"run {job.job.num + 1} of {total}: {run.folder}" if is_sweep and total else str(run.folder))
                 from vitbn.training.outcome import attempt
                 from vitbn.training.train import train
 
                 result = attempt(run, train)
+            say_how_it_ended(run, result, is_sweep)
     except OSError as error:  # of the lock's file
         log.error(f"{run.folder}: failed: {describe(error)}")
         result = {"status": "failed"}
     if result["status"] == "failed":
         raise SystemExit(1) if cfg.fail_fast else RunFailed
     return (result.get("metrics") or {}).get("val/acc")
+
+
+def say_how_it_ended(run: Run, result: dict[str, Any], is_sweep: bool) -> None:
+    """The accuracies of a run that is done and, if it was no part of a sweep, what to type next."""
+    if result["status"] != "done":
+        return
+    metrics = result["metrics"]
+    accuracies = "  ".join(
+        f"{name} {metrics[name]:.2%}" for name in ("val/acc", "test/acc") if metrics.get(name) is not None
+    )
+    log.info(f"done after {timedelta(seconds=round(result['seconds']))}: {accuracies}")
+    if not is_sweep:
+        curves = f"tensorboard --logdir {run.config['runs']}" if "tensorboard" in run.config["logger"] else None
+        commands = [f"vitbn evaluate --ckpt {run.folder}", f"vitbn report {run.study}", curves]
+        log.info("next:  " + "\n       ".join(command for command in commands if command))

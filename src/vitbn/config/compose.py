@@ -75,7 +75,7 @@ class Schema:
     optimizer: Any = MISSING
     schedule: Any = MISSING
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
-    logger: Any = MISSING
+    logger: Any = field(default_factory=dict)
     depth: int = MISSING
     lr: float = MISSING
     pool: Pool = MISSING
@@ -108,8 +108,8 @@ def register() -> None:
     for name in WITHOUT_SLOTS:  # Hydra wants a norm of every model's name
         store.store(group="norm", name=name, node={})
     OmegaConf.register_new_resolver(
-        "run_id", lambda *, _root_: run_id(to_plain_dict(_root_)), replace=True
-    )  # `_root_` is how OmegaConf hands a resolver the whole configuration
+        "run_id", lambda *, _root_: run_id(to_plain_dict(_root_, without=("hydra", "logger"))), replace=True
+    )  # `_root_` is how OmegaConf hands a resolver the whole configuration; a logger may ask for the ID
     OmegaConf.register_new_resolver("own_conf", own_conf, replace=True)
     OmegaConf.register_new_resolver("folder_classes", lambda root: len(scan(root).classes), replace=True)
     OmegaConf.register_new_resolver("folder_holdout", lambda root: scan(root).default_holdout, replace=True)
@@ -143,11 +143,10 @@ def compose_config(overrides: Sequence[str]) -> DictConfig:
         return compose("config", overrides=list(overrides))
 
 
-def to_plain_dict(config: DictConfig) -> dict[str, Any]:
+def to_plain_dict(config: DictConfig, without: Sequence[str] = ("hydra",)) -> dict[str, Any]:
     """The configuration without Hydra's own part, resolved, as plain dicts, strings and numbers."""
-    tree = (
-        OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]) if "hydra" in config else config
-    )
+    kept = [str(key) for key in config if key not in without]
+    tree = OmegaConf.masked_copy(config, kept) if len(kept) < len(config) else config
     return OmegaConf.to_container(tree, resolve=True, throw_on_missing=True, enum_to_str=True)  # type: ignore[return-value]
 
 
@@ -177,9 +176,10 @@ def _exit(status: int, message: str) -> NoReturn:
 
 def one_line(error: Exception) -> str:
     """What is wrong, where and what to type instead."""
-    if isinstance(error, MissingConfigException) and error.options:
+    if isinstance(error, MissingConfigException):
         group, _, value = (error.missing_cfg_file or "").rpartition("/")
-        return f"{group}={value}: unknown; choose from {', '.join(sorted(error.options))}"
+        choices = error.options or [path.stem for path in (CONF / group).glob("*.yaml")]  # Hydra gives none of a list
+        return f"{group}={value}: unknown; choose from {', '.join(sorted(choices))}"
     for inner in _contexts(error):  # what went wrong inside an interpolation says more than where it was used
         if isinstance(inner, InputError):
             return str(inner)
@@ -214,6 +214,7 @@ def _alternatives(cfg_key: str, siblings: Any) -> str:
     known += [] if parent else ["experiment"]
     prefix = f"{parent}." if parent else ""
     owner = f" of {parent}={siblings['name']}" if parent and "name" in siblings else ""
-    close = difflib.get_close_matches(name, known, n=1)
+    below = [f"{key}.{name}" for key in known if OmegaConf.is_dict(siblings[key]) and name in siblings[key]]
+    close = below or difflib.get_close_matches(name, known, n=1)
     hint = f"; did you mean {prefix}{close[0]}?" if close else ";"
     return f"{hint} The keys{owner} are {', '.join(prefix + key for key in known)}"

@@ -130,7 +130,7 @@ class Run:
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         stale = ["result.json", "traceback.txt", f"**/{atomic.TEMPORARY}"]
         if self.config["rerun"]:
-            stale += ["mlflow_run_id", "metrics.csv", "csv/*/*", "events.out.tfevents.*", "**/*.ckpt"]
+            stale += ["*_run_id", "metrics.csv", "csv/*/*", "events.out.tfevents.*", "**/*.ckpt"]
         for path in (path for pattern in stale for path in self.folder.glob(pattern)):
             path.unlink()
         atomic.write_text(self.folder / "config.yaml", yaml.safe_dump(self.config, sort_keys=False))
@@ -203,6 +203,14 @@ def sorted_rows(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """Rows to be compared next to each other; missing values last."""
     keys = ("data", "depth", "lr", "pool", "pos_emb", "seed", "model")
     return sorted(rows, key=lambda r: [(r[key] is None, r[key] if r[key] is not None else 0) for key in keys])
+
+
+def skipped_line(run: Run, status: str, typed: Iterable[str]) -> str:
+    """Says that a complete run is not trained again, and which of the typed overrides therefore had no effect."""
+    training_only = ("logger", "log_every")
+    idle = [text for text in typed if text.lstrip("+").partition("=")[0].partition(".")[0] in training_only]
+    unused = f"; nothing is logged then, {' '.join(idle)} has no effect" if idle else ""
+    return f"{run.folder}: {status}, skipped (rerun=true trains it again){unused}"
 
 
 def run_folders(study: Path) -> list[Path]:

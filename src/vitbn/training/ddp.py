@@ -74,7 +74,8 @@ def _one_process(rank: int, train: Train, run: Run, environment: dict[str, str],
     if rank:
         warnings.simplefilter("ignore")
     else:
-        logging.basicConfig(stream=sys.stdout, format="%(message)s")
+        handlers = (logging.StreamHandler(sys.stdout), logging.FileHandler(run.folder / "train.log"))
+        logging.basicConfig(handlers=handlers, format="%(message)s")
         logging.getLogger("vitbn").setLevel(logging.INFO)
     signals = Signals()
     outcome: Any = None

@@ -3,6 +3,7 @@
 import logging
 import sys
 import warnings
+from contextlib import ExitStack
 from typing import Any
 
 import pytorch_lightning as pl
@@ -10,6 +11,7 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import nn
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from vitbn.data.datamodule import ImageData
 from vitbn.errors import InputError
@@ -26,7 +28,7 @@ from vitbn.training.callbacks.stopping import StopOnDivergence, StopOnSignal, St
 from vitbn.training.callbacks.train_mode import TrainModeAccuracy
 from vitbn.training.ddp import SharedBatchStrategy, train_in_processes
 from vitbn.training.fingerprint import environment, fingerprint
-from vitbn.training.loggers import make_logger
+from vitbn.training.loggers.make import open_loggers
 from vitbn.training.module import Classifier
 from vitbn.training.numerics import cpu_threads, float32_arithmetic
 from vitbn.training.outcome import Diverged, Signals
@@ -46,7 +48,7 @@ def train_process(run: Run, signals: Signals) -> dict[str, Any]:
     cfg = run.config
     silence_warnings()
     require_devices(cfg["trainer"])
-    with cpu_threads(cfg["threads"]), float32_arithmetic(cfg["matmul_precision"]):
+    with cpu_threads(cfg["threads"]), float32_arithmetic(cfg["matmul_precision"]), ExitStack() as ending:
         data = ImageData.of(cfg)
         data.setup("fit")
         chance = chance_level(data.splits[1].labels)
@@ -68,16 +70,15 @@ def train_process(run: Run, signals: Signals) -> dict[str, Any]:
             seed=cfg["seed"],
         )
 
-        logger = make_logger(run)
+        loggers = ending.enter_context(open_loggers(run))
         metrics_file = MetricsFile(run.folder / "metrics.csv")
         callbacks = build_callbacks(run, data, metrics_file, signals, chance)
-        if isinstance(logger, TensorBoardLogger):
-            callbacks.append(TensorBoardImages(logger, data.classes))
+        callbacks += [TensorBoardImages(each, data.classes) for each in loggers if isinstance(each, TensorBoardLogger)]
 
         trainer = pl.Trainer(
             **trainer_options(cfg["trainer"]),
             max_epochs=cfg["epochs"],
-            logger=logger or False,
+            logger=loggers,
             callbacks=[*callbacks, *checkpoint_callbacks(run.checkpoints, cfg["checkpoint"]["every_minutes"])],
             plugins=[ChecksummedCheckpointIO()],
             default_root_dir=run.folder,
@@ -98,6 +99,8 @@ def train_process(run: Run, signals: Signals) -> dict[str, Any]:
             "fingerprint": initial,
             **environment(trainer.strategy.root_device, trainer.world_size),
         }
+        if sys.stdout.isatty():
+            ending.enter_context(logging_redirect_tqdm())  # lines above the bar
         try:
             with signals.deferred():
                 trainer.fit(module, data, ckpt_path=checkpoint_file.latest_valid_checkpoint(run.checkpoints))
@@ -143,11 +146,9 @@ def build_callbacks(
 ) -> list[Callback]:
     """What the configuration asks to be done around the training, apart from its checkpoints."""
     cfg = run.config
-    callbacks: list[Callback] = [
-        metrics_file,
-        ProgressBar() if sys.stdout.isatty() else EpochLines(),
-        StopOnDivergence(),
-    ]
+    lines = EpochLines()
+    bar = [ProgressBar(lines)] if sys.stdout.isatty() else []
+    callbacks: list[Callback] = [metrics_file, lines, *bar, StopOnDivergence()]
     if cfg["stop_stuck"]:
         callbacks.append(StopWhenStuck(chance, cfg["stop_stuck"]))
     if cfg["recalibrate_bn"]:

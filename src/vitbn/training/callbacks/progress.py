@@ -1,74 +1,118 @@
-"""Progress of a training: a bar in a terminal, one line per epoch elsewhere."""
+"""Progress of a training: a line per epoch, in train.log, too, and a bar in a terminal."""
 
+import logging
 import time
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Callback, RichProgressBar
+from pytorch_lightning.callbacks import Callback, TQDMProgressBar
+from pytorch_lightning.callbacks.progress.tqdm_progress import Tqdm
 
 from vitbn.data.batches import Batch
 
+log = logging.getLogger("vitbn")
 
-class Throughput:
-    """Images per second between the first and the last count."""
+
+class Pace:
+    """Images per second since `start_epoch`, and the time left at the speed since the first batch."""
 
     def __init__(self) -> None:
-        self.images = 0
+        self.batches = 0
         self.started = time.perf_counter()
-        self.last = self.started
+        self.start_epoch()
+
+    def start_epoch(self) -> None:
+        """Count images from here on."""
+        self.images = 0
+        self.epoch_started = self.last = time.perf_counter()
 
     def count(self, trainer: pl.Trainer, batch: Batch) -> None:
-        """So many more images are done, in all processes together."""
+        """One more batch is done, in all processes together."""
+        self.batches += 1
         self.images += len(batch.labels) * trainer.world_size
         self.last = time.perf_counter()
 
-    def __str__(self) -> str:
-        return f"{self.images / max(self.last - self.started, 1e-9):,.0f}"
+    @property
+    def images_per_second(self) -> str:
+        return f"{self.images / max(self.last - self.epoch_started, 1e-9):,.0f}"
 
-
-class ProgressBar(RichProgressBar):
-    """Lightning's bar with the current val/acc and the images per second of this epoch."""
-
-    def __init__(self) -> None:
-        super().__init__(refresh_rate=10)
-        self._throughput = Throughput()
-
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._throughput = Throughput()
-        super().on_train_epoch_start(trainer, pl_module)
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        self._throughput.count(trainer, batch)
-        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-
-    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
-        accuracy = trainer.callback_metrics.get("val/acc")
-        shown = {} if accuracy is None else {"val/acc": f"{accuracy:.2%}"}
-        return {**shown, "images/s": str(self._throughput)}
+    def left(self, trainer: pl.Trainer, batches_done: int) -> str | None:
+        """Such as 02:05, when so many batches of the epoch are done; None if the end or the speed is not known."""
+        epochs_left = (trainer.max_epochs or 0) - trainer.current_epoch
+        batches_left = epochs_left * trainer.num_training_batches - batches_done
+        if not self.batches or not 0 < batches_left < float("inf"):
+            return None
+        seconds = (time.perf_counter() - self.started) / self.batches * batches_left
+        return str(Tqdm.format_interval(seconds))
 
 
 class EpochLines(Callback):
-    """One line per epoch, for logs and pipes where a bar cannot redraw itself."""
+    """One line per epoch, and one that says where a resumed run goes on."""
 
     def __init__(self) -> None:
-        self._throughput = Throughput()
+        self.pace: Pace | None = None
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._throughput = Throughput()
+        if self.pace:
+            self.pace.start_epoch()
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if self.pace is None:
+            self.pace = Pace()
+            if trainer.global_step and trainer.is_global_zero:
+                epoch = f"epoch {trainer.current_epoch + 1} of {trainer.max_epochs}"
+                log.info(f"goes on at {epoch}, step {batch_idx + 1} of {trainer.num_training_batches}")
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self._throughput.count(trainer, batch)
+        if self.pace:
+            self.pace.count(trainer, batch)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         values = trainer.callback_metrics
-        losses = f"train/loss {values['train/loss']:.4f}  val/loss {values['val/loss']:.4f}"
+        words = [f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"]
+        words += [f"{name} {values[name]:.4f}" for name in ("train/loss", "val/loss") if name in values]
+        words += [f"val/acc {values['val/acc']:.2%}"] if "val/acc" in values else []
+        if self.pace:
+            words.append(f"{self.pace.images_per_second} images/s")
+            left = self.pace.left(trainer, trainer.num_training_batches)  # type: ignore[arg-type]
+            words += [f"{left} left"] if left else []
         if trainer.is_global_zero:
-            print(
-                f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {losses}  val/acc {values['val/acc']:.2%}  "
-                f"{self._throughput} images/s",
-                flush=True,
-            )
+            log.info("  ".join(words))
+
+
+class ProgressBar(TQDMProgressBar):
+    """Lightning's bar, cut to the terminal's width: epochs counted from 1, the loss, the time left for the run."""
+
+    BAR_FORMAT = "{desc} |{bar:10}| {n_fmt}/{total_fmt}{postfix}"
+
+    def __init__(self, lines: EpochLines) -> None:
+        super().__init__(refresh_rate=10)
+        self._lines = lines
+        self._step: tuple[Any, int] | None = None  # its output and its number in the epoch
+
+    def init_test_tqdm(self) -> Tqdm:
+        return Tqdm(disable=True)  # what it measures is said when the run ends
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, *args: Any) -> None:
+        super().on_train_epoch_start(trainer, *args)
+        self.train_progress_bar.set_description_str(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}")
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._step = outputs, batch_idx
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
+        shown: dict[str, Any] = {}
+        if self._step:
+            outputs, batch_idx = self._step
+            shown["loss"] = f"{outputs['loss'].item():.3f}"
+            shown["left"] = (self._lines.pace and self._lines.pace.left(trainer, batch_idx + 1)) or "00:00"
+        if (accuracy := trainer.callback_metrics.get("val/acc")) is not None:
+            shown["val/acc"] = f"{accuracy:.2%}"
+        return shown

@@ -1,0 +1,1 @@
+"""Where the curves go besides metrics.csv, which every run writes."""
