@@ -141,10 +141,19 @@ def check(config: dict[str, Any], typed: Sequence[str] = ()) -> None:
     if devices > batch_size:
         raise InputError(f"trainer.devices={devices}: more than batch_size={batch_size} images")
     _check_data(data)
+    _check_loggers(config["logger"])
     _check_optimizer(config["optimizer"], config["lr"])
     _check_schedule(config["schedule"])
     if config["pos_emb"] == PosEmb.pe1d and model.get("dim", 0) % 2:
         raise InputError(f"model.dim={model['dim']}: pos_emb=pe1d needs an even number")
+
+
+def _check_loggers(loggers: dict[str, Any]) -> None:
+    for name, options in loggers.items():
+        if not isinstance(options, dict):
+            raise InputError(f"logger.{name}={options}: belongs below a name of its own, as in NAME: {{_target_: …}}")
+        if not isinstance(options.get("_target_"), str):
+            raise InputError(f"logger.{name}: has no _target_; choose the logger first, such as logger=[{name}]")
 
 
 def _at(config: dict[str, Any], key: str) -> Any:

@@ -161,6 +161,10 @@ def report_user_errors() -> Iterator[None]:
     except RunFailed:
         raise SystemExit(1) from None
     except Exception as error:
+        if str(error).startswith("Config group override must be a string or a list"):  # Hydra names neither
+            group = next((arg.partition("=")[0] for arg in sys.argv[1:] if arg.endswith("=null")), "")
+            choices = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+            _exit(2, f"{group}=null: names a group of files; choose from {', '.join(choices)}")
         if type(error).__name__ in WORKER_DIED:
             _exit(1, "a worker process was killed; the same command goes on from its checkpoint")
         cause = error.__cause__ if str(error).startswith("Unable to configure handler") else error  # of the log file
@@ -214,7 +218,8 @@ def _alternatives(cfg_key: str, siblings: Any) -> str:
     known += [] if parent else ["experiment"]
     prefix = f"{parent}." if parent else ""
     owner = f" of {parent}={siblings['name']}" if parent and "name" in siblings else ""
-    below = [f"{key}.{name}" for key in known if OmegaConf.is_dict(siblings[key]) and name in siblings[key]]
+    groups = {key: OmegaConf.select(siblings, key) for key in known}
+    below = [f"{key}.{name}" for key, group in groups.items() if OmegaConf.is_dict(group) and name in group]
     close = below or difflib.get_close_matches(name, known, n=1)
     hint = f"; did you mean {prefix}{close[0]}?" if close else ";"
     return f"{hint} The keys{owner} are {', '.join(prefix + key for key in known)}"

@@ -1,5 +1,8 @@
 """Images in TensorBoard: augmented training images and the test confusion."""
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import pytorch_lightning as pl
@@ -7,7 +10,10 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import TensorBoardLogger
 
+from vitbn.errors import describe
 from vitbn.training.module import Classifier
+
+log = logging.getLogger("vitbn")
 
 
 class TensorBoardImages(Callback):
@@ -24,11 +30,23 @@ class TensorBoardImages(Callback):
             from torchvision.utils import make_grid
 
             grid = make_grid(batch.images[:64], nrow=8, padding=1, pad_value=0.5)
-            self.logger.experiment.add_image("augmented training images", grid)
+            with _no_harm("augmented training images"):
+                self.logger.experiment.add_image("augmented training images", grid)
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         counts = cast(Classifier, pl_module).confusion.compute().cpu()
-        self.logger.experiment.add_figure("test confusion", confusion_figure(counts, self.classes), trainer.global_step)
+        with _no_harm("test confusion"):
+            figure = confusion_figure(counts, self.classes)
+            self.logger.experiment.add_figure("test confusion", figure, trainer.global_step)
+
+
+@contextmanager
+def _no_harm(picture: str) -> Iterator[None]:
+    """A picture that cannot be drawn or written is a warning."""
+    try:
+        yield
+    except Exception as error:
+        log.warning(f"{picture}: no picture in TensorBoard: {describe(error)}")
 
 
 def confusion_figure(counts: torch.Tensor, classes: tuple[str, ...]) -> Any:
