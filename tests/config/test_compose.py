@@ -8,6 +8,7 @@ import yaml
 from vitbn.config.compose import CONF, compose_config, to_plain_dict
 from vitbn.data.folder import scan
 from vitbn.models.placements import PLACEMENTS, complete
+from vitbn.store.run import run_id
 
 ROOT = Path(__file__).parents[2]
 
@@ -73,6 +74,10 @@ COMMANDS = [
     ("-m pool=cls,men", "pool=cls,men: choose from cls, mean"),
     ("-m model=vit,nope depth=1,2", "model=nope: unknown; choose from"),
     ("experiment=nope", "experiment=nope: unknown; choose from"),
+    ("logger=[csv,nope]", "logger=nope: unknown; choose from csv, mlflow, none, tensorboard, wandb"),
+    ("logger=null", "logger=null: names a group of files; choose from csv, mlflow, none, tensorboard, wandb"),
+    ("logger=wandb logger.offline=true", "logger.offline=true: unknown key; did you mean logger.wandb.offline?"),
+    ("+logger.wandb.tags=[a]", "logger.wandb: has no _target_; choose the logger first, such as logger=[wandb]"),
     ("data=folder", "data.root: has no default; type data.root=VALUE"),
     ("data=folder data.root=nowhere", "data.root=nowhere: no such folder"),
     ("-m data=folder data.root=nowhere,there", "data.root=nowhere: no such folder"),
@@ -178,3 +183,12 @@ def test_the_placements_of_conf_are_those_of_the_table():
     """Hydra reads the files, code without Hydra the table."""
     files = {path.stem: yaml.safe_load(path.read_text()) for path in (CONF / "norm").glob("*.yaml")}
     assert files == {name: dict(placement) for name, placement in PLACEMENTS.items()}
+
+
+def test_loggers_are_a_mapping_of_which_none_may_be_left():
+    assert composed()["logger"].keys() == {"tensorboard"}
+    assert composed("logger=[tensorboard,wandb]")["logger"].keys() == {"tensorboard", "wandb"}
+    assert composed("logger=none")["logger"] == composed("~logger")["logger"] == {}
+    assert composed("+logger.own={_target_: own.Logger, name: '${run_id:}'}")["logger"]["own"]["name"] == run_id(
+        composed()
+    )

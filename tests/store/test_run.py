@@ -13,6 +13,7 @@ from vitbn.store.run import (
     print_table,
     read_result,
     run_id,
+    skipped_line,
     warn_of_renamed_runs,
     write_summary,
 )
@@ -203,3 +204,11 @@ def test_a_study_of_an_earlier_version_is_named(make_run, caplog):
     (run.folder / "config.yaml").write_text("model: {name: vit}\nmatmul: null\n")
     warn_of_renamed_runs(run.study)
     assert f"{run.study}: has runs of an earlier version" in caplog.text
+
+
+def test_a_skipped_run_names_what_was_typed_for_its_training(make_run):
+    run = make_run()
+    plain = f"{run.folder}: done, skipped (rerun=true trains it again)"
+    assert skipped_line(run, "done", ["seed=0"]) == plain
+    line = skipped_line(run, "done", ["seed=0", "logger=wandb", "logger.wandb.offline=true", "log_every=1"])
+    assert line == f"{plain}; nothing is logged then, logger=wandb logger.wandb.offline=true log_every=1 has no effect"
