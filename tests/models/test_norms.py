@@ -104,3 +104,20 @@ def test_scalar_batchnorm_normalises_the_whole_tensor():
     norm.eval()
     expected = (x - norm.running_mean) / (norm.running_var + norm.eps).sqrt() * norm.weight + norm.bias
     torch.testing.assert_close(norm(x), expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("make", [TokenBatchNorm, ScalarBatchNorm])
+def test_statistics_stay_in_float32_whatever_the_network_is_in(make, dtype):
+    torch.manual_seed(0)
+    exact, norm = make(8), make(8).to(dtype)
+    assert norm.running_mean.dtype == norm.weight.dtype == torch.float32
+    for _ in range(200):  # 256 + 0.1 * 0.5 is 256 in bfloat16
+        x = (torch.randn(4, 5, 8) + 256).to(dtype)
+        y = norm(x)
+        assert y.dtype == dtype and norm.eval()(x).dtype == dtype
+        norm.train()
+        exact(x.float())
+    torch.testing.assert_close(norm.running_mean, exact.running_mean, rtol=1e-6, atol=0)
+    torch.testing.assert_close(norm.running_var, exact.running_var, rtol=1e-4, atol=0)
+    assert make(8).double().running_mean.dtype == torch.float64

@@ -16,7 +16,24 @@ from vitbn.errors import InputError
 from vitbn.models.placements import Kind
 
 
-class TokenBatchNorm(nn.BatchNorm1d):
+class Float32Norm(nn.Module):
+    """A norm that stays in float32 when its network becomes bfloat16 or half, and takes inputs of either.
+
+    Running statistics added up in eight bits of precision would stop a hundredth away from where they should be.
+    """
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
+        """What `to`, `half` and `cuda` go through: torch has no public way to leave a module out of them."""
+
+        def at_least_float32(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            halved = moved.is_floating_point() and moved.dtype.itemsize < 4
+            return tensor.to(moved.device, torch.float32) if halved else moved
+
+        return super()._apply(at_least_float32, recurse)
+
+
+class TokenBatchNorm(Float32Norm, nn.BatchNorm1d):
     """BatchNorm over batch and tokens, per feature: x (..., D). Momentum 0.1 (Ioffe & Szegedy, 2015).
 
     The same function as BatchNorm2d on (B, D, N, 1), without the two transposes.
@@ -32,7 +49,7 @@ class TokenBatchNorm(nn.BatchNorm1d):
             raise ValueError(f"expected {self.num_features} features in the last dimension, got {x.shape[-1]}")
 
 
-class ScalarBatchNorm(nn.Module):
+class ScalarBatchNorm(Float32Norm):
     """BatchNorm with one mean and one variance for the whole (..., D) tensor; affine per feature."""
 
     feature_dim = -1
@@ -68,7 +85,7 @@ class ScalarBatchNorm(nn.Module):
         mean, var = (self.running_mean, self.running_var) if used else (None, None)
         flat = x.reshape(-1, 1)  # one channel: torch's own kernel keeps its numerics and its running update
         normed = F.batch_norm(flat, mean, var, None, None, self.training, self.momentum, self.eps)
-        return normed.view(x.shape) * self.weight + self.bias
+        return (normed.view(x.shape) * self.weight + self.bias).to(x.dtype)
 
 
 @dataclass(frozen=True)

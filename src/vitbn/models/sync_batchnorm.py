@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from vitbn.errors import InputError
 from vitbn.models.bn_statistics import batch_norms, feature_dim
-from vitbn.models.norms import entry
+from vitbn.models.norms import Float32Norm, entry
 
 
-class SyncBatchNorm(nn.Module):
+class SyncBatchNorm(Float32Norm):
     """What a BatchNorm is replaced by, with its parameters and buffers under the same names: training, it normalises by
     the samples of all processes, whose counts may differ."""
 
@@ -47,7 +47,8 @@ class SyncBatchNorm(nn.Module):
                 self.running_var.lerp_(var, self.momentum)
         else:
             normed = (rows - self.running_mean) * (self.running_var + self.eps).rsqrt()
-        return (normed.view(features_last.shape) * self.weight + self.bias).movedim(-1, self.feature_dim)
+        affine = normed.view(features_last.shape) * self.weight + self.bias
+        return affine.to(x.dtype).movedim(-1, self.feature_dim)
 
 
 def convert_sync_batchnorm(net: nn.Module) -> nn.Module:
