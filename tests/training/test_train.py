@@ -30,7 +30,7 @@ def test_a_run_leaves_what_is_promised(make_run):
     assert {"config.yaml", "metrics.csv", "result.json", "checkpoints"} < names
     assert yaml.safe_load((run.folder / "config.yaml").read_text()) == run.config
     rows = metrics(run)
-    assert list(rows[0]) == ["epoch", "train/loss", "train/acc", "val/loss", "val/acc", "lr"]
+    assert list(rows[0]) == ["epoch", "train/loss", "train/acc", "val/loss", "val/acc", "lr", "gradient norm"]
     assert [row["epoch"] for row in rows] == ["1", "2"] and {row["lr"] for row in rows} == {"0.003"}
     result = json.loads((run.folder / "result.json").read_text())
     assert result["status"] == "done" and result["epochs"] == 2 and result["error"] is None

@@ -95,12 +95,12 @@ class RunRecord:
         value = (self.result.get("metrics") or {}).get(metric)
         if value is None and metric in self.rows and len(self.rows[metric]):
             value = self.rows[metric][-1]
-        return None if value is None else float(value)
+        return None if value is None or np.isnan(value) else float(value)
 
     def at_epoch(self, metric: str, epoch: int) -> float | None:
-        """The metric after that epoch (from 1), None where the run has no such row."""
-        where = np.flatnonzero(self.rows.get("epoch", np.empty(0)) == epoch)
-        return float(self.rows[metric][where[0]]) if len(where) and metric in self.rows else None
+        """The metric after that epoch (from 1), None where it was not measured."""
+        values = self.rows.get(metric, np.empty(0))[self.rows.get("epoch", np.empty(0)) == epoch]
+        return float(values[0]) if len(values) and not np.isnan(values[0]) else None
 
     def steps(self) -> dict[str, np.ndarray]:
         """Columns of steps.csv (`step`, `train/loss`); empty where the run kept none."""

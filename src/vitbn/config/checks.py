@@ -1,99 +1,81 @@
 """Checks of the values people type: one clear line for the first that cannot be trained. Imports no torch."""
 
-import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.util import find_spec
 from shutil import which
 from typing import Any
 
 from vitbn.config.compose import CONF
+from vitbn.config.ranges import (
+    Range,
+    counting,
+    fraction,
+    natural,
+    not_negative,
+    number,
+    one_of,
+    per_channel,
+    positive,
+    share,
+)
 from vitbn.config.signatures import check_options
+from vitbn.config.trainer_checks import TRAINER_RANGES, check_callbacks, check_trainer
 from vitbn.data.files import local_folder
 from vitbn.data.folder import scan
 from vitbn.errors import InputError
 from vitbn.models.placements import WITHOUT_SLOTS, Kind, PosEmb, is_kind
 from vitbn.weights.hub import RULE, is_place
 
-Range = tuple[Callable[[Any], bool], str]
-_positive: Range = (
-    lambda v: isinstance(v, int | float) and math.isfinite(v) and v > 0,
-    "must be a number above 0",
-)
-_number: Range = (lambda v: isinstance(v, int | float) and math.isfinite(v), "must be a number")
-_not_negative: Range = (lambda v: _number[0](v) and v >= 0, "must be a number, at least 0")
-_counting: Range = (lambda v: isinstance(v, int) and v >= 1, "must be a whole number, at least 1")
-_natural: Range = (lambda v: isinstance(v, int) and v >= 0, "must be a whole number, at least 0")
-_fraction: Range = (lambda v: isinstance(v, int | float) and 0 <= v < 1, "must lie in [0, 1)")
-_share: Range = (lambda v: isinstance(v, int | float) and 0 <= v <= 1, "must lie in [0, 1]")
-
-
-def _one_of(*choices: Any) -> Range:
-    names = ", ".join(str(choice).lower() if isinstance(choice, bool) else str(choice) for choice in choices)
-    return (lambda v: any(v is c or (v == c and type(v) is type(c)) for c in choices), f"choose from {names}")
-
-
-def _per_channel(single: Range) -> Range:
-    is_valid, rule = single
-    return (lambda v: all(map(is_valid, v)) if isinstance(v, list) else is_valid(v)), f"{rule}, or one per channel"
-
-
 RANGES: dict[str, Range] = {
-    "depth": _counting,
-    "lr": _positive,
-    "seed": _natural,
-    "epochs": _counting,
-    "batch_size": _counting,
-    "val_batch_size": _counting,
-    "threads": _counting,
-    "stop_stuck": _natural,
-    "log_every": _natural,
-    "data.mean": _per_channel(_number),
-    "data.std": _per_channel(_positive),
-    "data.augment": _one_of(True, False, "crop", "pad_crop", "pad_crop_flip"),
-    "data.channels": _one_of(1, 3),
-    "data.image_size": _counting,
-    "data.cache_size": _counting,
-    "data.size": _one_of(160, 320, "full"),
-    "data.on_bad_image": _one_of("error", "skip"),
-    "label_smoothing": _fraction,
-    "mixup": _not_negative,
-    "cutmix": _not_negative,
-    "optimizer.decay_weights_only": _one_of(True, False),
-    "optimizer.momentum": _fraction,
-    "optimizer.weight_decay": _not_negative,
-    "schedule.every": _counting,
-    "schedule.factor": _share,
-    "schedule.warmup": _share,
-    "schedule.floor": _share,
-    "schedule.interval": _one_of("step", "epoch"),
-    "checkpoint.every_minutes": _positive,
-    "trainer.devices": _counting,
-    "trainer.strategy": (
-        lambda v: v in ("auto", "ddp"),
-        "choose ddp: vitbn starts its processes itself, also in a sweep, which other launchers would begin again",
-    ),
-    "trainer.sync_batchnorm": _one_of("auto", True, False),
-    "trainer.precision": _one_of("32-true", "16-mixed", "bf16-mixed", "bf16-true", "64-true"),
+    **TRAINER_RANGES,
+    "depth": counting,
+    "lr": positive,
+    "seed": natural,
+    "epochs": counting,
+    "batch_size": counting,
+    "val_batch_size": counting,
+    "threads": counting,
+    "stop_stuck": natural,
+    "log_every": natural,
+    "data.mean": per_channel(number),
+    "data.std": per_channel(positive),
+    "data.augment": one_of(True, False, "crop", "pad_crop", "pad_crop_flip"),
+    "data.channels": one_of(1, 3),
+    "data.image_size": counting,
+    "data.cache_size": counting,
+    "data.size": one_of(160, 320, "full"),
+    "data.on_bad_image": one_of("error", "skip"),
+    "label_smoothing": fraction,
+    "mixup": not_negative,
+    "cutmix": not_negative,
+    "optimizer.decay_weights_only": one_of(True, False),
+    "optimizer.momentum": fraction,
+    "optimizer.weight_decay": not_negative,
+    "schedule.every": counting,
+    "schedule.factor": share,
+    "schedule.warmup": share,
+    "schedule.floor": share,
+    "schedule.interval": one_of("step", "epoch"),
+    "checkpoint.every_minutes": positive,
     "study": (
         lambda v: bool(re.fullmatch(r"[\w.+-]+", v)) and v.strip("."),
         "must be a folder name of letters, digits, '.', '_', '+' and '-'",
     ),
     "data.holdout": (
-        lambda v: _natural[0](v) or (isinstance(v, float) and 0 < v < 1),
+        lambda v: natural[0](v) or (isinstance(v, float) and 0 < v < 1),
         "must be a number of images, or a share of them such as 0.2",
     ),
-    "model.patch_size": _counting,
-    "model.dim": _counting,
-    "model.heads": _counting,
-    "model.dim_head": _counting,
-    "model.mlp_dim": _counting,
-    "model.norm_eps": _positive,
-    "model.dropout": _fraction,
-    "model.emb_dropout": _fraction,
+    "model.patch_size": counting,
+    "model.dim": counting,
+    "model.heads": counting,
+    "model.dim_head": counting,
+    "model.mlp_dim": counting,
+    "model.norm_eps": positive,
+    "model.dropout": fraction,
+    "model.emb_dropout": fraction,
     "model.pretrained": (lambda v: isinstance(v, str) and is_place(v), RULE),
 }
-
 
 # launchers that extras bring: a module that is there when the extra is, and the extra's name
 LAUNCHER_EXTRAS = {
@@ -144,6 +126,8 @@ def check(config: dict[str, Any], typed: Sequence[str] = ()) -> None:
     _check_loggers(config["logger"])
     _check_optimizer(config["optimizer"], config["lr"])
     _check_schedule(config["schedule"])
+    check_trainer(config, typed)
+    check_callbacks(config)
     if config["pos_emb"] == PosEmb.pe1d and model.get("dim", 0) % 2:
         raise InputError(f"model.dim={model['dim']}: pos_emb=pe1d needs an even number")
 

@@ -20,6 +20,7 @@ from hydra.errors import CompactHydraException, MissingConfigException
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from vitbn.config.trainer import TrainerConfig, with_flags_understood
 from vitbn.data import torchvision_table
 from vitbn.data.folder import scan
 from vitbn.errors import InputError, RunFailed, describe
@@ -31,31 +32,12 @@ WORKER_DIED = ("TerminatedWorkerError", "UncompletedJobError")  # of joblib and 
 CONF = resource_folder("conf")
 
 
-class Accelerator(StrEnum):
-    """Where to train; `auto` takes the GPU if there is one."""
-
-    auto = "auto"
-    cpu = "cpu"
-    gpu = "gpu"
-
-
 class MatmulPrecision(StrEnum):
     """`torch.set_float32_matmul_precision`."""
 
     highest = "highest"
     high = "high"
     medium = "medium"
-
-
-@dataclass
-class TrainerConfig:
-    """Where and how to train."""
-
-    accelerator: Accelerator = Accelerator.auto
-    devices: int = 1
-    precision: str = "32-true"
-    strategy: str = "auto"
-    sync_batchnorm: Any = "auto"
 
 
 @dataclass
@@ -74,7 +56,8 @@ class Schema:
     data: Any = MISSING
     optimizer: Any = MISSING
     schedule: Any = MISSING
-    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)  # type: ignore[valid-type]
+    callbacks: Any = MISSING
     logger: Any = field(default_factory=dict)
     depth: int = MISSING
     lr: float = MISSING
@@ -110,6 +93,9 @@ def register() -> None:
     OmegaConf.register_new_resolver(
         "run_id", lambda *, _root_: run_id(to_plain_dict(_root_, without=("hydra", "logger"))), replace=True
     )  # `_root_` is how OmegaConf hands a resolver the whole configuration; a logger may ask for the ID
+    OmegaConf.register_new_resolver(
+        "study", lambda *, _root_: to_plain_dict(_root_, without=("hydra", "logger"))["study"], replace=True
+    )
     OmegaConf.register_new_resolver("own_conf", own_conf, replace=True)
     OmegaConf.register_new_resolver("folder_classes", lambda root: len(scan(root).classes), replace=True)
     OmegaConf.register_new_resolver("folder_holdout", lambda root: scan(root).default_holdout, replace=True)
@@ -147,7 +133,8 @@ def to_plain_dict(config: DictConfig, without: Sequence[str] = ("hydra",)) -> di
     """The configuration without Hydra's own part, resolved, as plain dicts, strings and numbers."""
     kept = [str(key) for key in config if key not in without]
     tree = OmegaConf.masked_copy(config, kept) if len(kept) < len(config) else config
-    return OmegaConf.to_container(tree, resolve=True, throw_on_missing=True, enum_to_str=True)  # type: ignore[return-value]
+    plain: Any = OmegaConf.to_container(tree, resolve=True, throw_on_missing=True, enum_to_str=True)
+    return with_flags_understood(plain)
 
 
 @contextmanager
@@ -197,7 +184,7 @@ def one_line(error: Exception) -> str:
         return text
     typed = next((arg for arg in sys.argv[1:] if arg.lstrip("+~").split("=")[0] == key), key)
     if re.search(r"not in struct|^Key .* not in '|^Key .* incompatible with the enum", text):
-        return f"{typed}: unknown key{_alternatives(key, getattr(cause, 'parent_node', None))}"
+        return f"{typed}: unknown key{alternatives(key, getattr(cause, 'parent_node', None))}"
     if expected := re.search(r"expected one of \[(.*)\]", text):
         return f"{typed}: choose from {expected[1]}"
     return f"{typed}: {text}"
@@ -209,7 +196,7 @@ def _contexts(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__context__
 
 
-def _alternatives(cfg_key: str, siblings: Any) -> str:
+def alternatives(cfg_key: str, siblings: Any) -> str:
     """The key that was probably meant, and all that can be typed in its place."""
     parent, _, name = cfg_key.rpartition(".")
     if not siblings:

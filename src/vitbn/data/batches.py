@@ -80,8 +80,9 @@ def share(total: int, rank: int, world: int) -> slice:
 class TrainBatches:
     """Every image once per epoch, in an order and under an augmentation keyed by (seed, epoch).
 
-    Lightning passes the epoch through `sampler.set_epoch` and a resumed run's position through `load_state_dict`.
-    Process `rank` of `world` gets its share of every batch.
+    With `same_order` every epoch has the first one's order, so that its first batches can be overfitted. Lightning
+    passes the epoch through `sampler.set_epoch` and a resumed run's position through `load_state_dict`. Process
+    `rank` of `world` gets its share of every batch.
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class TrainBatches:
         draw: Draw | None,
         device: torch.device,
         preprocess: Preprocess = Preprocess(),  # noqa: B008 - frozen
+        same_order: bool = False,
         rank: int = 0,
         world: int = 1,
     ) -> None:
@@ -104,19 +106,21 @@ class TrainBatches:
         self.preprocess = preprocess
         self.rank = rank
         self.world = world
-        self.epoch = self.position = self._resume_at = 0
+        self.same_order = same_order
+        self.epoch = self.position = 0
+        self._resume_at: dict[str, int] = {}
         self.sampler = self
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
     def state_dict(self) -> dict[str, int]:
-        """Batches of the current epoch already handed out."""
-        return {"position": self.position}
+        """Batches of the current epoch already handed out; all that are wanted of it may be fewer than there are."""
+        return {"epoch": self.epoch, "position": self.position}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Continue the next epoch's iteration after `position` batches."""
-        self._resume_at = state["position"] % len(self)
+        """Continue that epoch's iteration after `position` batches."""
+        self._resume_at = dict(state)
 
     def __len__(self) -> int:
         return -(-len(self.split) // self.batch_size)
@@ -124,10 +128,12 @@ class TrainBatches:
     def __iter__(self) -> Iterator[Batch]:
         count = len(self.split)
         channels, stored, _ = self.split.stored.shape[1:]
-        order = rng.order(self.seed, self.epoch, count).to(self.device)
+        order = rng.order(self.seed, 0 if self.same_order else self.epoch, count).to(self.device)
         generator = rng.generator(self.seed, "augment", self.epoch)
         draws = None if self.draw is None else self.draw(count, stored, generator).to(self.device)
-        self.position, self._resume_at = self._resume_at, 0
+        resume, self._resume_at = self._resume_at, {}
+        is_its_epoch = resume.get("epoch", self.epoch) == self.epoch  # older checkpoints do not name it
+        self.position = resume.get("position", 0) % len(self) if is_its_epoch else 0
         pixels_per_batch = self.batch_size * channels * (self.preprocess.side or stored) ** 2
         chunk = max(1, AUGMENT_CHUNK.get(self.device.type, AUGMENT_CHUNK["cpu"]) // pixels_per_batch)
         # chunks start at the same images after a resume, so that rounding inside them is the same, too

@@ -119,6 +119,7 @@ class ImageData(pl.LightningDataModule):
         return TrainBatches(
             self.splits[0], batch_size=self.batch_size, seed=self.seed, draw=AUGMENTATIONS[self.augment],
             device=self._device, preprocess=self.preprocess, **self._process,
+            same_order=getattr(self.trainer, "overfit_batches", 0) > 0,
         )  # fmt: skip
 
     def val_dataloader(self) -> FixedBatches:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vitbn.models.placements import PLACEMENTS, Slot, complete
-from vitbn.store.run import UNHASHED, is_set
+from vitbn.store.run import ONLOOKERS, UNHASHED, is_set
 
 FlatConfig = Mapping[str, Any]
 AXES = ("depth", "lr", "seed")
@@ -45,7 +45,13 @@ def without_repetitions(config: FlatConfig) -> dict[str, Any]:
 
     A key that is null, false or neutral counts as absent, as it does in a run's identity: older runs do not have it.
     """
-    return {key: value for key, value in config.items() if is_set(value, key) and _adds(config, key, value)}
+    callbacks = (key.removesuffix("._target_") for key, value in config.items() if value in ONLOOKERS)
+    passive = (*UNHASHED, "hydra", *callbacks)
+    return {
+        key: value
+        for key, value in config.items()
+        if is_set(value, key) and not within(key, passive) and _adds(config, key, value)
+    }
 
 
 def _adds(config: FlatConfig, key: str, value: Any) -> bool:
@@ -53,9 +59,9 @@ def _adds(config: FlatConfig, key: str, value: Any) -> bool:
     repeated = (config.get(name, _ABSENT), config.get(f"data.{name}", _ABSENT))
     if group in ("model", "optimizer") and key != "model.name" and value in repeated:
         return False
-    if name.endswith("_target_") and str(value).startswith("vitbn."):  # code may move, and `name` says which it is
-        return False
-    return not within(key, (*UNHASHED, "hydra")) and not (group == "norm" and f"model.placement.{name}" in config)
+    if name.endswith("_target_") and group != "callbacks" and str(value).startswith("vitbn."):
+        return False  # code may move, and `name` says which it is
+    return not (group == "norm" and f"model.placement.{name}" in config)
 
 
 def varying(configs: Iterable[FlatConfig]) -> list[str]:

@@ -30,6 +30,18 @@ log = logging.getLogger("vitbn")
 UNHASHED = (
     "study", "runs", "rerun", "fail_fast", "logger", "log_every", "checkpoint", "threads",
     "data.root", "data.cache", "trainer.accelerator", "trainer.devices", "trainer.strategy", "trainer.sync_batchnorm",
+    "trainer.num_nodes", "trainer.limit_predict_batches", "trainer.num_sanity_val_steps", "trainer.inference_mode",
+    "trainer.reload_dataloaders_every_n_epochs", "trainer.detect_anomaly", "trainer.enable_progress_bar",
+    "trainer.enable_model_summary", "trainer.enable_checkpointing", "trainer.log_every_n_steps", "trainer.profiler",
+    "trainer.enable_autolog_hparams", "trainer.model_registry",
+)  # fmt: skip
+# Callbacks that only look on; any other is taken to change results.
+ONLOOKERS = (
+    "vitbn.training.callbacks.images.TensorBoardImages",
+    *(f"{package}.callbacks.{name}" for package in ("pytorch_lightning", "lightning.pytorch") for name in (
+        "LearningRateMonitor", "DeviceStatsMonitor", "ThroughputMonitor", "ModelSummary", "RichModelSummary",
+        "RichProgressBar", "TQDMProgressBar",
+    )),
 )  # fmt: skip
 # Values that ask for nothing: a key with one of them counts as absent. `limit_train_batches: 1` is one batch, 1.0 all.
 NEUTRAL: dict[str, tuple[Any, ...]] = {
@@ -69,13 +81,17 @@ def config_hash(config: dict[str, Any]) -> str:
 
 
 def _identity(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """What is hashed of a configuration: import paths of our own classes are not, so that code can move."""
+    """What is hashed of a configuration: of our own classes no import paths, so that code can move."""
     identity = {}
     for key, value in tree.items():
-        if f"{prefix}{key}" in UNHASHED or (key == "_target_" and str(value).startswith("vitbn.")):
+        if f"{prefix}{key}" in UNHASHED:
             continue
         if isinstance(value, dict):
-            value = _identity(value, f"{prefix}{key}.")
+            value = {} if value.get("_target_") in ONLOOKERS else _identity(value, f"{prefix}{key}.")
+        elif key == "_target_" and str(value).startswith("vitbn."):
+            if not prefix.startswith("callbacks."):  # whose name is free; others have a key `name` beside it
+                continue
+            value = value.rpartition(".")[2]
         if is_set(value, f"{prefix}{key}") and value != {}:
             identity[key] = value
     return identity

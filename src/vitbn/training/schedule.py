@@ -16,7 +16,7 @@ STEPS = "steps"  # as an option's value: the number of the run's steps, without 
 
 
 def make_schedulers(
-    config: dict[str, Any], *, epochs: int, steps_per_epoch: int
+    config: dict[str, Any], *, epochs: int, steps_per_epoch: int, max_steps: int = -1
 ) -> Callable[[Optimizer], list[SchedulerConfig]]:
     """What makes the schedulers of a group of conf/schedule/ for an optimizer; none for the constant rate.
 
@@ -24,16 +24,22 @@ def make_schedulers(
     position in it is restored.
     """
     if "_target_" in config:
-        return lambda optimizer: _torch_schedulers(config, optimizer, steps=epochs * steps_per_epoch)
-    factor = make_factor(config, epochs=epochs, steps_per_epoch=steps_per_epoch)
+        steps = total_steps(epochs, steps_per_epoch, max_steps)
+        return lambda optimizer: _torch_schedulers(config, optimizer, steps=steps)
+    factor = make_factor(config, epochs=epochs, steps_per_epoch=steps_per_epoch, max_steps=max_steps)
     if factor is None:
         return lambda optimizer: []
     return lambda optimizer: [{"scheduler": LambdaLR(optimizer, factor), "interval": "step"}]
 
 
-def make_factor(config: dict[str, Any], *, epochs: int, steps_per_epoch: int) -> Factor | None:
+def total_steps(epochs: int, steps_per_epoch: int, max_steps: int) -> int:
+    """Steps of a run that ends after so many epochs or so many steps (-1: no matter how many)."""
+    return min(epochs * steps_per_epoch, max_steps) if max_steps > 0 else epochs * steps_per_epoch
+
+
+def make_factor(config: dict[str, Any], *, epochs: int, steps_per_epoch: int, max_steps: int = -1) -> Factor | None:
     """Step -> factor of the learning rate for one of vitbn's own schedules; None leaves it constant."""
-    steps = epochs * steps_per_epoch
+    steps = total_steps(epochs, steps_per_epoch, max_steps)
     warm = round((config.get("warmup") or 0) * steps)
     match config["name"]:
         case None if not warm:

@@ -1,38 +1,48 @@
 """One training, top to bottom: data, network, callbacks, logger, trainer, fit, test, result."""
 
 import logging
-import sys
 import warnings
 from contextlib import ExitStack
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from pytorch_lightning.callbacks import Callback
-from pytorch_lightning.loggers import TensorBoardLogger
 from torch import nn
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from vitbn.data.datamodule import ImageData
-from vitbn.errors import InputError
 from vitbn.models.factory import build, make_optimizer
 from vitbn.models.sync_batchnorm import convert_sync_batchnorm
 from vitbn.store import checkpoint_file
 from vitbn.store.run import Run
-from vitbn.training.callbacks.checkpoint import ChecksummedCheckpointIO, checkpoint_callbacks
-from vitbn.training.callbacks.images import TensorBoardImages
+from vitbn.training.callbacks.checkpoint import checkpoint_callbacks
 from vitbn.training.callbacks.metrics_file import EPOCH_METRICS, MetricsFile, StepsFile
 from vitbn.training.callbacks.progress import EpochLines, ProgressBar
 from vitbn.training.callbacks.recalibrate import RecalibrateBatchNorm
-from vitbn.training.callbacks.stopping import StopOnDivergence, StopOnSignal, StopWhenStuck, chance_level
+from vitbn.training.callbacks.stopping import (
+    StayStopped,
+    StopAtStep,
+    StopOnDivergence,
+    StopOnSignal,
+    StopWhenStuck,
+    chance_level,
+)
 from vitbn.training.callbacks.train_mode import TrainModeAccuracy
-from vitbn.training.ddp import SharedBatchStrategy, train_in_processes
+from vitbn.training.ddp import train_in_processes
 from vitbn.training.fingerprint import environment, fingerprint
 from vitbn.training.loggers.make import open_loggers
 from vitbn.training.module import Classifier
 from vitbn.training.numerics import cpu_threads, float32_arithmetic
 from vitbn.training.outcome import Diverged, Signals
 from vitbn.training.schedule import make_schedulers
+from vitbn.training.trainer import (
+    make_trainer,
+    own_callbacks,
+    require_devices,
+    shows_bar,
+    steps_per_epoch,
+    take_averaged_weights,
+)
 from vitbn.weights.pretrained import load_pretrained
 
 
@@ -62,7 +72,10 @@ def train_process(run: Run, signals: Signals) -> dict[str, Any]:
             num_classes=len(data.classes),
             make_optimizer=make_optimizer(cfg["optimizer"], cfg["lr"]),
             make_schedulers=make_schedulers(
-                cfg["schedule"], epochs=cfg["epochs"], steps_per_epoch=data.steps_per_epoch
+                cfg["schedule"],
+                epochs=cfg["epochs"],
+                steps_per_epoch=steps_per_epoch(cfg["trainer"], data.steps_per_epoch),
+                max_steps=cfg["trainer"].get("max_steps", -1),
             ),
             label_smoothing=cfg["label_smoothing"],
             mixup=cfg["mixup"],
@@ -70,24 +83,10 @@ def train_process(run: Run, signals: Signals) -> dict[str, Any]:
             seed=cfg["seed"],
         )
 
-        loggers = ending.enter_context(open_loggers(run))
+        loggers = [] if cfg["trainer"].get("fast_dev_run") else ending.enter_context(open_loggers(run))
         metrics_file = MetricsFile(run.folder / "metrics.csv")
         callbacks = build_callbacks(run, data, metrics_file, signals, chance)
-        callbacks += [TensorBoardImages(each, data.classes) for each in loggers if isinstance(each, TensorBoardLogger)]
-
-        trainer = pl.Trainer(
-            **trainer_options(cfg["trainer"]),
-            max_epochs=cfg["epochs"],
-            logger=loggers,
-            callbacks=[*callbacks, *checkpoint_callbacks(run.checkpoints, cfg["checkpoint"]["every_minutes"])],
-            plugins=[ChecksummedCheckpointIO()],
-            default_root_dir=run.folder,
-            num_sanity_val_steps=0,
-            enable_model_summary=False,
-            enable_progress_bar=sys.stdout.isatty(),
-            use_distributed_sampler=False,
-            log_every_n_steps=1,
-        )
+        trainer = make_trainer(run, callbacks, loggers)
         # Lightning converts after it has restored a checkpoint, which would round float64 weights to float32 on the way
         trainer.precision_plugin.convert_module(module)
         if cfg["compile"]:
@@ -99,7 +98,7 @@ def train_process(run: Run, signals: Signals) -> dict[str, Any]:
             "fingerprint": initial,
             **environment(trainer.strategy.root_device, trainer.world_size),
         }
-        if sys.stdout.isatty():
+        if shows_bar(run):
             ending.enter_context(logging_redirect_tqdm())  # lines above the bar
         try:
             with signals.deferred():
@@ -116,13 +115,14 @@ def train_process(run: Run, signals: Signals) -> dict[str, Any]:
             }
         if trainer.is_global_zero:
             metrics_file.write()
+        take_averaged_weights(trainer, module)
         trainer.test(module, data, verbose=False)
 
-        last = metrics_file.rows[-1]
+        last = dict.fromkeys(EPOCH_METRICS) | (metrics_file.rows[-1] if metrics_file.rows else {})
         test_metrics = {name: value.item() for name, value in trainer.callback_metrics.items() if name[:5] == "test/"}
         return {
             "status": "done",
-            "label": "stuck" if last["val/acc"] <= chance else None,
+            "label": "stuck" if last["val/acc"] is not None and last["val/acc"] <= chance else None,
             "metrics": {name: last[name] for name in EPOCH_METRICS} | test_metrics,
             "epochs": len(metrics_file.rows),
             "error": None,
@@ -144,37 +144,28 @@ def build_network(cfg: dict[str, Any]) -> nn.Module:
 def build_callbacks(
     run: Run, data: ImageData, metrics_file: MetricsFile, signals: Signals, chance: float
 ) -> list[Callback]:
-    """What the configuration asks to be done around the training, apart from its checkpoints."""
+    """One's own callbacks first, so that ours see what they have logged and done; then the run's, checkpoints last."""
     cfg = run.config
-    lines = EpochLines()
-    bar = [ProgressBar(lines)] if sys.stdout.isatty() else []
-    callbacks: list[Callback] = [metrics_file, lines, *bar, StopOnDivergence()]
+    own = own_callbacks(cfg["callbacks"])
+    lines = EpochLines(metrics_file)
+    callbacks: list[Callback] = [*own, metrics_file, lines, StopOnDivergence(), StayStopped()]
+    if shows_bar(run) and not any(isinstance(callback, pl.callbacks.ProgressBar) for callback in own):
+        callbacks.append(ProgressBar(lines))
+    if cfg["trainer"].get("max_steps", -1) > 0:
+        callbacks.append(StopAtStep(cfg["trainer"]["max_steps"]))
     if cfg["stop_stuck"]:
-        callbacks.append(StopWhenStuck(chance, cfg["stop_stuck"]))
+        callbacks.append(StopWhenStuck(chance, cfg["stop_stuck"], metrics_file))
     if cfg["recalibrate_bn"]:
         callbacks.append(RecalibrateBatchNorm(data))
     if cfg["test_train_mode"]:
         callbacks.append(TrainModeAccuracy(len(data.classes)))
     if cfg["log_every"]:
         callbacks.append(StepsFile(run.folder / "steps.csv", cfg["log_every"]))
+    if not cfg["trainer"].get("enable_checkpointing", True):
+        return [*callbacks, StopOnSignal(signals, None)]
     # after the others, so that its checkpoint holds what they have just counted
-    return [*callbacks, StopOnSignal(signals, run.checkpoints / checkpoint_file.LAST)]
-
-
-def require_devices(trainer: dict[str, Any]) -> None:
-    """InputError unless the machine has the devices."""
-    present = torch.accelerator.device_count() if torch.accelerator.is_available() else 0
-    if trainer["accelerator"] == "gpu" and not present:
-        raise InputError("trainer.accelerator=gpu: no GPU here; use trainer=cpu, or trainer=default for what is there")
-    if trainer["accelerator"] != "cpu" and 0 < present < trainer["devices"]:
-        remedy = f"{present} GPU here; trainer=cpu would take processes instead"
-        raise InputError(f"trainer.devices={trainer['devices']}: {remedy}")
-
-
-def trainer_options(trainer: dict[str, Any]) -> dict[str, Any]:
-    """Lightning's names for where and how precisely to train."""
-    strategy = SharedBatchStrategy() if trainer["devices"] > 1 else "auto"
-    return {key: trainer[key] for key in ("accelerator", "devices", "precision")} | {"strategy": strategy}
+    callbacks.append(StopOnSignal(signals, run.checkpoints / checkpoint_file.LAST))
+    return [*callbacks, *checkpoint_callbacks(run.checkpoints, cfg["checkpoint"]["every_minutes"])]
 
 
 def silence_warnings() -> None:
@@ -185,6 +176,8 @@ def silence_warnings() -> None:
         ".*LeafSpec.* is deprecated",
         "Checkpoint directory .* exists and is not empty",
         "Glyph .* missing",
+        "You requested to overfit but enabled",  # the order is the same in every epoch
+        ".*could not find the monitored key in the returned metrics",  # of an epoch without validation
         ".*recommended to use `self.log.*sync_dist=True",  # the metrics are synchronized by themselves
     ):
         warnings.filterwarnings("ignore", noise)

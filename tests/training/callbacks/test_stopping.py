@@ -1,9 +1,12 @@
 """How a training ends before its last epoch."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from pytorch_lightning import Callback
 
+from vitbn.training.callbacks.metrics_file import MetricsFile
 from vitbn.training.callbacks.stopping import StopWhenStuck, chance_level
 from vitbn.training.module import Classifier
 from vitbn.training.outcome import attempt
@@ -52,17 +55,21 @@ def test_stuck_runs_are_stopped_only_if_asked_to(make_run):
     assert stopped["epochs"] == 2 and stopped["status"] == "done" and stopped["label"] == "stuck"
 
 
-def test_stuck_counts_epochs_in_a_row():
-    class Trainer:
-        should_stop = False
-
-    trainer, stuck = Trainer(), StopWhenStuck(0.12, 2)
-    stops = []
-    for accuracy in (0.1, 0.5, 0.11, 0.12):
-        trainer.callback_metrics = {"val/acc": torch.tensor(accuracy)}
+def test_stuck_counts_validated_epochs_in_a_row(tmp_path):
+    trainer, metrics_file = SimpleNamespace(should_stop=False), MetricsFile(tmp_path / "metrics.csv")
+    stuck, stops = StopWhenStuck(0.12, 2, metrics_file), []
+    for accuracy in (0.1, 0.5, 0.11, None, 0.12):
+        metrics_file.rows.append({"val/acc": accuracy})
         stuck.on_train_epoch_end(trainer, None)
         stops.append(trainer.should_stop)
-    assert stops == [False, False, False, True]
+    assert stops == [False, False, False, False, True]
+
+
+def test_a_training_that_was_stopped_stays_stopped_when_it_is_resumed(make_run, kill):
+    options = ("lr=1e-9", "epochs=4", "stop_stuck=2")
+    run = make_run(*options)
+    kill(run, "on_test_batch_end", 1)
+    assert attempt(run, train)["epochs"] == 2
 
 
 def test_lightning_state_has_names_that_survive_a_move_of_code(make_run, kill):

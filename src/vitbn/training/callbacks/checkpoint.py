@@ -9,7 +9,7 @@ from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.plugins.io import CheckpointIO
 
 from vitbn.store import checkpoint_file
-from vitbn.training.callbacks.stopping import any_process
+from vitbn.training.callbacks.stopping import any_process, can_continue_from
 
 
 class ChecksummedCheckpointIO(CheckpointIO):
@@ -31,7 +31,7 @@ class ChecksummedCheckpointIO(CheckpointIO):
 
 
 def checkpoint_callbacks(folder: Path, every_minutes: float) -> list[Callback]:
-    """best.ckpt by val/acc; last.ckpt at the end of every epoch and every so many minutes."""
+    """best.ckpt by val/acc, where there is any; last.ckpt at the end of every epoch and every so many minutes."""
     common: dict[str, Any] = {"dirpath": folder, "enable_version_counter": False, "save_on_train_epoch_end": True}
     return [
         ModelCheckpoint(**common, filename="best", monitor="val/acc", mode="max"),
@@ -41,8 +41,7 @@ def checkpoint_callbacks(folder: Path, every_minutes: float) -> list[Callback]:
 
 
 class TimedCheckpoint(Callback):
-    """last.ckpt every so many seconds, but not after an epoch's last step: Lightning cannot continue from between it
-    and its validation, and the epoch's own checkpoint is due anyway."""
+    """last.ckpt every so many seconds, where a training can be continued from."""
 
     def __init__(self, path: Path, seconds: float) -> None:
         self.path = path
@@ -53,7 +52,7 @@ class TimedCheckpoint(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         due = time.monotonic() - self._written > self.seconds
-        if not trainer.is_last_batch and any_process(trainer, due):
+        if can_continue_from(trainer, batch_idx) and any_process(trainer, due):
             trainer.save_checkpoint(self.path)
             self._written = time.monotonic()
 

@@ -19,25 +19,28 @@ log = logging.getLogger("vitbn")
 class TensorBoardImages(Callback):
     """The first 64 training images as the network sees them, and the confusion matrix of the test images."""
 
-    def __init__(self, logger: TensorBoardLogger, classes: tuple[str, ...]) -> None:
-        self.logger = logger
-        self.classes = classes
-
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        if trainer.global_step == 0:
+        if trainer.current_epoch == batch_idx == 0:
             from torchvision.utils import make_grid
 
             grid = make_grid(batch.images[:64], nrow=8, padding=1, pad_value=0.5)
             with _no_harm("augmented training images"):
-                self.logger.experiment.add_image("augmented training images", grid)
+                for logger in tensorboards(trainer):
+                    logger.experiment.add_image("augmented training images", grid)
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        counts = cast(Classifier, pl_module).confusion.compute().cpu()
+        counts, classes = cast(Classifier, pl_module).confusion.compute().cpu(), cast(Any, trainer).datamodule.classes
         with _no_harm("test confusion"):
-            figure = confusion_figure(counts, self.classes)
-            self.logger.experiment.add_figure("test confusion", figure, trainer.global_step)
+            for logger in tensorboards(trainer):
+                figure = confusion_figure(counts, classes)
+                logger.experiment.add_figure("test confusion", figure, trainer.global_step)
+
+
+def tensorboards(trainer: pl.Trainer) -> list[TensorBoardLogger]:
+    """Those of the run's loggers that take images."""
+    return [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
 
 
 @contextmanager

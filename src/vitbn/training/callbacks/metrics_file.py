@@ -13,15 +13,21 @@ from pytorch_lightning.callbacks import Callback
 from vitbn.store import atomic
 
 EPOCH_METRICS = ("train/loss", "train/acc", "val/loss", "val/acc")
+COLUMNS = ("epoch", *EPOCH_METRICS, "lr", "seconds")
 
 
 def mean_loss(trainer: pl.Trainer, outputs: Any) -> torch.Tensor:
     """The loss of a training step over the whole batch, on the device."""
-    return trainer.strategy.reduce(outputs["loss"].clone(), reduce_op="mean")  # type: ignore[return-value]
+    loss = outputs["loss"] * trainer.accumulate_grad_batches  # by which Lightning has divided it
+    return trainer.strategy.reduce(loss, reduce_op="mean")  # type: ignore[return-value]
 
 
 class MetricsFile(Callback):
-    """metrics.csv: one row per finished epoch. Checkpoints hold the rows, so that a resumed run repeats none."""
+    """metrics.csv: one row per finished epoch, with what callbacks before this one and the module have logged in it.
+
+    Nothing stands in a cell that the epoch did not measure. Checkpoints hold the rows, so that a resumed run repeats
+    none.
+    """
 
     state_key = "metrics"
 
@@ -31,6 +37,8 @@ class MetricsFile(Callback):
         self._lr = 0.0  # of the latest step
         self._seconds_before = 0.0  # seconds of this epoch before the run was interrupted
         self._started = time.perf_counter()
+        self._validated: dict[str, float] = {}  # what was logged in this epoch until its latest validation
+        self._earlier: dict[str, torch.Tensor] = {}  # what Lightning still shows of earlier epochs
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._started = time.perf_counter()
@@ -40,20 +48,35 @@ class MetricsFile(Callback):
     ) -> None:
         self._lr = float(trainer.optimizers[0].param_groups[0]["lr"])
 
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._earlier, self._validated = dict(trainer.callback_metrics), {}
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not trainer.sanity_checking:
+            self._validated = self._logged(trainer)
+
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        metrics = {name: trainer.callback_metrics[name].item() for name in EPOCH_METRICS}
-        epoch = trainer.current_epoch + 1
+        logged = self._validated | self._logged(trainer)
         pl_module.log("lr", self._lr)
-        self.rows.append({"epoch": epoch, **metrics, "lr": self._lr, "seconds": round(self._seconds(), 3)})
+        row = {"epoch": trainer.current_epoch + 1, **{name: logged.get(name) for name in EPOCH_METRICS}}
+        row |= {"lr": self._lr, "seconds": round(self._seconds(), 3)}
+        self.rows.append(row | {name: value for name, value in sorted(logged.items()) if name not in row})
         self._seconds_before = 0.0
         self._started = time.perf_counter()
         if trainer.is_global_zero:
             self.write()
 
+    def _logged(self, trainer: pl.Trainer) -> dict[str, float]:
+        """The epoch's metrics so far, under the names that were logged, not Lightning's further ones for steps."""
+        names = [name for name, value in trainer.callback_metrics.items() if value is not self._earlier.get(name)]
+        twins = {f"{name}{kind}" for name in names for kind in ("_step", "_epoch")}
+        return {name: trainer.callback_metrics[name].item() for name in names if name not in twins}
+
     def write(self) -> None:
         """Replace the file, whatever a killed run left there."""
         text = io.StringIO()
-        writer = csv.DictWriter(text, ("epoch", *EPOCH_METRICS, "lr", "seconds"), lineterminator="\n")
+        further = sorted({name for row in self.rows for name in row} - set(COLUMNS))
+        writer = csv.DictWriter(text, (*COLUMNS, *further), lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows)
         atomic.write_text(self.path, text.getvalue())
@@ -62,11 +85,12 @@ class MetricsFile(Callback):
         return self._seconds_before + time.perf_counter() - self._started
 
     def state_dict(self) -> dict[str, Any]:
-        return {"rows": self.rows, "seconds": self._seconds()}
+        return {"rows": self.rows, "seconds": self._seconds(), "validated": self._validated}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.rows = list(state_dict["rows"])
         self._seconds_before = state_dict["seconds"]
+        self._validated = state_dict.get("validated", {})  # not in older checkpoints
 
 
 class StepsFile(Callback):

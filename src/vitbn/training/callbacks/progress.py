@@ -9,6 +9,7 @@ from pytorch_lightning.callbacks import Callback, TQDMProgressBar
 from pytorch_lightning.callbacks.progress.tqdm_progress import Tqdm
 
 from vitbn.data.batches import Batch
+from vitbn.training.callbacks.metrics_file import MetricsFile
 
 log = logging.getLogger("vitbn")
 
@@ -49,7 +50,8 @@ class Pace:
 class EpochLines(Callback):
     """One line per epoch, and one that says where a resumed run goes on."""
 
-    def __init__(self) -> None:
+    def __init__(self, metrics_file: MetricsFile) -> None:
+        self.metrics_file = metrics_file
         self.pace: Pace | None = None
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -72,7 +74,7 @@ class EpochLines(Callback):
             self.pace.count(trainer, batch)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        values = trainer.callback_metrics
+        values = {name: value for name, value in self.metrics_file.rows[-1].items() if value is not None}
         words = [f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"]
         words += [f"{name} {values[name]:.4f}" for name in ("train/loss", "val/loss") if name in values]
         words += [f"val/acc {values['val/acc']:.2%}"] if "val/acc" in values else []
@@ -111,7 +113,7 @@ class ProgressBar(TQDMProgressBar):
         shown: dict[str, Any] = {}
         if self._step:
             outputs, batch_idx = self._step
-            shown["loss"] = f"{outputs['loss'].item():.3f}"
+            shown["loss"] = f"{outputs['loss'].item() * trainer.accumulate_grad_batches:.3f}"
             shown["left"] = (self._lines.pace and self._lines.pace.left(trainer, batch_idx + 1)) or "00:00"
         if (accuracy := trainer.callback_metrics.get("val/acc")) is not None:
             shown["val/acc"] = f"{accuracy:.2%}"

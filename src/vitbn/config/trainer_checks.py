@@ -1,0 +1,124 @@
+"""Checks of `trainer` and `callbacks`. Imports no torch."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from vitbn.config.compose import alternatives
+from vitbn.config.ranges import Range, not_negative, one_of
+from vitbn.config.trainer import FLAGS
+from vitbn.errors import InputError
+
+
+def count(least: int) -> Range:
+    """A whole number, which true and false are not, though Python takes them for 1 and 0."""
+    return (lambda v: _is_count(v, least)), f"must be a whole number, at least {least}"
+
+
+def _is_count(value: Any, least: int) -> bool:
+    return type(value) is int and value >= least
+
+
+def _is_share(value: Any) -> bool:
+    return type(value) is float and 0 <= value <= 1
+
+
+def _is_made(value: Any) -> bool:
+    return isinstance(value, dict) and "_target_" in value
+
+
+def _is_duration(value: Any) -> bool:
+    if isinstance(value, str):
+        return bool(re.fullmatch(r"\d+:\d\d:\d\d:\d\d", value)) and bool(value.strip("0:"))
+    units = {"days", "hours", "minutes", "seconds"}
+    return isinstance(value, dict) and value.keys() <= units and any(value.values())
+
+
+def _elsewhere(remedy: str) -> Range:
+    return (lambda v: False), remedy
+
+
+_batches: Range = (lambda v: _is_count(v, 0) or _is_share(v), "must be a number of batches, or a share in [0, 1]")
+_some_batches: Range = (lambda v: v and _batches[0](v), "must be a number of batches, at least 1, or a share in (0, 1]")
+_switch: Range = (lambda v: isinstance(v, bool), "choose from true, false")
+_made = "or {_target_: CLASS, OPTION: VALUE}"
+
+
+# of Lightning's Trainer, in the order of conf/trainer/default.yaml
+TRAINER_RANGES: dict[str, Range] = {
+    f"trainer.{flag}": allowed
+    for flag, allowed in {
+        "accelerator": one_of("auto", "cpu", "gpu", "cuda", "mps"),
+        "devices": count(1),
+        "strategy": (
+            lambda v: v in ("auto", "ddp"),
+            "choose ddp: vitbn starts its processes itself, also in a sweep, which other launchers would begin again",
+        ),
+        "num_nodes": (lambda v: v == 1, "a run has the devices of one machine; a sweep can use many (hydra/launcher)"),
+        "sync_batchnorm": one_of("auto", True, False),
+        "use_distributed_sampler": _elsewhere("leave it out, every process gets its share of every batch"),
+        "precision": one_of("32-true", "16-mixed", "bf16-mixed", "bf16-true", "64-true"),
+        "plugins": (lambda v: isinstance(v, list) and all(map(_is_made, v)), "must be a list, [{_target_: CLASS}]"),
+        "min_epochs": count(0),
+        "max_steps": (lambda v: v == -1 or _is_count(v, 1), "must be a whole number, at least 1; -1: no limit"),
+        "min_steps": count(0),
+        "max_time": (_is_duration, "must be DD:HH:MM:SS, or {hours: 1, minutes: 30}"),
+        "limit_train_batches": _some_batches,
+        "limit_val_batches": _batches,
+        "limit_test_batches": _batches,
+        "limit_predict_batches": _batches,
+        "overfit_batches": _batches,
+        "fast_dev_run": (lambda v: isinstance(v, bool) or _is_count(v, 0), "choose true, or a number of batches"),
+        "accumulate_grad_batches": count(1),
+        "gradient_clip_val": not_negative,
+        "gradient_clip_algorithm": one_of("norm", "value"),
+        "val_check_interval": (_some_batches[0], f"{_some_batches[1]}; a time would tie the result to the machine"),
+        "check_val_every_n_epoch": count(1),
+        "num_sanity_val_steps": (lambda v: _is_count(v, -1), "must be a whole number, at least 0; -1: all"),
+        "reload_dataloaders_every_n_epochs": count(0),
+        "deterministic": one_of(True, False, "warn"),
+        "benchmark": _switch,
+        "inference_mode": _switch,
+        "detect_anomaly": _switch,
+        "barebones": _elsewhere("leaves out what a run is made of, its metrics and checkpoints"),
+        "enable_progress_bar": _switch,
+        "enable_model_summary": _switch,
+        "enable_checkpointing": _switch,
+        "log_every_n_steps": count(0),
+        "profiler": (
+            lambda v: v in ("simple", "advanced", "pytorch") or _is_made(v),
+            f"choose from simple, advanced, pytorch, {_made}",
+        ),
+        "enable_autolog_hparams": _switch,
+        "model_registry": (lambda v: isinstance(v, str), "must be a name"),
+        "logger": _elsewhere("type logger=NAME"),
+        "callbacks": _elsewhere("type callbacks=NAME, or callbacks=[NAME,NAME]"),
+        "default_root_dir": _elsewhere("type runs=FOLDER study=NAME"),
+    }.items()
+}
+
+
+def check_trainer(config: dict[str, Any], typed: Sequence[str]) -> None:
+    """InputError for a flag that is none of Lightning's, or that means nothing beside the others."""
+    if unknown := [flag for flag in config["trainer"] if flag not in FLAGS]:
+        raise InputError(f"trainer.{unknown[0]}: unknown key{alternatives(f'trainer.{unknown[0]}', FLAGS)}")
+    trainer, epochs = config["trainer"], [text.partition("=")[2] for text in typed if re.match(r"\+*epochs=", text)]
+    if epochs and epochs[-1].isdecimal() and int(epochs[-1]) != config["epochs"]:
+        raise InputError(f"epochs={epochs[-1]}: trainer.max_epochs={config['epochs']} says otherwise; keep one of them")
+    if "gradient_clip_algorithm" in trainer and not trainer.get("gradient_clip_val"):
+        algorithm = trainer["gradient_clip_algorithm"]
+        raise InputError(
+            f"trainer.gradient_clip_algorithm={algorithm}: clips nothing without trainer.gradient_clip_val"
+        )
+
+
+def check_callbacks(config: dict[str, Any]) -> None:
+    """InputError for a callback that names no class, or that goes badly with other keys."""
+    callbacks = config["callbacks"]
+    for name, callback in callbacks.items() if isinstance(callbacks, dict) else [("", callbacks)]:
+        if callback is not None and not _is_made(callback):
+            remedy = "must be a mapping with _target_, the callback's class"
+            raise InputError(f"{f'callbacks.{name}'.rstrip('.')}={callback}: {remedy}")
+        if config["recalibrate_bn"] and callback and str(callback["_target_"]).endswith("WeightAveraging"):
+            remedy = "measures statistics of the weights that are trained, not of averages; leave one of them out"
+            raise InputError(f"recalibrate_bn=true callbacks.{name}: {remedy}")

@@ -1,0 +1,106 @@
+"""Lightning's Trainer and the callbacks of one's own, from the configuration that was typed."""
+
+import sys
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning import profilers
+from pytorch_lightning.callbacks import Callback, ProgressBar, WeightAveraging
+from pytorch_lightning.loggers import Logger
+
+from vitbn.errors import InputError
+from vitbn.store.run import Run
+from vitbn.training.callbacks.checkpoint import ChecksummedCheckpointIO
+from vitbn.training.ddp import SharedBatchStrategy
+
+# What stands behind a flag that is not typed, where it is not Lightning's default
+DEFAULTS = {"num_sanity_val_steps": 0, "enable_model_summary": False, "log_every_n_steps": 1}
+PROFILERS = {
+    "simple": profilers.SimpleProfiler,
+    "advanced": profilers.AdvancedProfiler,
+    "pytorch": profilers.PyTorchProfiler,
+}
+
+
+def make_trainer(run: Run, callbacks: list[Callback], loggers: list[Logger]) -> pl.Trainer:
+    """The Trainer with the run's flags; InputError for what Lightning does not put together."""
+    has_bar = any(isinstance(callback, ProgressBar) for callback in callbacks)
+    flags = DEFAULTS | {"enable_progress_bar": has_bar} | run.config["trainer"]
+    del flags["sync_batchnorm"]  # ours pools unequal shares, too
+    flags.pop("max_steps", None)  # StopAtStep
+    flags["strategy"] = SharedBatchStrategy() if flags["devices"] > 1 else "auto"
+    plugins = [_made("trainer.plugins", plugin) for plugin in flags.pop("plugins", ())]
+    profiler = flags.pop("profiler", None)
+    if isinstance(profiler, dict):
+        profiler = _made("trainer.profiler", profiler)
+    elif profiler:
+        profiler = PROFILERS[profiler](dirpath=run.folder, filename="profile")
+    try:
+        return pl.Trainer(
+            **flags,
+            max_epochs=run.config["epochs"],
+            logger=loggers or False,
+            callbacks=callbacks,
+            plugins=[ChecksummedCheckpointIO(), *plugins],
+            profiler=profiler,
+            default_root_dir=run.folder,
+            use_distributed_sampler=False,
+        )
+    except Exception as error:  # of many classes
+        raise InputError(f"trainer: {' '.join(str(error).split())}") from error
+
+
+def shows_bar(run: Run) -> bool:
+    """Whether the training draws a progress bar."""
+    return run.config["trainer"].get("enable_progress_bar", sys.stdout.isatty())
+
+
+def own_callbacks(config: dict[str, Any]) -> list[Callback]:
+    """The callbacks of the group `callbacks`. It names classes to import, so pass none that a stranger's file holds."""
+    callbacks = []
+    for name, options in config.items():
+        if options is not None:
+            callbacks.append(_made(f"callbacks.{name}", options))
+            if not isinstance(callbacks[-1], Callback):
+                raise InputError(f"callbacks.{name}: {options['_target_']} is no callback of Lightning's")
+    return callbacks
+
+
+def _made(key: str, config: dict[str, Any]) -> Any:
+    """What `_target_` names, made of the other keys; InputError names the key that was typed."""
+    from hydra.utils import instantiate
+
+    try:
+        return instantiate(config, _convert_="all")
+    except Exception as error:
+        cause = error.__cause__ or error
+        place = "; Python looks for modules in PYTHONPATH" if isinstance(cause, ImportError) else ""
+        raise InputError(f"{key}: {' '.join(str(cause).split())}{place}") from error
+
+
+def take_averaged_weights(trainer: pl.Trainer, module: pl.LightningModule) -> None:
+    """After fit: the weights that were validated. Lightning leaves it out where a resumed training was at its end."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, WeightAveraging):
+            callback.on_train_end(trainer, module)
+
+
+def require_devices(trainer: dict[str, Any]) -> None:
+    """InputError unless the machine has the devices."""
+    present = torch.accelerator.device_count() if torch.accelerator.is_available() else 0
+    wanted = trainer["accelerator"]
+    if wanted not in ("auto", "cpu") and not present:
+        raise InputError(
+            f"trainer.accelerator={wanted}: no GPU here; use trainer=cpu, or trainer=default for what is there"
+        )
+    if wanted != "cpu" and 0 < present < trainer["devices"]:
+        remedy = f"{present} GPU here; trainer=cpu would take processes instead"
+        raise InputError(f"trainer.devices={trainer['devices']}: {remedy}")
+
+
+def steps_per_epoch(trainer: dict[str, Any], batches: int) -> int:
+    """Optimizer steps of an epoch of so many batches, as Lightning counts them."""
+    limit = trainer.get("overfit_batches") or trainer.get("limit_train_batches", 1.0)
+    limited = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    return -(-limited // trainer.get("accumulate_grad_batches", 1))
