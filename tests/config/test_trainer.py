@@ -93,7 +93,8 @@ SAME = ["trainer.accumulate_grad_batches=1", "trainer.limit_train_batches=1.0", 
         "trainer.num_sanity_val_steps=2", "trainer.check_val_every_n_epoch=1"]  # fmt: skip
 OTHER = ["trainer.accumulate_grad_batches=2", "trainer.limit_train_batches=1", "trainer.gradient_clip_val=1",
          "trainer.max_epochs=11", "trainer.precision=bf16", "trainer.max_time=00:00:01:00",
-         "trainer.deterministic=true", "callbacks=ema", "callbacks=early_stopping", "trainer.val_check_interval=0.5", "trainer.overfit_batches=1",
+         "trainer.deterministic=true", "callbacks=ema", "callbacks=early_stopping",
+         "trainer.val_check_interval=0.5", "trainer.overfit_batches=1",
          "+callbacks.mine._target_=mine.Callback", "+callbacks.mine._target_=vitbn.training.mine.Callback"]  # fmt: skip
 
 
