@@ -89,7 +89,7 @@ class EpochLines(Callback):
 class ProgressBar(TQDMProgressBar):
     """Lightning's bar, cut to the terminal's width: epochs counted from 1, the loss, the time left for the run."""
 
-    BAR_FORMAT = "{desc} |{bar:10}| {n_fmt}/{total_fmt}{postfix}"
+    BAR_FORMAT = "{desc} |{bar}| {n_fmt}/{total_fmt}{postfix}"
 
     def __init__(self, lines: EpochLines) -> None:
         super().__init__(refresh_rate=10)
@@ -99,8 +99,14 @@ class ProgressBar(TQDMProgressBar):
     def init_test_tqdm(self) -> Tqdm:
         return Tqdm(disable=True)  # what it measures is said when the run ends
 
+    def init_train_tqdm(self) -> Tqdm:
+        bar = super().init_train_tqdm()
+        bar.leave = False  # the lines of the epochs stay
+        return bar
+
     def on_train_epoch_start(self, trainer: pl.Trainer, *args: Any) -> None:
-        super().on_train_epoch_start(trainer, *args)
+        batches = self.total_train_batches  # inf where nobody knows
+        self.train_progress_bar.reset(int(batches) if batches < float("inf") else None)
         self.train_progress_bar.set_description_str(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}")
 
     def on_train_batch_end(
