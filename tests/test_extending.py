@@ -68,6 +68,12 @@ def test_a_data_set(folder):
     assert content["run"]["data"] == "rings" and [sum(row) for row in content["confusion"]] == [200, 200]
 
 
+def test_a_metric(folder):
+    (run,) = trained(folder, "A metric")
+    header, *rows = (run / "metrics.csv").read_text().splitlines()
+    assert header.endswith(",weight norm") and [float(row.split(",")[-1]) > 1 for row in rows] == [True, True]
+
+
 def test_an_experiment(folder):
     runs = trained(folder, "An experiment")
     assert [run.parent.name for run in runs] == ["deep", "deep"]
