@@ -181,6 +181,22 @@ def test_every_data_set_of_the_table_can_be_configured(dataset):
     assert tree["data"]["cache_size"] == tree["data"]["image_size"] == (known.side or 64)
 
 
+@pytest.mark.parametrize("name", ["cifar10", "svhn", "kmnist"])
+def test_a_set_that_is_one_array_is_read_at_once(name, request):
+    root = request.getfixturevalue(name)
+    dataset = {"cifar10": "CIFAR10", "svhn": "SVHN", "kmnist": "KMNIST"}[name]
+    kind = getattr(torchvision.datasets, dataset)
+    one_by_one, read = [], kind.__getitem__
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kind, "__getitem__", lambda self, row: (one_by_one.append(row), read(self, row))[1])
+        source = load(name, root)
+        assert len(one_by_one) == 6
+        patch.setattr("vitbn.data.torchvision_sets._layouts", lambda data: [])
+        slowly = load(name, root)
+    for fast, slow in ((source.train, slowly.train), (source.test, slowly.test)):
+        assert torch.equal(fast.images, slow.images) and torch.equal(fast.labels, slow.labels)
+
+
 def test_unknown_data_sets_and_missing_sizes_are_named():
     for overrides, message in (
         (["data.dataset=CIFAR"], "data.dataset=CIFAR: choose from CIFAR10, CIFAR100, .*, USPS"),

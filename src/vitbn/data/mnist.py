@@ -123,7 +123,14 @@ def _idx_source(
     if not need_train and _missing(raw, pairs) and not _missing(raw, pairs[1:]):
         pairs = pairs[1:]
     if missing := _missing(raw, pairs):
-        _download(name, root, missing, download)
+        import torchvision
+
+        remedy = f"put {', '.join(missing)} into {raw}, or use data=mnist5k, which needs no network"
+        with download_folder(raw, name, remedy) as temporary:
+            if missing := _missing(raw, pairs):
+                getattr(torchvision.datasets, name)(str(temporary), train=True, download=True, **download)
+            for file in missing:
+                os.replace(temporary / name / "raw" / file, raw / file)
     splits, checksums = [], md5 or {}
     for image_file, label_file in pairs:
         images = read_idx(_plain_or_packed(raw / image_file), 3, checksums.get(image_file))
@@ -146,14 +153,3 @@ def _plain_or_packed(path: Path) -> Path:
     """The file, or its packed form where only that is there."""
     packed = path.with_name(f"{path.name}.gz")
     return packed if packed.exists() and not path.exists() else path
-
-
-def _download(name: str, root: Path, missing: list[str], options: dict[str, str]) -> None:
-    import torchvision
-
-    raw = root / name / "raw"
-    remedy = f"put {', '.join(missing)} into {raw}, or use data=mnist5k, which needs no network"
-    with download_folder(raw, name, remedy) as temporary:
-        getattr(torchvision.datasets, name)(str(temporary), train=True, download=True, **options)
-        for file in missing:
-            os.replace(temporary / name / "raw" / file, raw / file)

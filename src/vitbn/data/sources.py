@@ -108,8 +108,9 @@ def imagenette(
     if not (root / name).exists():
         remedy = f"unpack {name}.tgz into {root}, or bring images of your own with data=folder data.root=DIR"
         with download_folder(root, name, remedy) as temporary:
-            Imagenette(str(temporary), "train", published_size, download=True)
-            os.replace(temporary / name, root / name)
+            if not (root / name).exists():
+                Imagenette(str(temporary), "train", published_size, download=True)
+                os.replace(temporary / name, root / name)
     # class folders have WordNet's numbers for names
     class_names = tuple(synonyms[0] for synonyms in Imagenette(str(root), "train", published_size).classes)
     images = folder(root / name, cache_size=cache_size, channels=channels, on_bad_image=on_bad_image, cache=cache)
