@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # from the ground up; a room imports only from floors below its own
 FLOORS = (
-    ("errors", "rng", "progress", "plotting", "resources"),
+    ("errors", "rng", "progress", "plotting", "resources", "terminal"),
     ("models",),
     ("store",),
     ("data",),

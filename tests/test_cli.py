@@ -55,7 +55,7 @@ def test_vitbn_train_is_train_py(tmp_path):
 
 @pytest.mark.parametrize(
     ("line", "choices"),
-    [("vitbn train schedule=", "schedule=constant schedule=cosine "), ("vitbn ", "train\nstatus\nreport\n")],
+    [("vitbn train schedule=", "schedule=constant schedule=cosine "), ("vitbn ", "train\nstatus\ntable\nreport\n")],
 )
 def test_the_shell_completes_commands_and_what_train_takes(tmp_path, line, choices):
     done = vitbn_command(tmp_path, "-sc", "query=bash", COMP_LINE=line)

@@ -63,11 +63,12 @@ class OptunaSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """Search, log the best trial and how to train it; RunFailed if a run failed."""
+        from vitbn.analysis.table import write_summary
         from vitbn.config.checks import check
         from vitbn.config.compose import to_plain_dict
         from vitbn.errors import InputError, RunFailed
         from vitbn.store.lock import locked
-        from vitbn.store.run import config_hash, write_summary
+        from vitbn.store.run import config_hash
         from vitbn.store.search import Search
 
         config = to_plain_dict(self.config)

@@ -43,8 +43,9 @@ class StudySweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> list[JobReturn]:
         """Check all jobs, launch those whose run is not complete, print the table of all."""
+        from vitbn.analysis.table import print_table, write_summary
         from vitbn.errors import RunFailed
-        from vitbn.store.run import print_table, write_summary
+        from vitbn.store.labels import flatten
 
         jobs = self._checked_jobs(arguments)
         studies: dict[Path, list[Run]] = {}
@@ -59,7 +60,7 @@ class StudySweeper(Sweeper):
             outcomes += self.launcher.launch(batch, initial_job_idx=start)
         for study, runs in studies.items():
             write_summary(study)
-            print_table(study, runs)
+            print_table(study, {run.folder: flatten(run.config) for run in runs})
         if "tensorboard" in self.config.logger:
             log.info(f"curves: tensorboard --logdir {self.config.runs}")
         # by what the jobs returned: a full disk may have kept their result.json from being written

@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"vitbn {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     adders = (
-        _add_train, _add_status, _add_report, _add_claims, _add_summary, _add_predict, _add_transplant,
+        _add_train, _add_status, _add_table, _add_report, _add_claims, _add_summary, _add_predict, _add_transplant,
         _add_evaluate, _add_recalibrate, _add_export, _add_serve,
     )  # fmt: skip
     for add in adders:
@@ -83,32 +83,58 @@ def _complete(arguments: Sequence[str], commands: Iterable[str]) -> int:
 
 
 def _add_status(commands: Commands) -> None:
-    parser = commands.add_parser("status", help="how far a study is, and how long the rest will take")
-    parser.add_argument("study", metavar="NAME", help="a study's name, or the path of its folder")
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="the folder of the studies (default: runs)")
+    parser = commands.add_parser("status", help="how far a study is, and how long the rest will take; or all studies")
+    parser.add_argument("study", metavar="NAME", nargs="?", help="a study's name or folder (default: all studies)")
+    _add_runs(parser)
     parser.set_defaults(call=_status)
 
 
-def _status(args: argparse.Namespace) -> int:
-    from vitbn.store.status import print_status
+def _add_runs(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="the folder of the studies (default: runs)")
 
-    study = args.runs / args.study
-    print_status(study if study.is_dir() or not Path(args.study).is_dir() else Path(args.study))
+
+def _status(args: argparse.Namespace) -> int:
+    from vitbn.store.status import print_status, print_studies, study_folder
+
+    if args.study is None:
+        print_studies(args.runs)
+    else:
+        print_status(study_folder(args.study, args.runs))
+    return 0
+
+
+WORDS = "such as data=mnist, seed=0,1 or norm.attn_out=batch: only runs with these values"
+
+
+def _add_table(commands: Commands) -> None:
+    parser = commands.add_parser("table", help="a study's runs, and their means over seeds")
+    parser.add_argument("words", metavar="STUDY | KEY=VALUE", nargs="*",
+                        help=f"a study's name or folder (default: the latest); {WORDS}")  # fmt: skip
+    _add_runs(parser)
+    parser.set_defaults(call=_table)
+
+
+def _table(args: argparse.Namespace) -> int:
+    from vitbn.analysis.commands import table
+
+    table(args.words, args.runs)
     return 0
 
 
 def _add_report(commands: Commands) -> None:
     parser = commands.add_parser("report", help="one offline page of curves, intervals and verdicts for a study")
-    parser.add_argument(
-        "studies", metavar="PATH", nargs="+", type=Path, help="folders of studies, such as runs/article"
-    )
+    parser.add_argument("words", metavar="STUDY | KEY=VALUE", nargs="+",
+                        help=f"names or folders of studies, such as runs/article; {WORDS}")  # fmt: skip
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="of the page (default: the study's own, if in runs)")
+    _add_runs(parser)
     parser.set_defaults(call=_report)
 
 
 def _report(args: argparse.Namespace) -> int:
     from vitbn.analysis.commands import report
 
-    print(report(args.studies))
+    for page in report(args.words, args.runs, args.out):
+        print(page)
     return 0
 
 
@@ -117,7 +143,7 @@ def _add_claims(commands: Commands) -> None:
     parser.add_argument("ids", metavar="ID", nargs="*", help="claims (default: all of them)")
     parser.add_argument("--run", action="store_true", help="train what is missing first; name claims, or all")
     parser.add_argument("--markdown", action="store_true", help="the verdict table alone, as Markdown")
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="the folder of the studies (default: runs)")
+    parser.add_argument("--runs", type=Path, help="the folder of the studies (default: runs; without runs, results)")
     parser.set_defaults(call=_claims)
 
 

@@ -1,7 +1,10 @@
 """How pictures of a study look, and how they reach the disk."""
 
+import io
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +31,10 @@ STYLE = {
     "legend.fontsize": 9.5,
     "figure.facecolor": "white",
     "svg.hashsalt": "vitbn",  # the same figure gives the same file
+    "text.parse_math": False,  # names are text, dollars and all
 }
+NARROW = 4.4  # inches: with panels below each other the letters of a picture can be read on a phone
+_narrow = ContextVar("narrow", default=False)
 
 
 @dataclass(frozen=True)
@@ -49,14 +55,22 @@ class Picture:
         self.figure.savefig(folder / f"{self.name}.png", dpi=150)
         self.figure.savefig(folder / f"{self.name}.svg", metadata={"Date": None})
 
+    def svg(self) -> bytes:
+        """The picture for a page."""
+        file = io.BytesIO()
+        self.figure.savefig(file, format="svg", metadata={"Date": None})
+        return file.getvalue()
+
 
 @contextmanager
-def style() -> Iterator[None]:
-    """Draw and save inside this."""
+def style(narrow: bool = False) -> Iterator[None]:
+    """Draw and save inside this; `narrow` figures have one panel in a row."""
     import matplotlib
 
+    token = _narrow.set(narrow)
     with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
         yield
+    _narrow.reset(token)
 
 
 def look(index: int) -> dict[str, Any]:
@@ -73,6 +87,8 @@ def grid(panels: int, columns: int, width: float = 9.6, height: float = 2.9, **o
     from matplotlib.figure import Figure
 
     columns = max(1, min(columns, panels))
+    if _narrow.get():
+        columns, width = 1, NARROW
     rows = -(-panels // columns)
     figure = Figure(figsize=(width, height * rows + 0.5), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False, **options).ravel()
@@ -92,10 +108,26 @@ def fit_to_lines(axes: list) -> None:
         axes[0].set_ylim(values.min() - room, values.max() + room)
 
 
-def legend_above(figure: Any, axes: list) -> None:
-    """One legend for all panels, above them."""
+def legend_above(figure: Any, axes: list, *more: Any) -> None:
+    """One legend for all panels, above them; `more` are further lines to explain."""
     handles = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
-    figure.legend(handles.values(), handles.keys(), loc="outside upper left", ncols=min(4, len(handles)))
+    handles |= {line.get_label(): line for line in more}
+    wide = figure.get_figwidth() > NARROW
+    longest = max(map(len, handles), default=1)
+    columns = max(1, min(4 if wide else 2, len(handles), int(figure.get_figwidth() * 11 / (longest + 6))))
+    labels = [fitted(label, figure.get_figwidth() * 10 / columns) for label in handles]
+    figure.legend(handles.values(), labels, loc="outside upper left", ncols=columns)
+
+
+def fitted(text: str, letters: float) -> str:
+    """The text in lines of at most so many letters."""
+    return textwrap.fill(text, max(12, int(letters)), break_on_hyphens=False)
+
+
+def set_title(ax: Any, text: str) -> None:
+    """A title that stays above its own panel."""
+    letters = 8.2 * ax.figure.get_figwidth() / ax.get_subplotspec().get_gridspec().ncols - 4
+    ax.set_title(fitted(text, letters))
 
 
 def slug(*parts: Any) -> str:

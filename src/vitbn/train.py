@@ -41,10 +41,14 @@ def train_job(cfg: DictConfig) -> float | None:
             else:
                 total = os.environ.get("VITBN_SWEEP_RUNS")  # of the sweeper
                 log.info(f"run {job.job.num + 1} of {total}: {run.folder}" if is_sweep and total else str(run.folder))
+                from vitbn.analysis.table import refresh_summary, write_summary
                 from vitbn.training.outcome import attempt
                 from vitbn.training.train import train
 
-                result = attempt(run, train)
+                try:
+                    result = attempt(run, train)
+                finally:  # an interrupted run has its row, too; a sweep writes the summary when it ends
+                    (refresh_summary if is_sweep else write_summary)(run.study)
             say_how_it_ended(run, result, is_sweep)
     except OSError as error:  # of the lock's file
         log.error(f"{run.folder}: failed: {describe(error)}")

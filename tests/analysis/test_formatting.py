@@ -25,11 +25,11 @@ def test_an_onset_beyond_what_was_tried():
 @pytest.mark.parametrize(
     ("kind", "keys", "effect", "expected"),
     [
-        ("difference", {}, "+1.00 points", "> +0.00 points"),
-        ("difference", {"metric": "val/loss", "expect": "less"}, "+0.010", "< +0.000"),
-        ("difference", {"expect": "equal"}, "+1.00 points", "−1.00 to +1.00 points"),
-        ("level", {"than": 0.97}, "1.0 %", "> 97.0 %"),
-        ("critical_depth", {"expect": "reached"}, "0.01 layers", "ahead from some depth on"),
+        ("difference", {}, "+1.00 points", "a − b > 0"),
+        ("difference", {"metric": "val/loss", "expect": "less"}, "+0.010", "a − b < 0"),
+        ("difference", {"expect": "equal"}, "+1.00 points", "a − b: −1.00 to +1.00 points"),
+        ("level", {"than": 0.97}, "1.0 %", "a > 97.0 %"),
+        ("critical_depth", {"expect": "reached"}, "0.01 layers", "a ahead of b from some depth on"),
     ],
 )
 def test_the_unit_is_the_parts(part, kind, keys, effect, expected):

@@ -36,7 +36,7 @@ def test_means_leave_out_what_is_not_done(run, study):
     assert (
         row[3] == "2"
         and row[4].startswith("85.0 % [")
-        and row[6] == "1 diverged, not in the mean; 1 running, not in the mean"
+        and row[6] == "1 diverged, not in the mean; 1 interrupted, not in the mean"
     )
 
 

@@ -1,4 +1,3 @@
-import csv
 import json
 import math
 
@@ -10,12 +9,10 @@ from vitbn.store.run import (
     NEUTRAL,
     config_hash,
     finite,
-    print_table,
     read_result,
     run_id,
     skipped_line,
     warn_of_renamed_runs,
-    write_summary,
 )
 
 
@@ -106,49 +103,6 @@ def test_the_articles_figures_share_their_runs():
     assert len(fig8 & fig10) == 1 and len(fig9 & fig10) == 2
 
 
-def test_summary_and_table_hold_one_sorted_row_per_run(make_run, capsys):
-    runs = [make_run(f"depth={d}", f"model={m}") for d in (10, 2) for m in ("vitbnffn", "vit")]
-    for run, accuracy in zip(runs, (0.5, 0.25, 0.75, math.nan), strict=True):
-        run.begin()
-        run.finish("done", metrics={"val/acc": accuracy, "test/acc": 0.625}, epochs=1, seconds=3.21)
-    open_run = make_run("depth=1")
-    open_run.begin()
-    write_summary(open_run.study)
-    rows = list(csv.DictReader((open_run.study / "summary.csv").open()))
-    assert [(r["depth"], r["model"], r["val/acc"]) for r in rows] == [
-        ("1", "vit", ""), ("2", "vit", ""), ("2", "vitbnffn", "0.75"), ("10", "vit", "0.25"), ("10", "vitbnffn", "0.5"),
-    ]  # fmt: skip
-    assert rows[0]["status"] == "unfinished"
-    print_table(open_run.study, [*runs, open_run])
-    printed = capsys.readouterr().out
-    assert "lr=0.003" in printed and "75.00%" in printed and "3.2" in printed and "–" in printed
-    assert printed.index("unfinished") < printed.index("75.00%") < printed.index("25.00%") < printed.index("50.00%")
-
-
-def test_a_summary_of_chosen_runs_has_figures_of_the_network_and_one_line_of_the_error(make_run, tmp_path):
-    run = make_run()
-    run.begin()
-    run.finish(
-        "failed", error="Traceback\n  here\nKeyError: 'x'\n", fingerprint={"parameters": 301292}, hardware="a laptop"
-    )
-    nothing = tmp_path / "elsewhere"
-    write_summary(tmp_path, [run.folder, nothing])
-    failed, absent = csv.DictReader((tmp_path / "summary.csv").open())
-    assert (failed["error"], failed["parameters"], failed["hardware"]) == ("KeyError: 'x'", "301292", "a laptop")
-    assert (absent["run_id"], absent["status"], absent["model"]) == ("elsewhere", "unfinished", "")
-
-
-def test_more_runs_than_a_table_holds_are_counted(make_run, capsys, monkeypatch):
-    monkeypatch.setattr("vitbn.store.run.MAX_TABLE_ROWS", 2)
-    runs = [make_run(f"seed={seed}") for seed in range(3)]
-    for run, status in zip(runs, ("done", "failed", "done"), strict=True):
-        run.begin()
-        run.finish(status, metrics={"val/acc": 0.5}, epochs=1)
-    print_table(runs[0].study, runs)
-    shown = capsys.readouterr().out
-    assert "3 runs: 2 done, 1 failed; a row for each in" in shown and "50.00%" not in shown
-
-
 def test_rerun_forgets_the_earlier_training(make_run):
     run = make_run("rerun=true")
     (run.folder / "csv" / "version_0").mkdir(parents=True)
@@ -178,21 +132,6 @@ def test_a_result_that_cannot_be_read_counts_as_missing_and_is_named(tmp_path, c
     (tmp_path / "result.json").write_bytes(content)
     assert read_result(tmp_path) is None
     assert f"{tmp_path / 'result.json'}: cannot be read" in caplog.text
-
-
-def test_a_summary_that_cannot_be_written_is_a_warning(make_run, caplog):
-    run = make_run()
-    run.begin()
-    (run.study / "summary.csv").mkdir()
-    write_summary(run.study)
-    assert f"{run.study / 'summary.csv'}: not written: " in caplog.text
-    assert run.finish("done", metrics={}, epochs=1)["status"] == "done"
-
-
-def test_brackets_in_a_path_are_no_markup(make_run, capsys):
-    run = make_run("runs='[/x]'")
-    print_table(run.study, [run])
-    assert "[/x]" in capsys.readouterr().out
 
 
 def test_a_study_of_an_earlier_version_is_named(make_run, caplog):

@@ -1,14 +1,16 @@
 """Runs grouped into arms: which settings a study varies, how its arms are called, which runs pair up."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from vitbn.analysis.records import RunRecord
+from vitbn.models.placements import Slot
 from vitbn.plotting import look
-from vitbn.store.labels import NAMES, placements, short_names, short_value, varying
+from vitbn.store.labels import AXES, NAMES, placements, short_names, short_value, varying
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,8 @@ class Arm:
 
 
 _MISSING = object()
+COMPUTED = "matmul_precision"  # how a run was computed: an earlier version chose it by itself
+PLACEMENT_KEYS = ("model.name", "model.norm")
 
 
 def group(runs: Iterable[RunRecord]) -> list[Arm]:
@@ -47,6 +51,8 @@ def group(runs: Iterable[RunRecord]) -> list[Arm]:
         by_model.setdefault(run.config["model.name"], []).append(run)
     # by model: what differs between two models only is a difference to be named beside the comparison
     keys = sorted({key for members in by_model.values() for key in varying(run.compared for run in members)})
+    if not _are_alike_but_for(COMPUTED, readable, keys):
+        keys = [key for key in keys if key != COMPUTED]
     names = short_names(keys)
     flags = {key for run in readable for key, value in run.compared.items() if value is True}
     members_of: dict[tuple[str, str], list[RunRecord]] = {}
@@ -65,6 +71,14 @@ def group(runs: Iterable[RunRecord]) -> list[Arm]:
         return order.get(known, len(order)), len(arm.placement), arm.placement, arm.setting
 
     return sorted((Arm(*names, members) for names, members in members_of.items()), key=rank)
+
+
+def _are_alike_but_for(key: str, runs: Sequence[RunRecord], keys: Sequence[str]) -> bool:
+    """Whether two runs differ in this key alone: then it is studied, or else to be named beside a comparison."""
+    others = [*PLACEMENT_KEYS, *AXES, *(other for other in keys if other != key)]
+    places = [f"model.placement.{slot}" for slot in Slot]
+    alike = Counter(tuple(str(run.config.get(other)) for other in (*others, *places)) for run in runs)
+    return max(alike.values(), default=1) > 1
 
 
 def cells(arms: Iterable[Arm]) -> list[tuple[Any, Any]]:

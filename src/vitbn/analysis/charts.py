@@ -10,12 +10,13 @@ from vitbn.analysis.comparisons import Difference, differences, final_accuracies
 from vitbn.analysis.formatting import cell_text, percent, points
 from vitbn.analysis.records import RunRecord
 from vitbn.analysis.stats import mean_interval
-from vitbn.plotting import COLOURS, MOST_SINGLE, Picture, fit_to_lines, grid, legend_above, slug
+from vitbn.plotting import COLOURS, MOST_SINGLE, Picture, fit_to_lines, fitted, grid, legend_above, set_title, slug
 
 _DIFFERENCES = (
     "Mean difference of validation accuracy after the last epoch with its 95 % interval, cut at the axis; "
     "ticks: single seeds (at most 30); a cross instead of a dot: diverged runs among them, scored as guesses."
 )
+MOST_NUMBERED = 20  # classes; the numbers of more would be printed over each other
 AXIS_LABELS = {"depth": "depth (encoder layers)", "lr": "learning rate"}
 
 
@@ -44,7 +45,8 @@ def accuracy_against(axis: str, arms: list[Arm]) -> list[Picture]:
                 _points(ax, points, arm.placement, style[arm.placement])
             title = f"learning rate {fixed:g}" if axis == "depth" else f"depth {fixed}"
             ax.margins(x=0.08)
-            ax.set(title=title if fixed is not None else "", xlabel=AXIS_LABELS[axis], xticks=xs)
+            set_title(ax, title if fixed is not None else "")
+            ax.set(xlabel=AXIS_LABELS[axis], xticks=xs)
             if axis == "lr":
                 ax.set_xscale("log")
                 ax.set_xticks(xs, [f"{x:g}" for x in xs])
@@ -89,7 +91,8 @@ def heat_maps(arms: list[Arm]) -> list[Picture]:
     for ax, arm in zip(axes, arms, strict=True):
         table = means[arm.name]
         image = ax.imshow(table, cmap="cividis", vmin=known.min(), vmax=known.max(), aspect="auto", origin="lower")
-        ax.set(title=arm.name, xlabel="learning rate", xticks=range(len(rates)), yticks=range(len(depths)))
+        set_title(ax, arm.name)
+        ax.set(xlabel="learning rate", xticks=range(len(rates)), yticks=range(len(depths)))
         ax.set_xticklabels([f"{lr:g}" for lr in rates])
         ax.set_yticklabels(depths)
         ax.grid(False)
@@ -135,8 +138,11 @@ def _forest(first: str, second: str, rows: list[tuple[str, Difference]]) -> Pict
         ax.minorticks_off()
     ax.axvline(0, color="#333333", linewidth=1)
     ax.set(yticks=range(len(rows)), xlim=(-reach, reach), ylim=(len(rows) - 0.4, -0.6))
-    ax.set_yticklabels([label for label, _ in rows])
-    ax.set_xlabel(f"← {first} ahead      percentage points      {second} ahead →")
+    letters = 4.5 * figure.get_figwidth()
+    ax.set_yticklabels([fitted(label, letters) for label, _ in rows])
+    scale = " (linear to ±1, logarithmic beyond)" if ax.get_xscale() == "symlog" else ""
+    ahead = f"← {first} ahead      {second} ahead →"
+    ax.set_xlabel(f"{fitted(ahead, 8 * figure.get_figwidth())}\npercentage points{scale}")
     words = "; ".join(f"{label} {points(row.interval.estimate)} points" for label, row in rows)
     title = f"{second} against {first}, same seeds"
     return Picture(slug("difference", first, second), title, _DIFFERENCES, f"Paired differences. {words}.", figure)
@@ -186,8 +192,8 @@ def confusions(arms: list[Arm]) -> list[Picture]:
     for ax, (arm, _), share in zip(axes, tables, shares, strict=True):
         off_diagonal = np.where(np.eye(len(share), dtype=bool), np.nan, share)
         image = ax.imshow(off_diagonal, cmap="Blues", vmin=0, vmax=top)
+        set_title(ax, arm.name)
         ax.set(
-            title=arm.name,
             xlabel="predicted",
             ylabel="true",
             xticks=range(len(share)),
@@ -196,7 +202,7 @@ def confusions(arms: list[Arm]) -> list[Picture]:
         ax.grid(False)
         for row, column in np.ndindex(share.shape):
             value, diagonal = share[row, column], row == column
-            if diagonal or value >= 0.05:
+            if len(share) <= MOST_NUMBERED and (diagonal or value >= 0.05):
                 colour = "#777777" if diagonal else "white" if value > 0.6 * top else "black"
                 ax.text(column, row, f"{value:.0f}" if diagonal else f"{value:.1f}", ha="center", va="center",
                         fontsize=7, color=colour)  # fmt: skip

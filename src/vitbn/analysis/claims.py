@@ -2,7 +2,7 @@
 
 A claim names its arms (configuration filters) and has parts. Each part states one effect and the region it must lie in.
 A filter value may be a list: any of them. The 95 % interval wholly inside the region: SUPPORTED; wholly outside:
-REFUTED; across its edge, or fewer than 3 seeds: INCONCLUSIVE. `verdict.py` holds claims against runs.
+REFUTED; across its edge, or fewer than 3 seeds: INCONCLUSIVE; no runs: NOT RUN. `verdict.py` holds claims against runs.
 """
 
 import math
@@ -18,8 +18,9 @@ from vitbn.analysis.records import EPOCH_METRICS, METRICS
 from vitbn.analysis.stats import Interval
 from vitbn.errors import InputError
 from vitbn.resources import resource_folder
+from vitbn.store.labels import NAMES
 
-SUPPORTED, REFUTED, INCONCLUSIVE = "SUPPORTED", "REFUTED", "INCONCLUSIVE"
+SUPPORTED, REFUTED, INCONCLUSIVE, NOT_RUN = "SUPPORTED", "REFUTED", "INCONCLUSIVE", "NOT RUN"
 MIN_SEEDS = 3
 CLAIMS = resource_folder("claims")
 # kind -> the keys it needs; docs/report.md says what it measures
@@ -70,6 +71,8 @@ class Part:
     steps: tuple[int, int] | None  # mean over these training steps instead of an epoch
     than: float
     figure: str
+    a_name: str = "a"
+    b_name: str = "b"
 
     def needs(self) -> list[dict[str, Any]]:
         """One filter per group of runs that this part reads, lists spelled out."""
@@ -200,6 +203,8 @@ def _part(raw: Any, claim: dict[str, Any], where: str) -> Part:
         steps=tuple(raw["steps"]) if "steps" in raw else None,
         than=_number(raw.get("than", 0), float, f"{where}: than"),
         figure=str(raw.get("figure", "")),
+        a_name=NAMES.get(raw["a"], raw["a"]),
+        b_name=NAMES.get(raw.get("b", ""), raw.get("b", "")),
     )
 
 

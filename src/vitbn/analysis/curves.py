@@ -18,6 +18,7 @@ from vitbn.plotting import (
     fit_to_lines,
     grid,
     legend_above,
+    set_title,
     slug,
 )
 
@@ -60,9 +61,11 @@ def over_epochs(arms: list[Arm]) -> list[Picture]:
                     draw(ax, arm.at(*panel.cell), arm.placement, style[arm.placement])
                 _label(ax, panel.title, label)
             fit_to_lines(axes)
-            legend_above(figure, axes)
+            legend_above(figure, axes, *(_line_styles() if what == "loss" else ()))
             title = f"{what.capitalize()} over epochs {layout.where}".strip()
-            caption = ("Solid: training loss; dashed: validation loss. " if what == "loss" else "") + _BAND
+            caption = (
+                "Solid: training loss; dashed: validation loss; markers: the arms. " if what == "loss" else ""
+            ) + _BAND
             alt = f"{what.capitalize()} curves. {_ends(panels)}"
             pictures.append(Picture(slug(what, layout.name), title, caption, alt, figure))
     return pictures
@@ -143,13 +146,22 @@ def _accuracy(ax: Any, runs: list[RunRecord], label: str, look: dict[str, Any]) 
 
 
 def _loss(ax: Any, runs: list[RunRecord], label: str, look: dict[str, Any]) -> None:
-    _curve(ax, runs, "train/loss", 1, {"color": look["color"], "linestyle": "-"}, label)
-    _curve(ax, runs, "val/loss", 1, {"color": look["color"], "linestyle": "--"}, None)
+    _curve(ax, runs, "train/loss", 1, look | {"linestyle": "-"}, label)
+    _curve(ax, runs, "val/loss", 1, look | {"linestyle": "--"}, None)
+
+
+def _line_styles() -> list[Any]:
+    """What the line styles of a loss mean, for the legend."""
+    from matplotlib.lines import Line2D
+
+    training = Line2D([], [], color="#555555", linestyle="-", label="training")
+    return [training, Line2D([], [], color="#555555", linestyle="--", label="validation")]
 
 
 def _curve(ax: Any, runs: list[RunRecord], metric: str, scale: float, line: dict[str, Any], label: str | None) -> None:
     begun = [run for run in runs if len(run.rows.get(metric, ()))]
-    _singles(ax, sorted(begun, key=lambda run: run.status != "diverged")[:MOST_SINGLE], metric, scale, line)
+    bare = {key: value for key, value in line.items() if key != "marker"}
+    _singles(ax, sorted(begun, key=lambda run: run.status != "diverged")[:MOST_SINGLE], metric, scale, bare)
     done = [run for run in begun if run.status == "done"]
     if not done:
         if label and begun:  # the legend names it though no run is done
@@ -159,7 +171,8 @@ def _curve(ax: Any, runs: list[RunRecord], metric: str, scale: float, line: dict
     epochs = done[0].rows["epoch"][:last]
     table = scale * np.array([run.rows[metric][:last] for run in done])
     intervals = [mean_interval(values) for values in table.T]
-    ax.plot(epochs, [interval.estimate for interval in intervals], **line, linewidth=2.0, label=label)
+    means = [interval.estimate for interval in intervals]
+    ax.plot(epochs, means, **line, linewidth=2.0, label=label, markevery=max(1, len(epochs) // 5), markersize=4.5)
     if len(done) > 1:
         low, high = ([getattr(interval, end) for interval in intervals] for end in ("low", "high"))
         ax.fill_between(epochs, low, high, color=line["color"], alpha=0.15, linewidth=0)
@@ -180,7 +193,7 @@ def _singles(ax: Any, runs: list[RunRecord], metric: str, scale: float, line: di
 def _label(ax: Any, title: str, ylabel: str) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    ax.set_title(title)
+    set_title(ax, title)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
     subplot = ax.get_subplotspec()
     if subplot.is_first_col():

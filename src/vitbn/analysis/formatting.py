@@ -75,19 +75,25 @@ def effect_texts(part: Part, effect: Interval) -> tuple[str, str]:
 
 
 def expectation(part: Part) -> str:
-    """What the part must show, `> +5.00 points`."""
+    """What the part must show, and whose minus whose: `ViTBNFFN − ViT > +5.00 points`."""
     fixed = {
-        "reached": "ahead from some depth on",
-        "falls": "above 0",
-        "inside": "behind at first, ahead at last",
+        "reached": f"{part.a_name} ahead of {part.b_name} from some depth on",
+        "falls": f"depth from which {part.a_name} is ahead of {part.b_name}: falls by more than 0",
+        "inside": f"{part.a_name} behind {part.b_name} at first, ahead at last",
     }
     if part.expect in fixed:
         return fixed[part.expect]
+    of = {
+        "difference": f"{part.a_name} − {part.b_name}",
+        "drop": f"drop of {part.a_name}",
+        "drop_difference": f"drop of {part.a_name} − drop of {part.b_name}",
+    }.get(part.kind, part.a_name)
     low, high = region(part)
     show, unit = _unit(part)
-    if low == -INF:
-        return f"< {show(high)}{unit}"
-    return f"> {show(low)}{unit}" if high == INF else f"{show(low)} to {show(high)}{unit}"
+    if INF in (-low, high):
+        sign, bound = ("<", high) if low == -INF else (">", low)
+        return f"{of} {sign} {show(bound) + unit if bound else 0}"
+    return f"{of}: {show(low)} to {show(high)}{unit}"
 
 
 def _unit(part: Part) -> tuple[Show, str]:

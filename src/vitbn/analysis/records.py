@@ -11,13 +11,14 @@ import numpy as np
 from vitbn.analysis.run_files import checked_result, read_table
 from vitbn.errors import InputError
 from vitbn.store.config_file import RETRAIN, read_config
-from vitbn.store.labels import depth_of, flatten, without_repetitions
+from vitbn.store.labels import data_name, depth_of, flatten, without_repetitions
+from vitbn.store.lock import is_locked
 from vitbn.store.run import RESULT_STATUSES, is_set
 
 EPOCH_METRICS = ("train/loss", "train/acc", "val/loss", "val/acc")
 FINAL_METRICS = ("test/acc", "test/loss")
 METRICS = EPOCH_METRICS + FINAL_METRICS
-STATUSES = (*RESULT_STATUSES, "running", "unreadable")
+STATUSES = (*RESULT_STATUSES, "running", "interrupted", "unreadable")
 # Of result.json: what came out and what is compared piece by piece. All else there tells how it was computed.
 OUTCOMES = (
     "status", "label", "metrics", "confusion", "epochs", "seconds", "step", "error",
@@ -135,34 +136,37 @@ def read_studies(folders: Iterable[Path | str]) -> tuple[list[RunRecord], list[s
             if other is not None:
                 warnings.append(f"{run.path}: the same run as {other.path}; counted once")
             warnings += run.notes
-    check_one_dataset(runs.values())
     return list(runs.values()), warnings
 
 
-def check_one_dataset(runs: Iterable[RunRecord]) -> None:
-    """Refuse runs that were measured on different images."""
-    groups: dict[tuple, list[str]] = {}
+def by_data(runs: Iterable[RunRecord]) -> dict[str, list[RunRecord]]:
+    """The runs of each data set, since no figure may mix them; the names say where two data sets differ."""
+    keys = ("data.name", "data.augment", "data.holdout", "data.content", "data.root")
+    groups: dict[tuple, list[RunRecord]] = {}
     for run in runs:
-        if run.status == "unreadable":
-            continue
-        keys = ["data.name", "data.augment", "data.holdout", "data.content"]
-        if run.config["data.name"] not in PACKAGED_DATA and not run.config.get("data.content"):
-            keys.append("data.root")
-        groups.setdefault(tuple((key, run.config.get(key)) for key in keys), []).append(run.run_id)
-    if len(groups) > 1:
-        data = {values: " ".join(f"{key}={value}" for key, value in values) for values in groups}
-        differences = "; ".join(f"{data[values]}: {shortened(ids)}" for values, ids in groups.items())
-        raise InputError(f"runs on different data cannot share a report ({differences}); report them separately")
+        values = {key: run.config.get(key) or None for key in keys}
+        if values["data.name"] in PACKAGED_DATA or values["data.content"]:
+            values["data.root"] = None
+        groups.setdefault(tuple(values.items()), []).append(run)
+    differing = {key for entries in zip(*groups, strict=True) for key, _ in entries if len(set(entries)) > 1}
+    named: dict[str, list[RunRecord]] = {}
+    for entries, members in groups.items():
+        told = [
+            f"{key}={value or False}" for key, value in entries if key in differing & {"data.augment", "data.holdout"}
+        ]
+        name = " ".join([str(data_name(members[0].config)), *told])
+        named[name if name not in named else f"{name} {members[0].config.get('data.content')}"] = members
+    return named
 
 
 def read_run(folder: Path) -> RunRecord:
-    """One run folder; without result.json it is `running`, with a broken file `unreadable`."""
+    """One run folder; without result.json `running` or `interrupted`, with a broken file `unreadable`."""
     config: dict[str, Any] = {}
     try:
         config = read_config(folder / "config.yaml")
         result = checked_result(folder / "result.json")
-        status = result.get("status", "running") if result else "running"
-        if status not in (*RESULT_STATUSES, "running"):
+        status = result.get("status") if result else "running" if is_locked(folder) else "interrupted"
+        if status not in (*RESULT_STATUSES, "running", "interrupted"):
             raise InputError(f"{folder / 'result.json'}: status {status!r} is none of {', '.join(RESULT_STATUSES)}")
         rows, notes = _epoch_rows(folder / "metrics.csv", status)
     except InputError as error:

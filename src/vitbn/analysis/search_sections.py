@@ -2,24 +2,13 @@
 
 from collections.abc import Sequence
 from numbers import Real
-from pathlib import Path
 from typing import Any
 
 from vitbn.analysis.formatting import DASH, plain
 from vitbn.analysis.sections import Section, Table, tabled
-from vitbn.errors import InputError
-from vitbn.plotting import COLOURS, Picture, grid
-from vitbn.store.search import read_search
+from vitbn.plotting import COLOURS, Picture, fitted, grid, set_title
 
 SHOWN = 10  # trials in the table
-
-
-def study_search(folder: Path) -> dict[str, Any] | None:
-    """What search.json says: metric, space (keys) and trials (number, run, params, value; None if it failed)."""
-    try:
-        return read_search(Path(folder)) or None
-    except ValueError as error:
-        raise InputError(f"{Path(folder) / 'search.json'}: not readable ({error})") from None
 
 
 def _ranked(search: dict[str, Any]) -> list[dict[str, Any]]:
@@ -77,11 +66,12 @@ def _against(ax: Any, key: str, tried: Sequence[Any], values: Sequence[float]) -
         xs: list[Any] = list(tried)
         if min(xs) > 0 and max(xs) / min(xs) > 30:
             ax.set_xscale("log")
+            ax.xaxis.set_major_formatter(lambda x, _: f"{x:g}")  # matplotlib's own is in its language for formulas
         elif all(isinstance(value, int) for value in tried):
             ax.xaxis.get_major_locator().set_params(integer=True)
     else:
         names = sorted({str(value) for value in tried})
         xs = [names.index(str(value)) for value in tried]
-        ax.set_xticks(range(len(names)), names)
+        ax.set_xticks(range(len(names)), [fitted(name, 12) for name in names])
     ax.plot(xs, values, "o", color=COLOURS[0], alpha=0.6, markersize=4)
-    ax.set(title=key)
+    set_title(ax, key + (" (logarithmic)" if ax.get_xscale() == "log" else ""))

@@ -1,9 +1,12 @@
 """The report's sections: what was run, accuracies, differences, confounders, as paragraphs, tables and pictures."""
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 
@@ -15,7 +18,12 @@ from vitbn.analysis.formatting import DASH, accuracy_text, cell_text, interval_t
 from vitbn.analysis.records import STATUSES, RunRecord, shortened
 from vitbn.analysis.stats import mean_interval
 from vitbn.plotting import Picture
+from vitbn.store.labels import labels
 from vitbn.store.run import last_line
+from vitbn.terminal import printable
+
+MOST_RUNS = 2000  # rows of single runs
+RUN_FILES = ("config.yaml", "metrics.csv", "result.json")
 
 
 @dataclass(frozen=True)
@@ -61,8 +69,8 @@ def what_was_run(runs: list[RunRecord], arms: list[Arm], warnings: list[str]) ->
         ["versions", ", ".join(f"{name} {version}" for name, version in sorted(versions)) or DASH],
     ]
     paragraphs = [measured_on(first)]
-    if counts["running"]:
-        paragraphs.append(f"{counts['running']} without a result yet: drawn, but in no mean and no verdict.")
+    if unfinished := counts["running"] + counts["interrupted"]:
+        paragraphs.append(f"{unfinished} without a result: drawn, but in no mean and no verdict.")
     if max((len(arm.at(*cell)) for arm in arms for cell in cells([arm])), default=2) < 2:
         paragraphs.append("Every configuration was run with a single seed, so no interval can be given.")
     if warnings:
@@ -138,15 +146,22 @@ def _remarks(runs: list[RunRecord]) -> str:
 
 def paired_section(arms: list[Arm], pictures: list[Picture]) -> Section:
     """Every two placements at equal seed."""
-    rows = []
+    rows: list[list[str]] = []
+    ends: list[tuple[float, float]] = []
     for first, second in placement_pairs(arms):
-        rows += [_difference_row(first, second, row) for row in differences(first, second)]
+        found = differences(first, second)
+        ends += [(low, high) for low, high in ((row.interval.low, row.interval.high) for row in found)
+                 if low is not None and high is not None]  # fmt: skip
+        rows += [_difference_row(first, second, row) for row in found]
+    apart = sum(not low <= 0 <= high for low, high in ends)
     head = ["contrast", "depth", "lr", "n", "points", "95 % interval", "method", "with diverged"]
     text = (
         "Second arm minus first, in percentage points of val/acc after the last epoch, run by run at equal "
         "seed: equal initial weights where names agree, equal images in equal order. A diverged run scores "
         "as a guess (1/classes), since leaving it out would favour the arm that loses its bad seeds. Below "
-        "10 seeds the interval is the paired t interval, from 10 on the bias-corrected bootstrap."
+        "10 seeds the interval is the paired t interval, from 10 on the bias-corrected bootstrap. "
+        f"{len(rows)} comparisons were made, {len(ends)} of them with an interval, and {apart} of these intervals "
+        "leave 0 out; nothing is corrected for their number: where nothing differs, 1 in 20 leaves it out by chance."
     )
     return tabled("Paired differences", text, Table("Paired differences of val/acc", head, rows), pictures)
 
@@ -160,6 +175,46 @@ def _difference_row(first: Arm, second: Arm, difference: Difference) -> list[str
     ]  # fmt: skip
 
 
+def runs_section(runs: list[RunRecord], target: Path) -> Section:
+    """A row per run with its files; `target` is the folder that the addresses start from."""
+    readable = [run for run in runs if run.status != "unreadable"]
+    named = labels([run.config for run in readable])
+    keys = [key for key in named[0] if key == "model" or len({str(each[key]) for each in named}) > 1]
+    rows = []
+    for run, told in list(zip(readable, named, strict=True))[:MOST_RUNS]:
+        accuracies = [run.last(metric) if run.status != "failed" else None for metric in ("val/acc", "test/acc")]
+        seconds = run.result.get("seconds")
+        rows.append([
+            _link(run.run_id, run.path, target), *(plain(told[key]) for key in keys), run.status,
+            *(DASH if value is None else f"{100 * value:.2f} %" for value in accuracies),
+            str(len(run.rows.get("epoch", ()))), DASH if seconds is None else f"{seconds:.0f}",
+            _links(run, target),
+        ])  # fmt: skip
+    more = f" The first {MOST_RUNS:,} of {len(readable):,} runs." if len(readable) > MOST_RUNS else ""
+    text = f"All figures are in summary.csv, the pictures as PNG and SVG in figures/, both beside this page.{more}"
+    head = ["run", *keys, "status", "val/acc", "test/acc", "epochs", "seconds", "files"]
+    words = (
+        0,
+        *(1 + index for index, key in enumerate(keys) if key in ("model", "data")),
+        len(keys) + 1,
+        len(head) - 1,
+    )
+    return tabled("Runs", text, Table("Every run", head, rows, words))
+
+
+def _links(run: RunRecord, target: Path) -> str:
+    from markupsafe import Markup
+
+    return Markup(" ").join(_link(name, run.path / name, target) for name in RUN_FILES if (run.path / name).exists())
+
+
+def _link(text: str, path: Path, target: Path) -> str:
+    from markupsafe import Markup
+
+    address = quote(os.path.relpath(path, target), errors="surrogateescape")
+    return Markup('<a href="{}">{}</a>').format(address, printable(text))
+
+
 def confused_section(arms: list[Arm], pictures: list[Picture]) -> Section:
     """The ten most frequent confusions of every arm."""
     rows = []
@@ -170,7 +225,7 @@ def confused_section(arms: list[Arm], pictures: list[Picture]) -> Section:
                      for i, j, count, share in most_confused(counts)]  # fmt: skip
     table = Table("Most confused classes on the clean test images, all done runs of an arm together",
                   ["arm", "confusion", "images", "of the true class"], rows, words=(0, 1))  # fmt: skip
-    return tabled("Confused digits", "", table, pictures)
+    return tabled("Confused classes", "", table, pictures)
 
 
 def unstable_section(runs: list[RunRecord]) -> Section:

@@ -57,7 +57,8 @@ def crossover_section(arms: list[Arm]) -> Section:
     text = (
         "The crossover is the first epoch from which on, to the last, the mean same-seed difference of "
         "val/acc favours one arm. In brackets: the first epoch from which on it may be ahead (every upper "
-        "end of the 95 % intervals above 0), and the first from which on it surely is (every lower end)."
+        "end of the 95 % intervals above 0), and the first from which on it surely is (every lower end). "
+        "One arm is said to overtake the other only where the intervals say both: not ahead at first, ahead later."
     )
     head = ["arms", "depth", "lr", "n", "course"]
     return tabled("Crossover", text, Table("Who is ahead from which epoch on", head, rows, words=(0, 4)))
@@ -71,10 +72,16 @@ def _crossover(first: Arm, second: Arm, pairs: list[tuple[RunRecord, RunRecord]]
     onsets = {second.name: onset(ahead), first.name: onset({e: [-d for d in ds] for e, ds in ahead.items()})}
     for name, other in ((second.name, first.name), (first.name, second.name)):
         course = onsets[name]
-        if course.estimate == course.first:
+        if course.estimate == INF:
+            continue
+        surely = course.high is not None and course.high < INF
+        if course.estimate == course.first == course.high:
             return f"{name} ahead throughout"
-        if course.estimate < INF:
+        if surely and course.low is not None and course.low > course.first:
             return f"{name} overtakes {other} at epoch {onset_text(course)}"
+        when = "throughout" if course.estimate == course.first else f"from epoch {course.estimate:g} on"
+        rest = f"established from epoch {course.high:g} on" if surely else "not established by the intervals"
+        return f"in the mean {name} ahead {when}, {rest}"
     return "neither is ahead at the end"
 
 

@@ -1,10 +1,10 @@
 """Claims held against runs: a verdict per part and for the whole, and the commands for what is missing."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vitbn.analysis.arms import FinishedRuns
-from vitbn.analysis.claims import INCONCLUSIVE, MIN_SEEDS, REFUTED, SUPPORTED, Claim, Part, PartResult
+from vitbn.analysis.claims import INCONCLUSIVE, MIN_SEEDS, NOT_RUN, REFUTED, Claim, Part, PartResult
 from vitbn.analysis.effects import (
     AmbiguousArm,
     critical_depth,
@@ -46,7 +46,7 @@ def judge_claim(claim: Claim, runs: FinishedRuns) -> ClaimResult:
     if REFUTED in verdicts:
         overall = REFUTED
     else:
-        overall = SUPPORTED if verdicts == {SUPPORTED} else INCONCLUSIVE
+        overall = verdicts.pop() if len(verdicts) == 1 else INCONCLUSIVE
     lacking = missing(claim, runs)
     if lacking:
         advice, commands = "missing, train with", lacking
@@ -89,6 +89,7 @@ def _command(train: str, seeds: set[int]) -> str:
 
 def _judge_part(part: Part, runs: FinishedRuns) -> PartResult:
     try:
-        return _MEASURES[part.kind](part, runs)
+        result = _MEASURES[part.kind](part, runs)
     except AmbiguousArm as error:
         return PartResult(part, INCONCLUSIVE, Interval(float("nan"), None, None, 0, "no runs"), (str(error),))
+    return result if result.effect.n else replace(result, verdict=NOT_RUN)

@@ -1,17 +1,13 @@
-"""A run on disk: its identity, what is in its folder, and the table of a study's runs. Imports no torch.
+"""A run on disk: its identity, and what is in its folder. Imports no torch.
 
 runs/<study>/<run_id>/{config.yaml, metrics.csv, result.json, checkpoints/, events.out.tfevents.*}
 """
 
-import csv
 import hashlib
-import io
 import json
 import logging
 import math
-import time
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +19,6 @@ from vitbn import __version__
 from vitbn.errors import InputError, describe
 from vitbn.store import atomic
 from vitbn.store.text_file import read_json
-from vitbn.store.yaml_file import read_yaml
 
 log = logging.getLogger("vitbn")
 # Keys that cannot change a result.
@@ -63,8 +58,6 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
 }
 RESULT_STATUSES = ("done", "failed", "diverged")
 COMPLETE = ("done", "diverged")  # statuses that are not trained again; a failed run is
-MAX_TABLE_ROWS = 200  # above, a sweep ends with counts instead of a table
-SUMMARY_SECONDS = 30  # summary.csv is refreshed at most this often while a sweep is going
 
 
 def config_hash(config: dict[str, Any]) -> str:
@@ -152,13 +145,10 @@ class Run:
         atomic.write_text(self.folder / "config.yaml", yaml.safe_dump(self.config, sort_keys=False))
 
     def finish(self, status: str, **content: Any) -> dict[str, Any]:
-        """Write result.json and return its content; refresh the study's summary if that is due."""
+        """Write result.json and return its content."""
         result = {"status": status, **content, "vitbn": __version__, "config_hash": config_hash(self.config)}
         result = finite(result | {"run": self.labels})
         atomic.write_json(self.folder / "result.json", result)
-        summary = self.study / "summary.csv"
-        if not summary.exists() or time.time() - summary.stat().st_mtime > SUMMARY_SECONDS:
-            write_summary(self.study)
         return result
 
 
@@ -187,38 +177,9 @@ def finite(tree: Any) -> Any:
     return None if isinstance(tree, float) and not math.isfinite(tree) else tree
 
 
-SUMMARY_COLUMNS = (
-    "run_id", "status", "data", "model", "depth", "lr", "pool", "pos_emb", "seed", "epochs", "val/acc", "test/acc",
-    "seconds", "label", "train/loss", "val/loss", "test/loss", "parameters", "hardware", "matmul_precision", "error",
-)  # fmt: skip
-
-
-def row(folder: Path, labels: dict[str, Any] | None = None) -> dict[str, Any]:
-    """One run as a row of SUMMARY_COLUMNS; a run without a result is `unfinished`."""
-    result = read_result(folder) or {"status": "unfinished"}
-    labels = result.get("run") or labels or _configured_labels(folder)
-    cells = {"run_id": folder.name, **result, **labels, **(result.get("metrics") or {})}
-    cells["parameters"] = (result.get("fingerprint") or {}).get("parameters")
-    cells["error"] = last_line(result.get("error"))
-    return {column: cells.get(column) for column in SUMMARY_COLUMNS}
-
-
-def _configured_labels(folder: Path) -> dict[str, Any]:
-    try:
-        return Run(read_yaml(folder / "config.yaml")).labels
-    except (InputError, OSError, KeyError, TypeError):  # no configuration, or not one of a run
-        return {}
-
-
 def last_line(error: Any) -> str | None:
     """The last line of a traceback; None for none."""
     return str(error).strip().splitlines()[-1] if error else None
-
-
-def sorted_rows(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows to be compared next to each other; missing values last."""
-    keys = ("data", "depth", "lr", "pool", "pos_emb", "seed", "model")
-    return sorted(rows, key=lambda r: [(r[key] is None, r[key] if r[key] is not None else 0) for key in keys])
 
 
 def skipped_line(run: Run, status: str, typed: Iterable[str]) -> str:
@@ -232,52 +193,6 @@ def skipped_line(run: Run, status: str, typed: Iterable[str]) -> str:
 def run_folders(study: Path) -> list[Path]:
     """The folders of a study that hold a run."""
     return sorted(path.parent for path in study.glob("*/config.yaml"))
-
-
-def write_summary(study: Path, folders: Iterable[Path] | None = None) -> None:
-    """<study>/summary.csv: one row per run of the study, or per run in `folders`.
-
-    Logs a warning if it cannot be written, since it is derived.
-    """
-    text = io.StringIO()
-    writer = csv.DictWriter(text, SUMMARY_COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(sorted_rows(map(row, run_folders(study) if folders is None else folders)))
-    try:
-        atomic.write_text(study / "summary.csv", text.getvalue())
-    except OSError as error:
-        log.warning(f"{study / 'summary.csv'}: not written: {describe(error)}")
-
-
-def print_table(study: Path, runs: Sequence[Run]) -> None:
-    """The runs as a table in the terminal; columns in which nothing differs are named once above it.
-
-    More than MAX_TABLE_ROWS are only counted.
-    """
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    rows = sorted_rows(row(run.folder, run.labels) for run in runs)
-    names = ["model", "data", "depth", "lr", "pool", "pos_emb", "seed"]
-    varying = [name for name in names if name == "model" or len({r[name] for r in rows}) > 1]
-    constant = [f"{name}={rows[0][name]}" for name in names if name not in varying and rows[0][name] is not None]
-    console, table = Console(), Table()
-    console.print(f"[bold]{escape(str(study))}[/]  {escape(', '.join(constant))}", soft_wrap=True)
-    if len(rows) > MAX_TABLE_ROWS:
-        counts = Counter(r["status"] for r in rows).most_common()
-        listed = ", ".join(f"{count:,} {status}" for status, count in counts)
-        line = f"{len(rows):,} runs: {listed}; a row for each in {study / 'summary.csv'}"
-        console.print(line, soft_wrap=True, markup=False)
-        return
-    columns = (*varying, "status", "val/acc", "test/acc", "seconds")
-    words = ("model", "data", "pool", "pos_emb", "status")
-    formats = {"val/acc": "{:.2%}", "test/acc": "{:.2%}", "seconds": "{:.1f}"}
-    for column in columns:
-        table.add_column(column, justify="left" if column in words else "right")
-    for r in rows:
-        table.add_row(*("–" if r[c] is None else escape(formats.get(c, "{}").format(r[c])) for c in columns))
-    console.print(table)
 
 
 def warn_of_renamed_runs(study: Path) -> None:

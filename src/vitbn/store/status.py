@@ -14,6 +14,7 @@ from vitbn.store.lock import is_locked
 from vitbn.store.plan import planned_configs
 from vitbn.store.run import read_result, run_folders
 from vitbn.store.text_file import read_text
+from vitbn.terminal import print_text, terminal_table
 
 log = logging.getLogger("vitbn")
 STATES = ("done", "running", "interrupted", "missing", "failed", "diverged", "unreadable")
@@ -67,28 +68,50 @@ def seconds_left(runs: list[Progress]) -> float | None:
     return total / max(1, sum(run.state == "running" for run in runs))
 
 
+def study_folder(name: str, runs: Path = Path("runs")) -> Path:
+    """The folder of a study that is given by its name or its path."""
+    return Path(name) if Path(name).is_dir() and not (runs / name).is_dir() else runs / name
+
+
+def study_folders(runs: Path) -> list[Path]:
+    """The studies in a folder, latest first."""
+    folders = {path.parents[1] for pattern in ("*/*/config.yaml", "*/.plans/*.json") for path in runs.glob(pattern)}
+    return sorted(folders, key=lambda folder: -folder.stat().st_mtime)
+
+
+def print_studies(runs: Path) -> None:
+    """A line per study: how many runs are in which state."""
+    studies = study_folders(runs)
+    if not studies:
+        raise InputError(f"{runs}: no studies there; vitbn train starts one")
+    for study in studies:
+        found = progress(study)
+        print_text(f"{study}  {_counts(found)}{_left(found)}")
+
+
 def print_status(study: Path) -> None:
     """The counts, the time left and a table of the runs that are not done."""
     from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
 
     runs = progress(study)
-    counts = {state: sum(run.state == state for run in runs) for state in STATES}
-    console = Console()
-    listed = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
-    console.print(f"[bold]{escape(str(study))}[/]  {len(runs)} runs: {listed}", soft_wrap=True)
+    print_text(f"{study}  {_counts(runs)}")
     if any(run.epochs_left for run in runs):
-        left = seconds_left(runs)
-        console.print(
-            f"time left: {'not known before the first epoch ends' if left is None else humanize_seconds(left)}"
-        )
-    table = Table("run", "state", "epochs")
-    for run in runs:
-        if run.state != "done":
-            table.add_row(escape(run.id), run.state, f"{run.epochs_done}/{run.epochs}")
-    if table.row_count:
-        console.print(table)
+        print_text(_left(runs).removeprefix("; "))
+    lines = [(run.id, run.state, f"{run.epochs_done}/{run.epochs}") for run in runs if run.state != "done"]
+    if lines:
+        Console().print(terminal_table(("run", "state", "epochs"), lines, words=("run", "state")))
+
+
+def _counts(runs: list[Progress]) -> str:
+    counts = {state: sum(run.state == state for run in runs) for state in STATES}
+    return f"{len(runs)} runs: {', '.join(f'{count} {state}' for state, count in counts.items() if count)}"
+
+
+def _left(runs: list[Progress]) -> str:
+    if not any(run.epochs_left for run in runs):
+        return ""
+    left = seconds_left(runs)
+    return f"; time left: {'not known before the first epoch ends' if left is None else humanize_seconds(left)}"
 
 
 def humanize_seconds(seconds: float) -> str:
@@ -107,16 +130,19 @@ def _progress(folder: Path, config: FlatConfig | None) -> Progress:
     except (InputError, OSError) as error:
         log.warning(describe(error))
         return Progress(folder.name, {}, "unreadable", 0, 0, None)
-    result = read_result(folder)
-    if result is not None:
-        state = result["status"]
-    elif is_locked(folder):
-        state = "running"
-    else:
-        state = "interrupted" if folder.exists() else "missing"
+    state = run_state(folder, read_result(folder))
     labels = {"model": config.get("model.name"), "depth": depth_of(config)}
     median = statistics.median(seconds) if seconds else None
     return Progress(folder.name, labels, state, len(seconds), config.get("epochs") or 0, median)
+
+
+def run_state(folder: Path, result: dict[str, Any] | None) -> str:
+    """How a run ended, as its result says, or else what has become of it."""
+    if result:
+        return result["status"]
+    if is_locked(folder):
+        return "running"
+    return "interrupted" if folder.exists() else "missing"
 
 
 def _epoch_seconds(path: Path) -> list[float]:
