@@ -46,6 +46,7 @@ class StudySweeper(Sweeper):
         from vitbn.analysis.table import print_table, write_summary
         from vitbn.errors import RunFailed
         from vitbn.store.labels import flatten
+        from vitbn.store.rerun import end_rerun
 
         jobs = self._checked_jobs(arguments)
         studies: dict[Path, list[Run]] = {}
@@ -59,6 +60,7 @@ class StudySweeper(Sweeper):
             batch = [overrides for overrides, _ in missing[start : start + batch_size]]
             outcomes += self.launcher.launch(batch, initial_job_idx=start)
         for study, runs in studies.items():
+            end_rerun(study, runs)
             write_summary(study)
             print_table(study, {run.folder: flatten(run.config) for run in runs})
         if "tensorboard" in self.config.logger:
@@ -88,12 +90,16 @@ class StudySweeper(Sweeper):
         """The jobs to launch; records in the studies' folders which runs the sweep has."""
         from vitbn.errors import describe
         from vitbn.store.plan import write_plan
+        from vitbn.store.rerun import begin_rerun
         from vitbn.store.run import COMPLETE, skipped_line, warn_of_renamed_runs
 
+        again: set[Path] = set()
+        if self.config.rerun:
+            again = {folder for study, runs in studies.items() for folder in begin_rerun(study, runs)}
         missing, skipped = [], []
         for overrides, run in jobs:
             status = (run.result() or {}).get("status")
-            if status in COMPLETE and not self.config.rerun:
+            if status in COMPLETE and run.folder not in again:
                 skipped.append(skipped_line(run, status, overrides))
             else:
                 missing.append((overrides, run))

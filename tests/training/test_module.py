@@ -3,10 +3,12 @@
 import pytest
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.plugins.precision import MixedPrecision
 from torch.nn import functional as F
+from torchvision.transforms import v2
 
 from tests.conftest import TINY
-from vitbn import ViT
+from vitbn import ViT, rng
 from vitbn.data.batches import Batch
 from vitbn.models.factory import build
 from vitbn.models.placements import PLACEMENTS
@@ -127,3 +129,76 @@ def test_every_step_draws_other_masks(fit):
     module = Classifier(net, num_classes=10, make_optimizer=lambda net: torch.optim.SGD(net.parameters(), lr=0.0))
     losses, _ = fit(module, [batch] * 5, accelerator="cpu")
     assert len(set(losses)) == 5
+
+
+def test_sums_and_norms_are_those_of_float32_in_a_bfloat16_network(fit):
+    """Sums of 300 losses kept in bfloat16 would have stopped growing at 256."""
+    net = build({"name": "vit", "_target_": "vitbn.ViT", **TINY}, seed=0)
+    batches = [Batch(torch.rand(2, 1, 28, 28), torch.tensor([1, 2])) for _ in range(300)]
+    module = Classifier(net, num_classes=10, make_optimizer=lambda net: torch.optim.SGD(net.parameters(), lr=0.0))
+    losses, logged = fit(module, batches, accelerator="cpu", precision="bf16-true")
+    assert logged["train/loss"].item() == pytest.approx(sum(losses) / 300, rel=1e-6)
+    norms = []
+    for images, labels in batches[:20]:
+        net.zero_grad()
+        F.cross_entropy(net(images.bfloat16()).float(), labels).backward()
+        norms.append(torch.cat([p.grad.float().flatten() for p in net.parameters()]).norm())
+    module = Classifier(net, num_classes=10, make_optimizer=lambda net: torch.optim.SGD(net.parameters(), lr=0.0))
+    _, logged = fit(module, batches[:20], accelerator="cpu", precision="bf16-true")
+    assert logged["gradient norm"].item() == pytest.approx(sum(norms).item() / 20, rel=1e-5)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_gradient_norms_under_float16_are_without_its_scale(fit, fused):
+    net = build({"name": "vit", "_target_": "vitbn.ViT", **TINY}, seed=0)
+    batches = [Batch(torch.rand(4, 1, 28, 28), torch.arange(4)) for _ in range(3)]
+
+    def norm(**options):
+        def sgd(net):
+            return torch.optim.SGD(net.parameters(), lr=0.0, fused=fused)
+
+        return fit(Classifier(net, num_classes=10, make_optimizer=sgd), batches, accelerator="cpu", **options)[1][
+            "gradient norm"
+        ].item()
+
+    scaled = MixedPrecision("bf16-mixed", "cpu")
+    scaled.scaler = torch.amp.GradScaler("cpu")
+    assert norm(plugins=[scaled]) == pytest.approx(norm(), rel=0.05)
+
+
+@pytest.mark.parametrize(("options", "names"), [({"mixup": 0.8}, {"MixUp"}), ({"cutmix": 1.0}, {"CutMix"}),
+                                                ({"mixup": 0.8, "cutmix": 1.0}, {"MixUp", "CutMix"})])  # fmt: skip
+@pytest.mark.parametrize("precision", ["32-true", "64-true", "bf16-true"])
+def test_mixed_batches_train_as_torchvision_mixes_them(fit, options, names, precision):
+    """Images of three channels; the accuracy is against the label with the greater share."""
+    seen = []
+
+    class Images(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = torch.nn.Linear(3, 4)
+
+        def forward(self, images):
+            seen.append(images)
+            return self.head(images.mean((2, 3)))
+
+    batches = [Batch(torch.rand(6, 3, 8, 8), torch.arange(6) % 4) for _ in range(8)]
+    module = Classifier(Images(), num_classes=4, seed=5, label_smoothing=0.1, **options,
+                        make_optimizer=lambda net: torch.optim.SGD(net.parameters(), lr=0.0))  # fmt: skip
+    losses, logged = fit(module, batches, accelerator="cpu", precision=precision)
+    dtype = {"32-true": torch.float32, "64-true": torch.float64, "bf16-true": torch.bfloat16}[precision]
+    transforms = [make(alpha=alpha, num_classes=4) for make, alpha in ((v2.MixUp, options.get("mixup")),
+                  (v2.CutMix, options.get("cutmix"))) if alpha]  # fmt: skip
+    used, right = set(), 0
+    for step, batch in enumerate(batches):
+        torch.manual_seed(rng.key(5, "step", step, 0))
+        transform = transforms[int(torch.multinomial(torch.ones(len(transforms)) / len(transforms), 1))]
+        used.add(type(transform).__name__)
+        images, labels = transform(batch.images.to(dtype), batch.labels)
+        assert images.dtype == dtype and torch.equal(images, seen[step])
+        logits = module.net.head(images.mean((2, 3)))
+        logits = logits if dtype == torch.float64 else logits.float()
+        loss = F.cross_entropy(logits, labels.to(logits.dtype), label_smoothing=0.1)
+        assert losses[step] == pytest.approx(loss.item(), rel=1e-6)
+        right += (logits.argmax(1) == labels.argmax(1)).sum().item()
+    assert used == names and logged["train/acc"].item() == pytest.approx(right / 48)

@@ -3,10 +3,12 @@ import errno
 import pytest
 import torch
 
+from vitbn.errors import InputError
 from vitbn.store import atomic as durable
 from vitbn.store import checkpoint_file
 from vitbn.training.outcome import attempt
 from vitbn.training.train import train
+from vitbn.weights.runs import newest_checkpoint
 
 
 def test_a_run_that_raises_is_recorded_with_its_traceback_and_tried_again(make_run):
@@ -36,6 +38,33 @@ def test_a_damaged_checkpoint_goes_back_one_and_ends_the_same(make_run):
     attempt(runs[1], train)
     a, b = (torch.load(run.checkpoints / "last.ckpt", weights_only=True) for run in runs)
     assert all(torch.equal(a["state_dict"][name], b["state_dict"][name]) for name in a["state_dict"])
+
+
+@pytest.mark.parametrize(
+    ("keep", "left"),
+    [("all", {"best", "last", "previous"}), ("best", {"best"}), ("last", {"last"}), ("none", set())],
+)
+def test_which_checkpoints_of_a_finished_run_stay(make_run, keep, left):
+    run = make_run(f"checkpoint.keep={keep}")
+    result = attempt(run, train)
+    assert result["status"] == "done" and {path.stem for path in run.checkpoints.iterdir()} == left
+    assert run.id == make_run().id
+    if left:
+        assert newest_checkpoint(run.folder).stem == ("best" if keep == "best" else "last")
+    else:
+        with pytest.raises(InputError, match="were not kept .*rerun=true checkpoint.keep=last"):
+            newest_checkpoint(run.folder)
+
+
+def test_an_interrupted_rerun_goes_on(make_run, kill, capsys):
+    run = make_run("rerun=true", "epochs=3")
+    first = attempt(run, train)
+    kill(run, "on_train_epoch_start", 3)
+    begun = torch.load(run.checkpoints / "last.ckpt", weights_only=True)["epoch"]
+    assert begun == 1  # epochs count from 0: it has begun anew, and two of three are done
+    capsys.readouterr()
+    assert {**attempt(run, train), "seconds": 0} == {**first, "seconds": 0}
+    assert capsys.readouterr().out.count("train/loss") == 1
 
 
 # full disks

@@ -40,11 +40,21 @@ class MatmulPrecision(StrEnum):
     medium = "medium"
 
 
+class Keep(StrEnum):
+    """Which checkpoints of a finished run stay."""
+
+    best = "best"
+    last = "last"
+    all = "all"
+    none = "none"
+
+
 @dataclass
 class CheckpointConfig:
-    """When to write checkpoints besides the end of every epoch."""
+    """When to write checkpoints besides the end of every epoch, and which to keep in the end."""
 
     every_minutes: float = 10.0
+    keep: Keep = Keep.all
 
 
 @dataclass

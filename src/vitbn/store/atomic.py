@@ -39,6 +39,12 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
+def copy(source: Path, path: Path) -> None:
+    """Replace the file by what another one holds; its folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write(path, lambda file: file.write(source.read_bytes()))
+
+
 def keep_previous(path: Path, previous: Path) -> None:
     """Make `previous` a second name of the file that is about to be replaced; a copy where there are no hard links."""
     if not path.exists() or (previous.exists() and path.samefile(previous)):
@@ -49,7 +55,7 @@ def keep_previous(path: Path, previous: Path) -> None:
     except OSError as error:
         if error.errno not in (*NOT_SUPPORTED, errno.EPERM, errno.EACCES, errno.EMLINK):
             raise
-        write(previous, lambda file: file.write(path.read_bytes()))
+        copy(path, previous)
     else:
         os.replace(link, previous)
 

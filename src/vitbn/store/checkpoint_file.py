@@ -23,7 +23,8 @@ from vitbn.store import atomic
 log = logging.getLogger("vitbn")
 MARK = b"vitbn-sha256:"
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"  # the newest of a training, and the one before
-OF_TRAINING = (LAST, PREVIOUS, "best.ckpt")
+BEST = "best.ckpt"  # of the epoch with the highest val/acc
+OF_TRAINING = (LAST, PREVIOUS, BEST)
 
 
 def add_checksum(archive: bytes) -> bytes:

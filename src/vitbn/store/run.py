@@ -135,14 +135,26 @@ class Run:
         return read_result(self.folder)
 
     def begin(self) -> None:
-        """Make the folder and remove the earlier result; with `rerun=true`, everything an earlier training left."""
+        """Make the folder and remove the earlier result; with `rerun=true`, everything a complete training left.
+
+        Not what an incomplete one left: `rerun=true` may have begun it, and the same command goes on.
+        """
         self.checkpoints.mkdir(parents=True, exist_ok=True)
-        stale = ["result.json", "traceback.txt", f"**/{atomic.TEMPORARY}"]
-        if self.config["rerun"]:
-            stale += ["*_run_id", "metrics.csv", "csv/*/*", "events.out.tfevents.*", "**/*.ckpt"]
+        stale = ["traceback.txt", f"**/{atomic.TEMPORARY}", "result.json"]
+        if self.config["rerun"] and (self.result() or {}).get("status") in COMPLETE:
+            # before the result: it says that there is something to train again
+            stale = ["*_run_id", "metrics.csv", "csv/*/*", "events.out.tfevents.*", "**/*.ckpt", *stale]
         for path in (path for pattern in stale for path in self.folder.glob(pattern)):
             path.unlink()
         atomic.write_text(self.folder / "config.yaml", yaml.safe_dump(self.config, sort_keys=False))
+
+    def discard_checkpoints(self) -> None:
+        """Delete the checkpoints that `checkpoint.keep` does not name."""
+        kept = {"all": ("best", "last", "previous"), "none": ()}
+        keep = self.config["checkpoint"]["keep"]
+        for path in self.checkpoints.glob("*.ckpt"):
+            if path.stem in ("best", "last", "previous") and path.stem not in kept.get(keep, (keep,)):
+                path.unlink()
 
     def finish(self, status: str, **content: Any) -> dict[str, Any]:
         """Write result.json and return its content."""

@@ -42,7 +42,7 @@ def environment(device: torch.device, processes: int = 1) -> dict[str, Any]:
         hardware = f"{processor()}, {torch.get_num_threads()} threads"
     versions = {
         "python": platform.python_version(),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),  # a class of its own, which safe loading would refuse
         "lightning": pl.__version__,
     }
     if processes > 1:

@@ -1,7 +1,7 @@
 """How a training can end, and what is written for each ending. Imports no torch.
 
 done         every epoch, or stopped early because it was stuck
-diverged     the loss became NaN or infinite: an outcome, with the step where it happened
+diverged     loss, weights or validation became NaN or infinite: an outcome, with the step where it happened
 failed       an exception; its traceback is in the run's folder, and the next attempt starts from the last checkpoint
 interrupted  SIGTERM or Ctrl-C: a checkpoint and no result, so that the same command goes on
 """
@@ -15,17 +15,17 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from vitbn.errors import InputError, describe
-from vitbn.store.run import Run
+from vitbn.store.run import COMPLETE, Run
 
 log = logging.getLogger("vitbn")
 INTERRUPTING = (signal.SIGTERM, signal.SIGINT)
 
 
 class Diverged(Exception):
-    """The training loss is no longer finite since `step` (counted from 1)."""
+    """`what` is no longer finite since `step` (counted from 1)."""
 
-    def __init__(self, step: int) -> None:
-        super().__init__(f"loss not finite at step {step}")
+    def __init__(self, step: int, what: str = "loss") -> None:
+        super().__init__(f"{what} not finite at step {step}")
         self.step = step
 
 
@@ -91,7 +91,10 @@ def attempt(run: Run, train: Callable[[Run, Signals], dict[str, Any]]) -> dict[s
             raise
         ending = _failure(run, error)
     try:
-        return run.finish(seconds=round(time.perf_counter() - started, 3), **ending)
+        result = run.finish(seconds=round(time.perf_counter() - started, 3), **ending)
+        if result["status"] in COMPLETE:
+            run.discard_checkpoints()
+        return result
     except OSError as error:
         log.error(f"{run.folder}: failed: {describe(error)}")
         return ending | {"status": "failed"}

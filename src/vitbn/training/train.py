@@ -16,6 +16,7 @@ from vitbn.models.sync_batchnorm import convert_sync_batchnorm
 from vitbn.store import checkpoint_file
 from vitbn.store.run import Run
 from vitbn.training.callbacks.checkpoint import checkpoint_callbacks
+from vitbn.training.callbacks.environment import EnvironmentOfParts
 from vitbn.training.callbacks.metrics_file import EPOCH_METRICS, MetricsFile, StepsFile
 from vitbn.training.callbacks.progress import EpochLines, ProgressBar
 from vitbn.training.callbacks.recalibrate import RecalibrateBatchNorm
@@ -26,8 +27,10 @@ from vitbn.training.callbacks.stopping import (
     StopOnSignal,
     StopWhenStuck,
     chance_level,
+    require_finite,
 )
 from vitbn.training.callbacks.train_mode import TrainModeAccuracy
+from vitbn.training.continuation import checkpoint_to_go_on_from
 from vitbn.training.ddp import train_in_processes
 from vitbn.training.fingerprint import environment, fingerprint
 from vitbn.training.loggers.make import open_loggers
@@ -67,6 +70,7 @@ def train_process(run: Run, signals: Signals) -> dict[str, Any]:
         initial = fingerprint(
             net, seed=cfg["seed"], train_images=len(data.splits[0]), validation=data.validation_draws()
         )
+        steps = steps_per_epoch(cfg["trainer"], data.steps_per_epoch)
         module = Classifier(
             net,
             num_classes=len(data.classes),
@@ -74,7 +78,7 @@ def train_process(run: Run, signals: Signals) -> dict[str, Any]:
             make_schedulers=make_schedulers(
                 cfg["schedule"],
                 epochs=cfg["epochs"],
-                steps_per_epoch=steps_per_epoch(cfg["trainer"], data.steps_per_epoch),
+                steps_per_epoch=steps,
                 max_steps=cfg["trainer"].get("max_steps", -1),
             ),
             label_smoothing=cfg["label_smoothing"],
@@ -85,7 +89,8 @@ def train_process(run: Run, signals: Signals) -> dict[str, Any]:
 
         loggers = [] if cfg["trainer"].get("fast_dev_run") else ending.enter_context(open_loggers(run))
         metrics_file = MetricsFile(run.folder / "metrics.csv")
-        callbacks = build_callbacks(run, data, metrics_file, signals, chance)
+        parts = EnvironmentOfParts()
+        callbacks = [parts, *build_callbacks(run, data, metrics_file, signals, chance)]
         trainer = make_trainer(run, callbacks, loggers)
         # Lightning converts after it has restored a checkpoint, which would round float64 weights to float32 on the way
         trainer.precision_plugin.convert_module(module)
@@ -102,7 +107,9 @@ def train_process(run: Run, signals: Signals) -> dict[str, Any]:
             ending.enter_context(logging_redirect_tqdm())  # lines above the bar
         try:
             with signals.deferred():
-                trainer.fit(module, data, ckpt_path=checkpoint_file.latest_valid_checkpoint(run.checkpoints))
+                trainer.fit(module, data, ckpt_path=checkpoint_to_go_on_from(run, steps))
+            validated = [row["val/loss"] for row in metrics_file.rows if row["val/loss"] is not None]
+            require_finite(net, validated[-1] if validated else None, trainer.global_step)
         except Diverged as divergence:
             last = metrics_file.rows[-1] if metrics_file.rows else {}
             return {
@@ -112,6 +119,7 @@ def train_process(run: Run, signals: Signals) -> dict[str, Any]:
                 "error": str(divergence),
                 "step": divergence.step,
                 **conditions,
+                **parts.recorded(),
             }
         if trainer.is_global_zero:
             metrics_file.write()
@@ -128,6 +136,7 @@ def train_process(run: Run, signals: Signals) -> dict[str, Any]:
             "error": None,
             "confusion": module.confusion.compute().tolist(),
             **conditions,
+            **parts.recorded(),
         }
 
 

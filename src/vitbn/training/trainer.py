@@ -94,6 +94,10 @@ def require_devices(trainer: dict[str, Any]) -> None:
         raise InputError(
             f"trainer.accelerator={wanted}: no GPU here; use trainer=cpu, or trainer=default for what is there"
         )
+    if str(trainer.get("precision")).startswith("16") and (wanted == "cpu" or not present):
+        raise InputError(
+            f"trainer.precision={trainer['precision']}: needs a GPU; on a CPU choose bf16-mixed or 32-true"
+        )
     if wanted != "cpu" and 0 < present < trainer["devices"]:
         remedy = f"{present} GPU here; trainer=cpu would take processes instead"
         raise InputError(f"trainer.devices={trainer['devices']}: {remedy}")

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from vitbn.errors import InputError
 from vitbn.store import checkpoint_file
+from vitbn.store.run import COMPLETE, read_result
 from vitbn.store.yaml_file import read_yaml
 from vitbn.weights.containers import at_least_float32
 from vitbn.weights.files import Weights, described_network, readable
@@ -47,8 +48,14 @@ def read_run_weights(path: Path) -> Weights:
 
 
 def newest_checkpoint(folder: Path) -> Path:
-    """The newest whole checkpoint of a run: the weights whose figures result.json has."""
+    """The newest whole checkpoint of a run: the weights whose figures result.json has; or best.ckpt, if that is all."""
     newest = checkpoint_file.latest_valid_checkpoint(folder / "checkpoints")
+    best = folder / "checkpoints" / checkpoint_file.BEST
+    if newest is None and checkpoint_file.is_valid(best):
+        return best
+    if newest is None and (read_result(folder) or {}).get("status") in COMPLETE:
+        remedy = "train it with rerun=true checkpoint.keep=last"
+        raise InputError(f"{folder}: its checkpoints were not kept (checkpoint.keep); {remedy}")
     if newest is None:
         raise InputError(f"{folder}: no whole checkpoint in {folder / 'checkpoints'}; train it first")
     return newest

@@ -7,9 +7,9 @@ import torch
 from pytorch_lightning import Callback
 
 from vitbn.training.callbacks.metrics_file import MetricsFile
-from vitbn.training.callbacks.stopping import StopWhenStuck, chance_level
+from vitbn.training.callbacks.stopping import StopWhenStuck, chance_level, require_finite
 from vitbn.training.module import Classifier
-from vitbn.training.outcome import attempt
+from vitbn.training.outcome import Diverged, attempt
 from vitbn.training.train import train
 
 
@@ -34,6 +34,18 @@ def test_divergence_is_an_outcome_with_its_step(make_run, monkeypatch):
 def test_a_huge_learning_rate_diverges_by_itself(make_run):
     result = attempt(make_run("lr=1e30", "norm=none"), train)
     assert result["status"] == "diverged" and result["step"] >= 1
+
+
+def test_weights_or_validation_that_end_not_finite_diverge(make_run):
+    """The loss of a step is that before it: one step with a huge learning rate leaves nothing in it to see."""
+    result = attempt(make_run("lr=1e30", "batch_size=300", "epochs=1"), train)
+    assert (result["status"], result["step"], result["epochs"]) == ("diverged", 1, 1)
+    assert result["error"] in ("val/loss not finite at step 1", "weights not finite at step 1")
+    with pytest.raises(Diverged, match="weights not finite at step 3"):
+        require_finite(torch.nn.ParameterList([torch.tensor([1.0, float("nan")])]), 0.1, 3)
+    with pytest.raises(Diverged, match="val/loss not finite at step 3"):
+        require_finite(torch.nn.Linear(1, 1), float("inf"), 3)
+    require_finite(torch.nn.Linear(1, 1), None, 3)
 
 
 def test_chance_level_is_the_most_frequent_class_and_its_noise():

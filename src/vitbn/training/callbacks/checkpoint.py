@@ -58,3 +58,26 @@ class TimedCheckpoint(Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._written = time.monotonic()
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        relocate(checkpoint, self.path.parent)
+
+
+def relocate(checkpoint: dict[str, Any], folder: Path) -> None:
+    """Make best.ckpt and last.ckpt of a checkpoint's state those of `folder`.
+
+    Lightning forgets which checkpoint was the best when it finds another folder than the one it saved in: of a moved
+    study, or of the shorter run that a longer one goes on from.
+    """
+    here = folder.resolve()
+
+    def moved(path: str) -> str:
+        return str(here / Path(path).name) if path else path
+
+    for state in checkpoint["callbacks"].values():
+        if isinstance(state, dict) and Path(str(state.get("dirpath"))).name == here.name:
+            state |= {key: moved(value) for key, value in state.items() if key.endswith("_model_path")}
+            state["best_k_models"] = {moved(path): score for path, score in state["best_k_models"].items()}
+            state["dirpath"] = str(here)

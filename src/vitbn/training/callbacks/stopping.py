@@ -9,7 +9,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
-from torch import Tensor
+from torch import Tensor, nn
 
 from vitbn.training.callbacks.metrics_file import MetricsFile, mean_loss
 from vitbn.training.outcome import Diverged, Interruption, Signals
@@ -58,6 +58,14 @@ class StopOnDivergence(Callback):
         # asking makes an accelerator wait, so it is asked once per epoch
         if (loss.device.type == "cpu" or trainer.is_last_batch) and (first := int(self._first_bad_step)):
             raise Diverged(first)
+
+
+def require_finite(net: nn.Module, validation: Any, step: int) -> None:
+    """Raises Diverged if the last step, whose loss was that before it, left weights or val/loss that are not finite."""
+    if not all(bool(parameter.isfinite().all()) for parameter in net.parameters()):
+        raise Diverged(step, "weights")
+    if validation is not None and not math.isfinite(validation):
+        raise Diverged(step, "val/loss")
 
 
 class StopOnSignal(Callback):
