@@ -179,6 +179,14 @@ def test_a_bad_file_is_named_in_one_line(tmp_path, name):
     assert "\n" not in str(error.value)
 
 
+def test_a_name_that_is_no_text_can_be_printed(tmp_path):
+    path = tmp_path / os.fsdecode(b"caf\xe9.png")
+    path.write_bytes(b"no image")
+    with pytest.raises(InputError) as error:
+        decode(path, channels=3)
+    assert "caf\\xe9.png: cannot be read" in str(error.value) and str(error.value).encode()
+
+
 def test_other_mistakes_are_named(tmp_path):
     with pytest.raises(InputError, match="nowhere.png: no such file"):
         decode(tmp_path / "nowhere.png", channels=3)

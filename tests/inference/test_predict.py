@@ -73,7 +73,7 @@ def test_the_table_names_files_and_at_most_all_labels(weights, pictures, capsys,
     monkeypatch.chdir(pictures)
     status, out, _ = run_cli(capsys, "predict", "--ckpt", weights / "model.safetensors", "1/01.png")
     header, row, summary = [line for line in out.splitlines() if "image" in line or "01.png" in line]
-    assert summary == f"1 image: 1 {('cat', 'dog', 'owl')[expected(weights, [Path('1/01.png')])[0].argmax()]}"
+    assert summary == f"1 image: {('cat', 'dog', 'owl')[expected(weights, [Path('1/01.png')])[0].argmax()]} (1)"
     assert str(weights) not in out
     (probabilities,) = expected(weights, [pictures / "1" / "01.png"])
     values, order = probabilities.sort(descending=True)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, ImageStat, UnidentifiedImageError
 
+from vitbn.data.files import as_text
 from vitbn.errors import InputError
 
 MAX_PIXELS = 89_478_485  # Pillow's own bound, beyond which it warns: 256 MiB of colour
@@ -35,7 +36,7 @@ def decode(path: Path | str, *, channels: int, size: int | None = None) -> NDArr
     """
     if channels not in MODES:
         raise ValueError(f"channels={channels}: choose from {', '.join(map(str, MODES))}")
-    return to_pixels(read_picture(path, name=str(path), mode=MODES[channels]), size)
+    return to_pixels(read_picture(path, name=as_text(str(path)), mode=MODES[channels]), size)
 
 
 def to_pixels(picture: Image.Image, size: int | None) -> NDArray[np.uint8]:

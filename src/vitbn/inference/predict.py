@@ -141,7 +141,7 @@ def _print_table(predictions: Sequence[tuple[Path, Prediction]]) -> None:
     console = Console()
     console.print(table)
     answers = Counter(prediction[0][0] for _, prediction in predictions).most_common()
-    listed = ", ".join(f"{count:,} {label}" for label, count in answers[:MAX_NAMED])
+    listed = ", ".join(f"{label} ({count:,})" for label, count in answers[:MAX_NAMED])
     more = f", {len(answers) - MAX_NAMED} other labels" if len(answers) > MAX_NAMED else ""
     images = f"{len(predictions):,} image{'s' if len(predictions) > 1 else ''}"
     console.print(f"{images}: {listed}{more}", markup=False, highlight=False, soft_wrap=True)
