@@ -1,6 +1,7 @@
 """Accuracy and loss over epochs in the article's layouts: a panel per depth, or a line per learning rate."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ import numpy as np
 from vitbn.analysis.arms import Arm, cells, looks
 from vitbn.analysis.comparisons import final_accuracies
 from vitbn.analysis.formatting import percent, plain
-from vitbn.analysis.records import RunRecord
+from vitbn.analysis.records import EPOCH_METRICS, RunRecord
 from vitbn.analysis.stats import mean_interval
 from vitbn.plotting import (
     COLOURS,
@@ -23,6 +24,7 @@ from vitbn.plotting import (
 )
 
 RATE_COLOURS = (COLOURS[6], COLOURS[4], COLOURS[5], COLOURS[3])  # not those of the placements
+MOST_FURTHER = 8  # further metrics that are drawn
 MOST = 12  # figures, and twice as many panels in one; a random search would give one per trial
 Cell = tuple[Any, Any]  # depth, learning rate
 _BAND = (
@@ -50,11 +52,17 @@ class FigureLayout:
 
 
 def over_epochs(arms: list[Arm]) -> list[Picture]:
-    """Per learning rate (and further setting) a figure of accuracies and one of losses, a panel per depth."""
+    """Per learning rate (and further setting) a figure of accuracies, one of losses, one per further metric.
+
+    A figure has a panel per depth.
+    """
     pictures, style = [], looks(arms)
+    further: list[tuple[str, Any, str]] = [
+        (f"metric {name}", partial(_curve_of, name), name) for name in _further_metrics(arms)
+    ]
     for layout in _layouts(arms)[:MOST]:
         panels = layout.panels[: 2 * MOST]
-        for what, draw, label in _KINDS:
+        for what, draw, label in (*_KINDS, *further):
             figure, axes = grid(len(panels), 3 if len(panels) > 4 else 2, sharey=True)
             for ax, panel in zip(axes, panels, strict=True):
                 for arm in panel.arms:
@@ -62,11 +70,12 @@ def over_epochs(arms: list[Arm]) -> list[Picture]:
                 _label(ax, panel.title, label)
             fit_to_lines(axes)
             legend_above(figure, axes, *(_line_styles() if what == "loss" else ()))
-            title = f"{what.capitalize()} over epochs {layout.where}".strip()
+            subject = what.capitalize() if (what, draw, label) in _KINDS else label
+            title = f"{subject} over epochs {layout.where}".strip()
             caption = (
                 "Solid: training loss; dashed: validation loss; markers: the arms. " if what == "loss" else ""
             ) + _BAND
-            alt = f"{what.capitalize()} curves. {_ends(panels)}"
+            alt = f"{subject} curves. {_ends(panels)}"
             pictures.append(Picture(slug(what, layout.name), title, caption, alt, figure))
     return pictures
 
@@ -158,8 +167,26 @@ def _line_styles() -> list[Any]:
     return [training, Line2D([], [], color="#555555", linestyle="--", label="validation")]
 
 
+def _curve_of(metric: str, ax: Any, runs: list[RunRecord], label: str, look: dict[str, Any]) -> None:
+    _curve(ax, runs, metric, 1, look, label)
+
+
+def _further_metrics(arms: list[Arm]) -> list[str]:
+    """What callbacks and the module have logged besides what every run has."""
+    names = {name for arm in arms for cell in cells([arm]) for run in arm.at(*cell) for name in run.rows}
+    return sorted(names - {"epoch", *EPOCH_METRICS, "lr", "seconds"})[:MOST_FURTHER]
+
+
+def _measured(run: RunRecord, metric: str) -> tuple[np.ndarray, np.ndarray]:
+    """The epochs in which the metric was measured, and its values."""
+    if metric not in run.rows:
+        return np.empty(0), np.empty(0)
+    known = ~np.isnan(run.rows[metric])
+    return run.rows["epoch"][known], run.rows[metric][known]
+
+
 def _curve(ax: Any, runs: list[RunRecord], metric: str, scale: float, line: dict[str, Any], label: str | None) -> None:
-    begun = [run for run in runs if len(run.rows.get(metric, ()))]
+    begun = [run for run in runs if len(_measured(run, metric)[0])]
     bare = {key: value for key, value in line.items() if key != "marker"}
     _singles(ax, sorted(begun, key=lambda run: run.status != "diverged")[:MOST_SINGLE], metric, scale, bare)
     done = [run for run in begun if run.status == "done"]
@@ -167,9 +194,9 @@ def _curve(ax: Any, runs: list[RunRecord], metric: str, scale: float, line: dict
         if label and begun:  # the legend names it though no run is done
             ax.plot([], [], **line, label=label)
         return
-    last = min(len(run.rows[metric]) for run in done)
-    epochs = done[0].rows["epoch"][:last]
-    table = scale * np.array([run.rows[metric][:last] for run in done])
+    courses = [dict(zip(*_measured(run, metric), strict=True)) for run in done]
+    epochs = sorted(set.intersection(*map(set, courses)))
+    table = scale * np.array([[course[epoch] for epoch in epochs] for course in courses])
     intervals = [mean_interval(values) for values in table.T]
     means = [interval.estimate for interval in intervals]
     ax.plot(epochs, means, **line, linewidth=2.0, label=label, markevery=max(1, len(epochs) // 5), markersize=4.5)
@@ -182,7 +209,7 @@ def _singles(ax: Any, runs: list[RunRecord], metric: str, scale: float, line: di
     """As one line with gaps: a line each would take matplotlib ten times as long."""
     if not runs:
         return
-    xs, ys = (np.concatenate([[*run.rows[name], np.nan] for run in runs]) for name in ("epoch", metric))
+    xs, ys = (np.concatenate([[*_measured(run, metric)[axis], np.nan] for run in runs]) for axis in (0, 1))
     ax.plot(xs, ys * scale, **line, alpha=0.35, linewidth=0.8)
     for run in runs:
         if run.status == "diverged":

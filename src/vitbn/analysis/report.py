@@ -152,6 +152,7 @@ def _sections(
         headline(arms),
         *(search_section(search, named("search")) for search in searches),
         Section("Curves", pictures=named(*curves)),
+        Section("Further metrics", pictures=named("metric-")),
         paired_section(arms, named("difference")),
         threshold_section(arms),
         crossover_section(arms),

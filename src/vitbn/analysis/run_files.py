@@ -1,5 +1,6 @@
 """The files of a run's folder as checked plain data; InputError names the file that cannot be used and the remedy."""
 
+import csv
 import math
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ def read_table(path: Path, ended: bool) -> tuple[dict[str, np.ndarray], tuple[st
         lines.append(tail)
     if not lines:
         return {}, ()
-    names = lines[0].strip().split(",")
+    names = next(csv.reader([lines[0].strip()]))
     table: list[list[float]] = []
     notes: tuple[str, ...] = ()
     for number, line in enumerate(lines[1:], start=2):
