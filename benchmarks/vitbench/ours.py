@@ -10,6 +10,7 @@ from pathlib import Path
 from vitbench.runner import Stopwatch, Turn, require_compiled
 from vitbn.config import compose as config
 from vitbn.config.checks import check
+from vitbn.config.messages import one_line
 from vitbn.data.sources import SOURCES
 from vitbn.data.splits import Source
 from vitbn.errors import InputError
@@ -71,5 +72,5 @@ def compose_run(overrides: Iterable[str]) -> Run:
         cfg = config.to_plain_dict(config.compose_config(list(overrides)))
         check(cfg)
     except (CompactHydraException, OmegaConfBaseException) as error:
-        raise InputError(config.one_line(error)) from None
+        raise InputError(one_line(error)) from None
     return Run(cfg)

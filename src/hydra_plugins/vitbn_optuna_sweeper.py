@@ -52,9 +52,9 @@ class OptunaSweeper(Sweeper):
             raise InputError(f"hydra.sweeper.metric={metric}: must be val/acc or val/loss, never of the test images")
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        from vitbn.config.checks import check_launcher
+        from vitbn.config.launch import check_hydra
 
-        check_launcher(config.hydra.runtime.choices["hydra/launcher"])
+        check_hydra(config.hydra)
         self.config = config
         self.loader = hydra_context.config_loader
         self.launcher = Plugins.instance().instantiate_launcher(
@@ -105,7 +105,7 @@ class OptunaSweeper(Sweeper):
         for override in OverridesParser.create().parse_overrides(arguments):
             key = override.get_key_element()
             if not override.is_sweep_override():
-                self.space.pop(key, None)
+                self.space.pop(override.key_or_group, None)
                 fixed.append(f"{key}={override.get_value_element_as_str()}")
             elif override.is_discrete_sweep():
                 self.space[key] = parameter(key, list(override.sweep_string_iterator()))

@@ -32,9 +32,9 @@ class StudySweeper(Sweeper):
         self.max_batch_size = max_batch_size  # `params` come with the configuration of `setup`
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        from vitbn.config.checks import check_launcher
+        from vitbn.config.launch import check_hydra
 
-        check_launcher(config.hydra.runtime.choices["hydra/launcher"])
+        check_hydra(config.hydra)
         self.config = config
         self.loader = hydra_context.config_loader
         self.launcher = Plugins.instance().instantiate_launcher(

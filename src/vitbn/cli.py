@@ -165,10 +165,11 @@ def _add_summary(commands: Commands) -> None:
 def _summary(args: argparse.Namespace) -> int:
     from vitbn.config import compose as config
     from vitbn.config.checks import check
+    from vitbn.config.messages import parse, report_user_errors
 
-    with config.report_user_errors():
+    with report_user_errors():
         cfg = config.compose_config(args.overrides)
-        if "published" in cfg.model and not any(typed.startswith("data=") for typed in args.overrides):
+        if "published" in cfg.model and all(typed.key_or_group != "data" for typed in parse(args.overrides)):
             cfg = config.compose_config([*args.overrides, "data=imagenette"])
         tree = config.to_plain_dict(cfg)
         check(tree, args.overrides)
@@ -225,6 +226,7 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
 def _data(args: argparse.Namespace) -> "Data":
     """A data set's configuration, a folder, or None, as --data names it."""
     from vitbn.config import compose as config
+    from vitbn.config.messages import report_user_errors
     from vitbn.data.torchvision_table import DATASETS
 
     if args.data is None or Path(args.data).is_dir():
@@ -238,7 +240,7 @@ def _data(args: argparse.Namespace) -> "Data":
     else:
         raise InputError(f"--data {args.data}: neither a folder nor one of {', '.join([*names, *DATASETS])}")
     root = [] if args.root is None else [f"data.root={args.root}"]
-    with config.report_user_errors():
+    with report_user_errors():
         return config.to_plain_dict(config.compose_config([*overrides, *root]))
 
 

@@ -10,7 +10,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from vitbn.config.compose import CONF, report_user_errors, to_plain_dict
+from vitbn.config.compose import CONF, to_plain_dict
+from vitbn.config.messages import report_user_errors
 from vitbn.errors import RunFailed, describe
 from vitbn.store.lock import locked
 from vitbn.store.run import COMPLETE, Run, skipped_line

@@ -1,6 +1,5 @@
 import pytest
 
-from vitbn.config import checks
 from vitbn.config.checks import check
 from vitbn.config.compose import compose_config, to_plain_dict
 from vitbn.errors import InputError
@@ -104,21 +103,3 @@ FOLDER = ("data=folder", "model=resnet34")
 def test_mistakes_with_image_files_are_named(photos, overrides, message):
     with pytest.raises(InputError, match=message):
         checked(*FOLDER, f"data.root={photos}", *overrides)
-
-
-@pytest.mark.parametrize(
-    ("name", "extra"),
-    [("joblib", "joblib"), ("slurm_local", "submitit"), ("submitit_slurm", "submitit"), ("ray", "ray")],
-)
-def test_the_extra_of_a_launcher_is_named(name, extra, monkeypatch):
-    monkeypatch.setattr(checks, "find_spec", lambda module: module if module == "hydra" else None)
-    with pytest.raises(InputError, match=rf"hydra/launcher={name}: needs a package .*\[{extra}\]"):
-        checks.check_launcher(name)
-    checks.check_launcher("basic")
-
-
-def test_slurm_needs_srun(monkeypatch):
-    monkeypatch.setattr(checks, "find_spec", lambda module: module)
-    monkeypatch.setattr(checks, "which", lambda program: None)
-    with pytest.raises(InputError, match="hydra/launcher=slurm: no srun here"):
-        checks.check_launcher("slurm")

@@ -1,5 +1,3 @@
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -54,62 +52,6 @@ def test_data_root_follows_the_environment(monkeypatch):
     assert composed()["data"]["root"] == "/somewhere"
     monkeypatch.delenv("VITBN_DATA")
     assert composed()["data"]["root"] == "data"
-
-
-COMMANDS = [
-    ("dpeth=3", "dpeth=3: unknown key; did you mean depth?"),
-    ("pool=men", "pool=men: choose from cls, mean"),
-    ("depth=0", "depth=0: must be a whole number, at least 1"),
-    ("model=nope", "model=nope: unknown; choose from alexnet, dnn, dnn_bn, mlp, mlp_bn, resnet34, vgg16, vit,"),
-    ("norm=nope", "norm=nope: unknown; choose from alexnet, dnn, dnn_bn, mlp, mlp_bn, none, resnet34, vgg16, vit,"),
-    ("model.pretrained=nowhere.pth", "model.pretrained=nowhere.pth: neither a file or folder here nor a hub ID"),
-    ("norm.ffn_hiden=batch", "norm.ffn_hiden=batch: unknown key; did you mean norm.ffn_hidden?"),
-    ("norm.ffn_hidden=rms", "norm.ffn_hidden=rms: choose from none, layer, batch, batch_scalar"),
-    (
-        "-m norm.ffn_hidden=layer,rms",
-        "norm.ffn_hidden=rms: choose from none, layer, batch, batch_scalar, or module.Class",
-    ),
-    ("depth=deep", "depth=deep: Value 'deep'"),
-    ("-m depth=4,0", "depth=0: must be a whole number, at least 1"),
-    ("-m pool=cls,men", "pool=cls,men: choose from cls, mean"),
-    ("-m model=vit,nope depth=1,2", "model=nope: unknown; choose from"),
-    ("experiment=nope", "experiment=nope: unknown; choose from"),
-    ("logger=[csv,nope]", "logger=nope: unknown; choose from csv, mlflow, none, tensorboard, wandb"),
-    ("logger=null", "logger=null: names a group of files; choose from csv, mlflow, none, tensorboard, wandb"),
-    ("logger=wandb logger.offline=true", "logger.offline=true: unknown key; did you mean logger.wandb.offline?"),
-    ("+logger.wandb.tags=[a]", "logger.wandb: has no _target_; choose the logger first, such as logger=[wandb]"),
-    ("data=folder", "data.root: has no default; type data.root=VALUE"),
-    ("data=folder data.root=nowhere", "data.root=nowhere: no such folder"),
-    ("-m data=folder data.root=nowhere,there", "data.root=nowhere: no such folder"),
-    (
-        "model=resnet34 model.pretrained=x",
-        "model.pretrained=x: unknown key; The keys of model=resnet34 are",
-    ),
-    (
-        "trainer.devces=2",
-        "trainer.devces=2: unknown key; did you mean trainer.devices? The keys are",
-    ),
-    ("-m trainer=ddp trainer.strategy=ddp_spawn,fsdp", "trainer.strategy=ddp_spawn: choose ddp: vitbn starts its"),
-    ("data.rot=x", "data.rot=x: unknown key; did you mean data.root? The keys of data=mnist are data.root, data.image"),
-    ("schedule=cos", "schedule=cos: unknown; choose from constant, cosine, step"),
-    (
-        "model=mlp depth=3",
-        "depth=3: model=mlp has no use for it, only vit, vit_b16, vitbn, vitbn_scalar,",
-    ),
-    ("-m model=vit,dnn pool=mean", "pool=mean: model=dnn has no use for it, only vit,"),
-    ("experiment=fig10 model=vit,mlp", "depth=2: model=mlp has no use for it, only vit,"),
-]
-
-
-@pytest.mark.parametrize(("command", "message"), COMMANDS)
-def test_a_mistyped_command_gets_one_line_before_torch_is_imported(tmp_path, command, message):
-    guard = "import sys; sys.modules['torch'] = None; sys.argv = sys.argv[1:]; import runpy; "
-    code = guard + "runpy.run_path(sys.argv[0], run_name='__main__')"
-    train = [sys.executable, "-c", code, str(ROOT / "train.py"), *command.split()]
-    done = subprocess.run(train, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 2 and done.stdout == ""
-    assert done.stderr.startswith(f"error: {message}") and done.stderr.count("\n") == 1
-    assert list(tmp_path.iterdir()) == []
 
 
 EXPERIMENTS = {

@@ -14,6 +14,7 @@ from scipy.io import savemat
 from tests.conftest import write_idx
 from vitbn.config import compose as config
 from vitbn.config.checks import check
+from vitbn.config.messages import one_line
 from vitbn.data import sources
 from vitbn.data.datamodule import ImageData
 from vitbn.data.torchvision_table import DATASETS
@@ -204,7 +205,7 @@ def test_unknown_data_sets_and_missing_sizes_are_named():
     ):
         with pytest.raises(Exception) as error:
             configured("data=torchvision", *overrides)
-        assert re.match(message, config.one_line(error.value))
+        assert re.match(message, one_line(error.value))
 
 
 def test_classes_that_are_not_the_configured_ones_are_named(cifar10):

@@ -8,7 +8,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from vitbn.config.checks import check
-from vitbn.config.compose import report_user_errors, to_plain_dict
+from vitbn.config.compose import to_plain_dict
+from vitbn.config.launch import check_hydra
+from vitbn.config.messages import report_user_errors
 from vitbn.store.run import Run, warn_of_renamed_runs
 
 
@@ -18,6 +20,7 @@ class RunCallback(Callback):
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Refuse bad values before a folder is made."""
         with report_user_errors():  # Hydra turns what a callback raises into a warning, but for SystemExit
+            check_hydra(config.hydra)
             run = Run(to_plain_dict(config))
             check(run.config, config.hydra.overrides.task)
             if not run.folder.exists():

@@ -2,11 +2,9 @@
 
 import re
 from collections.abc import Sequence
-from importlib.util import find_spec
-from shutil import which
 from typing import Any
 
-from vitbn.config.compose import CONF
+from vitbn.config.overrides import check_use
 from vitbn.config.ranges import (
     Range,
     counting,
@@ -24,7 +22,7 @@ from vitbn.config.trainer_checks import TRAINER_RANGES, check_callbacks, check_t
 from vitbn.data.files import local_folder
 from vitbn.data.folder import scan
 from vitbn.errors import InputError
-from vitbn.models.placements import WITHOUT_SLOTS, Kind, PosEmb, is_kind
+from vitbn.models.placements import Kind, PosEmb, is_kind
 from vitbn.weights.hub import RULE, is_place
 
 RANGES: dict[str, Range] = {
@@ -58,6 +56,10 @@ RANGES: dict[str, Range] = {
     "schedule.floor": share,
     "schedule.interval": one_of("step", "epoch"),
     "checkpoint.every_minutes": positive,
+    "runs": (
+        lambda v: "://" not in v and not v.startswith("~"),
+        "must be a folder of this machine, without ~ and ://; $HOME in a shell is the home folder",
+    ),
     "study": (
         lambda v: bool(re.fullmatch(r"[\w.+-]+", v)) and v.strip("."),
         "must be a folder name of letters, digits, '.', '_', '+' and '-'",
@@ -77,32 +79,13 @@ RANGES: dict[str, Range] = {
     "model.pretrained": (lambda v: isinstance(v, str) and is_place(v), RULE),
 }
 
-# launchers that extras bring: a module that is there when the extra is, and the extra's name
-LAUNCHER_EXTRAS = {
-    "joblib": ("hydra_plugins.hydra_joblib_launcher", "joblib"),
-    "ray": ("ray", "ray"),
-    "slurm": ("hydra_plugins.hydra_submitit_launcher", "submitit"),
-    "slurm_local": ("hydra_plugins.hydra_submitit_launcher", "submitit"),
-    "submitit_local": ("hydra_plugins.hydra_submitit_launcher", "submitit"),
-    "submitit_slurm": ("hydra_plugins.hydra_submitit_launcher", "submitit"),
-}
-
-
-def check_launcher(name: str) -> None:
-    """InputError if the launcher comes with an extra that is not installed, or submits to a Slurm that is not there."""
-    module, extra = LAUNCHER_EXTRAS.get(name, ("hydra", ""))
-    if find_spec(module) is None:
-        raise InputError(f"hydra/launcher={name}: needs a package that is not installed; pip install -e '.[{extra}]'")
-    if name in ("slurm", "submitit_slurm") and which("srun") is None:
-        raise InputError(f"hydra/launcher={name}: no srun here; type it on a machine of a Slurm cluster")
-
 
 def check(config: dict[str, Any], typed: Sequence[str] = ()) -> None:
     """Raise InputError for the first value that cannot be trained, or was `typed` and means nothing to the network.
 
     `config` is resolved, as `to_plain_dict` returns it; `typed` are overrides.
     """
-    _check_use(config, typed)
+    check_use(config, typed)
     for key, (is_valid, rule) in RANGES.items():
         value = _at(config, key)
         if value is not None and not is_valid(value):
@@ -145,17 +128,6 @@ def _at(config: dict[str, Any], key: str) -> Any:
     for part in key.split("."):
         config = (config or {}).get(part)  # type: ignore[assignment]
     return config
-
-
-def _check_use(config: dict[str, Any], typed: Sequence[str]) -> None:
-    """InputError for a key that the network does not use: it would only give a second name to the same training."""
-    model = config["model"]
-    for key in {override.partition("=")[0] for override in typed} & {"depth", "pool", "pos_emb"}:
-        if key not in model:
-            users = ", ".join(sorted({path.stem for path in (CONF / "model").glob("*.yaml")} - {*WITHOUT_SLOTS}))
-            raise InputError(
-                f"{key}={config[key]}: model={model['name']} has no use for it, only {users} have; leave it out"
-            )
 
 
 def _check_optimizer(optimizer: dict[str, Any], lr: float) -> None:

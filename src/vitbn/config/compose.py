@@ -1,34 +1,25 @@
-"""The keys people type: their types and choices, and one clear line when a value does not fit.
+"""The keys people type: their types and choices.
 
 Nothing here imports torch: a mistyped key must be reported within a second.
 """
 
-import difflib
-import os
-import re
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
-from hydra.errors import CompactHydraException, MissingConfigException
 from omegaconf import MISSING, DictConfig, OmegaConf
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from vitbn.config.trainer import TrainerConfig, with_flags_understood
 from vitbn.data import torchvision_table
 from vitbn.data.folder import scan
-from vitbn.errors import InputError, RunFailed, describe
 from vitbn.models.placements import WITHOUT_SLOTS, Pool, PosEmb, Slot, complete
 from vitbn.resources import resource_folder
 from vitbn.store.run import run_id
 
-WORKER_DIED = ("TerminatedWorkerError", "UncompletedJobError")  # of joblib and submitit, which need not be installed
 CONF = resource_folder("conf")
 
 
@@ -145,78 +136,3 @@ def to_plain_dict(config: DictConfig, without: Sequence[str] = ("hydra",)) -> di
     tree = OmegaConf.masked_copy(config, kept) if len(kept) < len(config) else config
     plain: Any = OmegaConf.to_container(tree, resolve=True, throw_on_missing=True, enum_to_str=True)
     return with_flags_understood(plain)
-
-
-@contextmanager
-def report_user_errors() -> Iterator[None]:
-    """Turn bad input into one line on stderr and exit status 2, a failure into 1; other exceptions pass through."""
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints and exits before its exceptions get here
-    try:
-        yield
-    except (InputError, CompactHydraException, OmegaConfBaseException) as error:
-        _exit(2, one_line(error))
-    except RunFailed:
-        raise SystemExit(1) from None
-    except Exception as error:
-        if str(error).startswith("Config group override must be a string or a list"):  # Hydra names neither
-            group = next((arg.partition("=")[0] for arg in sys.argv[1:] if arg.endswith("=null")), "")
-            choices = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
-            _exit(2, f"{group}=null: names a group of files; choose from {', '.join(choices)}")
-        if type(error).__name__ in WORKER_DIED:
-            _exit(1, "a worker process was killed; the same command goes on from its checkpoint")
-        cause = error.__cause__ if str(error).startswith("Unable to configure handler") else error  # of the log file
-        if not isinstance(cause, OSError):
-            raise
-        _exit(1, describe(cause))
-
-
-def _exit(status: int, message: str) -> NoReturn:
-    sys.stderr.write(f"error: {message}\n")
-    raise SystemExit(status) from None
-
-
-def one_line(error: Exception) -> str:
-    """What is wrong, where and what to type instead."""
-    if isinstance(error, MissingConfigException):
-        group, _, value = (error.missing_cfg_file or "").rpartition("/")
-        choices = error.options or [path.stem for path in (CONF / group).glob("*.yaml")]  # Hydra gives none of a list
-        return f"{group}={value}: unknown; choose from {', '.join(sorted(choices))}"
-    for inner in _contexts(error):  # what went wrong inside an interpolation says more than where it was used
-        if isinstance(inner, InputError):
-            return str(inner)
-        if isinstance(inner, MissingMandatoryValue):
-            missing = str(inner).rpartition(" ")[2]
-            return f"{missing}: has no default; type {missing}=VALUE"
-    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
-    text = re.sub(r"\s+", " ", str(cause).partition("\n    full_key")[0]).strip()
-    key = getattr(cause, "full_key", None)
-    if not key:
-        return text
-    typed = next((arg for arg in sys.argv[1:] if arg.lstrip("+~").split("=")[0] == key), key)
-    if re.search(r"not in struct|^Key .* not in '|^Key .* incompatible with the enum", text):
-        return f"{typed}: unknown key{alternatives(key, getattr(cause, 'parent_node', None))}"
-    if expected := re.search(r"expected one of \[(.*)\]", text):
-        return f"{typed}: choose from {expected[1]}"
-    return f"{typed}: {text}"
-
-
-def _contexts(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__context__
-
-
-def alternatives(cfg_key: str, siblings: Any) -> str:
-    """The key that was probably meant, and all that can be typed in its place."""
-    parent, _, name = cfg_key.rpartition(".")
-    if not siblings:
-        return ""
-    known = [str(key) for key in siblings if not re.match("_|(name|hydra|published)$", str(key))]
-    known += [] if parent else ["experiment"]
-    prefix = f"{parent}." if parent else ""
-    owner = f" of {parent}={siblings['name']}" if parent and "name" in siblings else ""
-    groups = {key: OmegaConf.select(siblings, key) for key in known}
-    below = [f"{key}.{name}" for key, group in groups.items() if OmegaConf.is_dict(group) and name in group]
-    close = below or difflib.get_close_matches(name, known, n=1)
-    hint = f"; did you mean {prefix}{close[0]}?" if close else ";"
-    return f"{hint} The keys{owner} are {', '.join(prefix + key for key in known)}"

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from vitbn.config.compose import alternatives
+from vitbn.config.messages import parse, unknown_key
 from vitbn.config.ranges import Range, not_negative, one_of
 from vitbn.config.trainer import FLAGS
 from vitbn.errors import InputError
@@ -101,10 +101,12 @@ TRAINER_RANGES: dict[str, Range] = {
 def check_trainer(config: dict[str, Any], typed: Sequence[str]) -> None:
     """InputError for a flag that is none of Lightning's, or that means nothing beside the others."""
     if unknown := [flag for flag in config["trainer"] if flag not in FLAGS]:
-        raise InputError(f"trainer.{unknown[0]}: unknown key{alternatives(f'trainer.{unknown[0]}', FLAGS)}")
-    trainer, epochs = config["trainer"], [text.partition("=")[2] for text in typed if re.match(r"\+*epochs=", text)]
-    if epochs and epochs[-1].isdecimal() and int(epochs[-1]) != config["epochs"]:
-        raise InputError(f"epochs={epochs[-1]}: trainer.max_epochs={config['epochs']} says otherwise; keep one of them")
+        key = f"trainer.{unknown[0]}"
+        raise InputError(unknown_key(key, key, dict.fromkeys(FLAGS)))
+    trainer, epochs = config["trainer"], config["epochs"]
+    for override in parse(typed):
+        if override.key_or_group == "epochs" and override.value() != epochs:
+            raise InputError(f"epochs={override.value()}: trainer.max_epochs={epochs} says otherwise; keep one of them")
     if "gradient_clip_algorithm" in trainer and not trainer.get("gradient_clip_val"):
         algorithm = trainer["gradient_clip_algorithm"]
         raise InputError(

@@ -1,0 +1,47 @@
+"""Typed keys that nothing reads: they would only give a second name to the same training."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import yaml
+
+from vitbn.config.compose import CONF, Schema
+from vitbn.config.messages import parse, unknown_key
+from vitbn.errors import InputError
+from vitbn.models.placements import WITHOUT_SLOTS
+
+
+def check_use(config: dict[str, Any], typed: Sequence[str]) -> None:
+    """InputError for a key that nothing reads: it would only give a second name to the same training."""
+    model = config["model"]
+    for override in parse(typed):
+        key = override.key_or_group
+        if override.is_add() or override.is_force_add():
+            _check_added(config, key, str(override.input_line))
+        if key in ("depth", "pool", "pos_emb") and key not in model:
+            users = ", ".join(sorted({path.stem for path in (CONF / "model").glob("*.yaml")} - {*WITHOUT_SLOTS}))
+            raise InputError(
+                f"{key}={config[key]}: model={model['name']} has no use for it, only {users} have; leave it out"
+            )
+
+
+def _check_added(config: dict[str, Any], key: str, typed: str) -> None:
+    """InputError if a key typed with + is one that a file of conf/ would have listed if anything read it."""
+    root, *rest = key.split(".")
+    if root not in Schema.__dataclass_fields__ and root not in ("hydra", "experiment", "search"):
+        raise InputError(unknown_key(typed, root, {name: config[name] for name in Schema.__dataclass_fields__}))
+    if root in ("model", "data", "schedule") and rest:
+        known = _file_keys(root, str(config[root].get("name") or "constant"))
+        if known and rest[0] not in known:
+            siblings = dict.fromkeys(sorted(known)) | {"name": config[root]["name"] or "constant"}
+            raise InputError(unknown_key(typed, f"{root}.{rest[0]}", siblings))
+
+
+def _file_keys(group: str, name: str) -> set[str]:
+    """The keys that conf/<group>/<name>.yaml and the files it builds on list; empty for a file from elsewhere."""
+    path = CONF / group / f"{name}.yaml"
+    if not path.is_file():
+        return set()
+    content = yaml.safe_load(path.read_text()) or {}
+    bases = [str(base) for base in content.pop("defaults", ()) if base != "_self_"]
+    return set(content).union(*(_file_keys(group, base) for base in bases))
