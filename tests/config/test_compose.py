@@ -78,8 +78,9 @@ IMAGENETTE = [("alexnet", 227, 0.5), ("vgg16", 224, 0.5), ("resnet34", 224, None
 def test_the_comparison_on_imagenette_has_the_published_recipe(model, side, dropout):
     cfg = composed("experiment=imagenette_vit" if model == "vit_b16" else "experiment=imagenette", f"model={model}")
     recipe = {"lr": 1e-4, "epochs": 200, "batch_size": 256, "study": "imagenette", "test_train_mode": True}
-    assert recipe.items() <= cfg.items() and cfg["schedule"] == {"name": None}
-    optimizer = {"_target_": "torch.optim.AdamW", "_partial_": True, "lr": 1e-4, "weight_decay": 0.01, "fused": True}
+    assert recipe.items() <= cfg.items() and cfg["schedule"] == {"name": None, "warmup": None}
+    optimizer = {"_target_": "torch.optim.AdamW", "_partial_": True, "lr": 1e-4, "weight_decay": 0.01, "fused": True,
+                 "decay_weights_only": False}  # fmt: skip
     assert cfg["optimizer"] == optimizer
     data = {"name": "imagenette", "augment": "crop", "image_size": side, "num_classes": 10,
             "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}  # fmt: skip
@@ -101,7 +102,8 @@ def test_vit_b16_has_its_own_depth_and_any_placement(photos):
 
 def test_the_notebook_is_reproduced_to_the_letter():
     cfg = composed("experiment=notebook", "model=mlp_bn")
-    assert cfg["optimizer"] == {"_target_": "torch.optim.SGD", "_partial_": True, "lr": 0.01, "momentum": 0.9}
+    assert cfg["optimizer"] == {"_target_": "torch.optim.SGD", "_partial_": True, "lr": 0.01, "momentum": 0.9,
+                                "decay_weights_only": False}  # fmt: skip
     assert (cfg["data"]["augment"], cfg["data"]["mean"], cfg["data"]["std"]) == (False, 0.5, 0.5)
     assert cfg["model"]["hidden"] == [512, 256] and cfg["model"]["norm_at"] == "post"
 

@@ -24,7 +24,7 @@ COMMANDS = [
     ("weight_decay=0.1", "weight_decay=0.1: unknown key; did you mean optimizer.weight_decay of optimizer=adamw?"),
     (
         "optimizer.wd=1",
-        "optimizer.wd=1: unknown key; the keys are optimizer.lr, optimizer.fused; + passes",
+        "optimizer.wd=1: unknown key; the keys are optimizer.lr, optimizer.fused,",
     ),
     ("model=mlp ++depth=3", "depth=3: model=mlp has no use for it"),
     # what Hydra cannot read or do
@@ -42,7 +42,7 @@ COMMANDS = [
     ),
     ("data.root=größe", "data.root=größe: the value has characters that need quotes; as text: 'data.root=\"größe\"'"),
     ("runs=~/runs", "runs=~/runs: the value has characters that need quotes"),
-    ("~schedule", "~schedule: schedule cannot be left out; choose from constant, cosine, step"),
+    ("~schedule", "~schedule: schedule cannot be left out; choose from constant, cosine,"),
     ("model=null", "model=null: model cannot be left out; choose from alexnet,"),
     ("norm=3", "norm=3: norm cannot be left out; choose from none, vit,"),
     # where runs would not be where the table looks
@@ -86,7 +86,7 @@ COMMANDS = [
     ),
     ("-m trainer=ddp trainer.strategy=ddp_spawn,fsdp", "trainer.strategy=ddp_spawn: choose ddp: vitbn starts its"),
     ("data.rot=x", "data.rot=x: unknown key; did you mean data.root? The keys of data=mnist are data.root, data.image"),
-    ("schedule=cos", "schedule=cos: unknown; choose from constant, cosine, step"),
+    ("schedule=cos", "schedule=cos: unknown; choose from constant, cosine,"),
     (
         "model=mlp depth=3",
         "depth=3: model=mlp has no use for it, only vit, vit_b16, vitbn, vitbn_scalar,",
