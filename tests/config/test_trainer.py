@@ -8,7 +8,8 @@ from hydra.errors import ConfigCompositionException
 from omegaconf.errors import OmegaConfBaseException
 
 from vitbn.config.checks import RANGES, check
-from vitbn.config.compose import CONF, compose_config, one_line, to_plain_dict
+from vitbn.config.compose import CONF, compose_config, to_plain_dict
+from vitbn.config.messages import one_line
 from vitbn.config.trainer import FLAGS
 from vitbn.errors import InputError
 from vitbn.store.run import run_id

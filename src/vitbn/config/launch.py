@@ -21,8 +21,8 @@ LAUNCHER_EXTRAS = {
 
 # where Hydra puts a run: a run's folder is named by its content, and relative paths are of the folder where one types
 HYDRA_FOLDERS = {
-    "run.dir": "${runs}/${study}/${run_id:}",
-    "sweep.dir": "${runs}/${study}",
+    "run.dir": "${runs}/${study:}/${run_id:}",
+    "sweep.dir": "${runs}/${study:}",
     "sweep.subdir": "${run_id:}",
     "job.chdir": False,
 }
