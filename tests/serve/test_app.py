@@ -87,13 +87,24 @@ def refusal(answer):
 
 
 def test_refusals_are_json_with_a_reason(client):
-    assert refusal(client.get("/nowhere"))[0] == 404
+    assert refusal(client.get("/nowhere")) == (404, "there is nothing at this address; the page is at /")
     wrong = client.get("/predict")
     assert refusal(wrong)[0] == 405 and "POST" in wrong.headers["Allow"]
-    assert refusal(client.post("/predict")) == (400, "the body is empty; send the bytes of an image")
+    assert refusal(client.post("/predict")) == (400, "nothing was sent; send the bytes of an image file")
     assert refusal(client.post("/predict", data=b"seven"))[0] == 400
     empty = encoded(Image.new("L", (560, 560), 255))
     assert refusal(client.post("/predict", data=empty)) == (400, "there is no digit: no ink stands out from the ground")
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:8000", "127.0.0.1.evil.example", "0.0.0.0"])
+def test_a_page_elsewhere_cannot_rebind_its_name_to_this_server(client, host):
+    for answer in (
+        client.get("/healthz", headers={"Host": host}),
+        client.post("/predict", headers={"Host": host}, data=DIGIT),
+    ):
+        assert refusal(answer)[0] == 400 and "open http://127.0.0.1" in answer.json["error"]
+    for host in ("127.0.0.1:8000", "localhost:1"):
+        assert client.get("/healthz", headers={"Host": host}).status_code == 200
 
 
 class Untouchable(io.RawIOBase):
@@ -107,7 +118,7 @@ class Untouchable(io.RawIOBase):
 def test_too_long_a_body_is_refused_before_it_is_read(client):
     sent = {"wsgi.input": Untouchable(), "CONTENT_LENGTH": str(MAX_BODY + 1)}
     answer = client.post("/predict", environ_overrides=sent)
-    assert refusal(answer) == (413, "the body is too large; at most 1,000,000 bytes are read")
+    assert refusal(answer) == (413, "the file is too large; at most 1,000,000 bytes are read")
     padded = DIGIT + b"\0" * (MAX_BODY - len(DIGIT))  # PNG ends before
     assert client.post("/predict", data=padded).status_code == 200
     assert refusal(client.post("/predict", data=padded + b"\0"))[0] == 413

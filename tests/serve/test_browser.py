@@ -144,7 +144,7 @@ def test_two_networks_answer_what_the_server_says(address, page, pointer):
 def test_undo_clear_and_an_empty_sheet(address, page):
     page.open(address)
     page.find("#recognise").click()
-    assert page.answers() == ["–", "–"] and "no ink" in page.find("#status").text  # now in sight
+    assert page.answers() == ["–", "–"] and "Nothing is drawn yet" in page.find("#status").text  # now in sight
     page.draw(Drawing(4, "thick", "mouse", 0.6, 0.2, 0.2))
     assert page.answers() and not page.blank()
     page.find("#undo").click()

@@ -3,7 +3,9 @@ import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from urllib.error import HTTPError
+from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 import pytest
@@ -11,6 +13,7 @@ import pytest
 from tests.serve.drawings import SEVEN, encoded, line
 from vitbn.cli import main
 from vitbn.serve import command
+from vitbn.serve.server import CONNECTIONS
 
 DIGIT = encoded(line(*SEVEN))
 
@@ -36,12 +39,39 @@ def test_many_at_once_get_what_one_gets_alone(address, client):
 
 
 def test_the_server_itself_refuses_as_the_application_does(address):
-    reason = {"error": "the body is too large; at most 1,000,000 bytes are read"}
+    reason = {"error": "the file is too large; at most 1,000,000 bytes are read"}
     assert ask(address, b"", **{"Content-Length": "1000001"}) == (413, reason)
     assert ask(address, iter([b"\0" * 400_000] * 3), **{"Transfer-Encoding": "chunked"}) == (413, reason)
     assert ask(address, iter([DIGIT[:99], DIGIT[99:]]), **{"Transfer-Encoding": "chunked"})[0] == 200
     code, said = ask(address, b"", **{"X-Long": "x" * 300_000})
     assert code == 431 and list(said) == ["error"]
+
+
+def connected(address):
+    place = urlsplit(address)
+    return socket.create_connection((place.hostname, place.port), timeout=30)
+
+
+def test_unfinished_requests_keep_nobody_out(address):
+    with ExitStack() as stack:
+        slow = [stack.enter_context(connected(address)) for _ in range(CONNECTIONS + 50)]
+        for connection in slow:
+            connection.sendall(b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Le")
+        assert ask(address, DIGIT)[0] == 200
+        assert slow[0].recv(1) == b""  # the one that had waited longest was closed
+
+
+def test_sigterm_lets_the_request_under_way_end(two):
+    command = [sys.executable, "-m", "vitbn.cli", "serve", "--port", "0", "--ckpt", *two]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        with connected(process.stdout.readline().split()[-1]) as connection:
+            connection.sendall(b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n" % len(DIGIT))
+            connection.sendall(b"Expect: 100-continue\r\n\r\n")
+            assert connection.recv(1000).startswith(b"HTTP/1.1 100")  # so it is under way
+            process.terminate()
+            connection.sendall(DIGIT)
+            assert connection.recv(1000).startswith(b"HTTP/1.1 200")
+        assert process.wait(30) == 0
 
 
 def refused(capsys, *args):

@@ -128,7 +128,7 @@ def test_long_and_tiny_pictures():
         try:
             assert as_mnist(encoded(pixels)).shape == (28, 28)
         except InputError as error:
-            assert "no ink" in str(error)
+            assert "there is" in str(error)
     assert as_mnist(encoded(line(*SEVEN).resize((4000, 4000)), "bmp")).max() == 255
 
 
@@ -143,9 +143,9 @@ def test_what_has_no_digit_is_refused_with_the_reason():
     for empty in (np.full((50, 50), 255, np.uint8), np.full((50, 50), 9, np.uint8), static):
         assert refused(encoded(empty)) == "there is no digit: no ink stands out from the ground"
     assert "no ink" in refused(encoded(Image.new("RGBA", (50, 50))))
-    assert refused(b"") == "the body is empty; send the bytes of an image"
-    assert refused(b"a digit") == "the body: cannot be read as an image (no known image format)"
-    assert refused(encoded(line(*SEVEN))[:200]).startswith("the body: cannot be read as an image (")
+    assert refused(b"") == "nothing was sent; send the bytes of an image file"
+    assert refused(b"a digit") == "this file: cannot be read as an image (no known image format)"
+    assert refused(encoded(line(*SEVEN))[:200]).startswith("this file: cannot be read as an image (")
     assert "no known image format" in refused(encoded(line(*SEVEN), "eps")), "PostScript is a program"
 
 
@@ -158,3 +158,81 @@ def test_pixels_are_counted_before_they_are_decoded():
     for side, words in ((4097, f"too large, more than {MAX_PICTURE_PIXELS:,} pixels"), (4096, "truncated")):
         header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0))
         assert words in refused(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 100)))
+
+
+def digits(count, change=lambda page, ink: page, *, colours=((225,) * 3, (40,) * 3)):
+    """Photographs of the packaged test digits, 224 pixels wide, with their labels."""
+    test = load("mnist5k", Path()).test
+    noise = np.random.default_rng(0)
+    ground, pen = (np.array(colour, float) for colour in colours)
+    for image, label in zip(test.images[:count, 0].numpy(), test.labels[:count].tolist(), strict=True):
+        ink = np.asarray(Image.fromarray(image).resize((224, 224), CUBIC), float)[..., None] / 255
+        page = change(ground + (pen - ground) * ink, ink)
+        page = page + noise.normal(0, 2, page.shape)
+        yield encoded(page.clip(0, 255).astype(np.uint8)), label
+
+
+def read(network, pictures):
+    """How many are read right, wrong, and refused."""
+    right = wrong = refusals = 0
+    for body, label in pictures:
+        try:
+            seen = torch.from_numpy(as_mnist(body))[None, None]
+        except InputError:
+            refusals += 1
+            continue
+        with torch.inference_mode():
+            answered = network.net(network.normalise(seen)).argmax().item()
+        right, wrong = right + (answered == label), wrong + (answered != label)
+    return right, wrong, refusals
+
+
+ACROSS, DOWN = np.linspace(0, 1, 224)[None, :, None], np.linspace(0, 1, 224)[:, None, None]
+READ = {
+    "a fifth": {"change": lambda page, ink: page * (1 - 0.2 * ACROSS)},
+    "a half": {"change": lambda page, ink: page * (1 - 0.45 * ACROSS)},
+    "from a corner": {"change": lambda page, ink: page * (1 - 0.2 * ACROSS - 0.25 * DOWN)},
+    "round": {"change": lambda page, ink: page * (1 - 0.8 * (ACROSS - 0.5) ** 2 - 0.8 * (DOWN - 0.5) ** 2)},
+    "red on teal of equal grey": {"colours": ((60, 130, 133), (230, 60, 60))},
+    "blue on white": {"colours": ((240, 240, 240), (60, 80, 200))},
+    "white on blue": {"colours": ((40, 60, 160), (250, 250, 250))},
+}
+
+
+@pytest.mark.parametrize("scene", READ.values(), ids=READ)
+def test_light_that_falls_off_and_coloured_ink_are_read(scene, packaged):
+    right, wrong, refusals = read(load_network(packaged), digits(24, **scene))
+    assert right >= 22 and wrong == 0
+
+
+def painted(*places, shade=40):
+    def change(page, ink):
+        for place in places:
+            page[place] = shade
+        return page
+
+    return {"change": change}
+
+
+def framed(width, inset):
+    edge, end = slice(inset, inset + width), slice(224 - inset - width, 224 - inset)
+    inside = slice(inset, 224 - inset)
+    return painted((edge, inside), (end, inside), (inside, edge), (inside, end))
+
+
+ALL = slice(None)
+REFUSED = {
+    "a thin frame": framed(4, 10), "a frame along the edge": framed(6, 0), "a thick one": framed(20, 0),
+    "bars left and right": painted((ALL, slice(30)), (ALL, slice(-30, None))),
+    "bars above and below": painted((slice(30),), (slice(-30, None),)), "a bar at the left": painted((ALL, slice(20))),
+    "a line beside": painted((slice(20, 204), slice(8, 14))), "a ruled line": painted((slice(212, 216),)),
+    "half in the shade": {"change": lambda page, ink: page * np.where(ACROSS > 0.7, 0.6, 1)},
+    "another digit beside": {"change": lambda page, ink: np.concatenate([page, page], 1)[:, ::2]},
+    "another digit below": {"change": lambda page, ink: np.concatenate([page, page], 0)[::2]},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("scene", REFUSED.values(), ids=REFUSED)
+def test_what_else_is_in_the_picture_is_refused_not_read(scene, packaged):
+    right, wrong, refusals = read(load_network(packaged), digits(12, **scene))
+    assert refusals >= 11 and wrong == 0

@@ -10,7 +10,13 @@ from vitbn.serve.classifiers import DigitClassifier
 from vitbn.serve.preprocess import as_mnist
 
 MAX_BODY = 1_000_000  # bytes
-TOO_LARGE = f"the body is too large; at most {MAX_BODY:,} bytes are read"
+HOSTS = ["127.0.0.1", "localhost"]  # another name for this server is a page elsewhere that rebinds its own
+PLAIN = {
+    400: f"the request is not for this server; open http://{HOSTS[0]} with the port that vitbn serve names",
+    404: "there is nothing at this address; the page is at /",
+    405: "this address takes POST with the bytes of an image, or the page is at /",
+    413: f"the file is too large; at most {MAX_BODY:,} bytes are read",
+}
 
 HEADERS = {
     # Nothing from elsewhere, nothing inline
@@ -28,6 +34,7 @@ def create_app(classifiers: Sequence[DigitClassifier]) -> Flask:
     """The application for these networks, which are loaded once and only read."""
     app = Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY  # Werkzeug looks at the announced length before it reads
+    app.config["TRUSTED_HOSTS"] = HOSTS
     app.json.sort_keys = False  # type: ignore[attr-defined]
 
     @app.get("/")
@@ -50,7 +57,7 @@ def create_app(classifiers: Sequence[DigitClassifier]) -> Flask:
     @app.errorhandler(HTTPException)
     def explain(error: HTTPException) -> Response:
         response = Response(error.get_response().response, error.code, error.get_headers())
-        response.data = jsonify(error=TOO_LARGE if error.code == 413 else error.description).data
+        response.data = jsonify(error=PLAIN.get(error.code or 0, error.description)).data
         response.content_type = "application/json"
         return response
 

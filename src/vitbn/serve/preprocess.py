@@ -15,51 +15,59 @@ from scipy.ndimage import distance_transform_edt
 
 from vitbn.data.decode import read_picture
 from vitbn.errors import InputError
+from vitbn.serve.scene import FAINTEST, Shades, ground_of, require_no_bar, require_one_digit
 
-Shades = NDArray[np.floating]  # (H, W) in [0, 1], 32 bits
-
+NO_INK = "there is no digit: no ink stands out from the ground"
 MAX_PICTURE_PIXELS = 2**24  # 4096 x 4096, decoded in 64 MiB
 SIDE, BOX, CENTRE = 28, 20, 14
 WORKING = 1024  # longest side of a picture, in pixels: a digit may fill a fiftieth of it
 DRAWN = 8 * BOX  # longest side of a digit whose strokes are measured
 FAINT = 0.1  # ink differs from the ground by at least this part of black to white
-EDGE = 0.04  # less than this part of the darkest ink is an encoder's ringing
+DARKEST = 0.2  # of the brightest ground: less light than this shows nothing
 # Strokes are 1.5 to 4.7 of the box's pixels wide in 98 % of MNIST's test images, 2.5 in the median. Thinner ones
 # would turn grey and are drawn 2 wide; thicker ones stay as they are.
 THINNEST, DRAWN_AGAIN = 1.5, 2.0
 
 
 def as_mnist(body: bytes) -> NDArray[np.uint8]:
-    """The digit (28, 28), white on black, of an image file's bytes; InputError with the reason if there is none."""
+    """The digit (28, 28), white on black, of an image file's bytes; InputError with the reason if there is not one."""
     if not body:
-        raise InputError("the body is empty; send the bytes of an image")
-    picture = read_picture(BytesIO(body), name="the body", mode="L", max_pixels=MAX_PICTURE_PIXELS)
+        raise InputError("nothing was sent; send the bytes of an image file")
+    picture = read_picture(BytesIO(body), name="this file", mode="RGB", max_pixels=MAX_PICTURE_PIXELS)
     picture.thumbnail((WORKING, WORKING), Image.Resampling.BOX)
-    digit = _cropped(_ink(np.asarray(picture, dtype=np.float32) / 255))
+    ink = _ink(np.asarray(picture, dtype=np.float32) / 255)
+    require_no_bar(ink)
+    digit = _cropped(ink)
     if max(digit.shape) > DRAWN:
         digit = _fitted(digit, DRAWN)
+    require_one_digit(digit)
     digit = _fitted(_readable(digit), BOX)
     return _centred(np.rint(digit * (255 / digit.max())).astype(np.uint8))
 
 
-def _ink(grey: Shades) -> Shades:
-    """How much ink is where, 0 to 1: the difference from the ground, which is what most of the frame shows.
+def _ink(colours: Shades) -> Shades:
+    """How much ink is where, 0 to 1, of (H, W, 3): the difference from the ground in the direction of the ink's colour.
 
-    Uneven light and noise, as far as the frame has them, are taken off.
+    Light that falls off and noise are taken off.
     """
-    frame = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
-    ground = np.median(frame)
-    ink = grey - ground
-    if -ink.min() > ink.max():
-        ink = -ink
-    noise = 4 * np.median(np.abs(frame - ground))  # as much as 2.7 standard deviations of normal noise
-    if ink.max() < max(FAINT, 2 * noise):
-        raise InputError("there is no digit: no ink stands out from the ground")
+    ground, noise = ground_of(colours)
+    light = ground.mean(-1, keepdims=True) / max(ground.mean(-1).max(), 1e-6)
+    if light.min() > DARKEST:  # light that falls off dims ground and ink alike
+        colours, ground = colours / light, ground / light
+    difference = (colours - ground) / math.sqrt(3)
+    distance = np.linalg.norm(difference, axis=-1)
+    furthest = difference[np.unravel_index(distance.argmax(), distance.shape)]
+    alike = difference[(distance > 0.7 * distance.max()) & (difference @ furthest > 0)]
+    if not len(alike) or (direction := alike.mean(0)) @ direction == 0:
+        raise InputError(NO_INK)
+    ink = difference @ (direction / np.linalg.norm(direction)).astype(np.float32)
+    if ink.max() < max(FAINT, 1.5 * noise):
+        raise InputError(NO_INK)
     return np.clip((ink - noise) / (ink.max() - noise), 0, 1)
 
 
 def _cropped(ink: Shades) -> Shades:
-    rows, columns = (np.flatnonzero((ink > EDGE).any(axis)) for axis in (1, 0))
+    rows, columns = (np.flatnonzero((ink > FAINTEST).any(axis)) for axis in (1, 0))
     return ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
 

@@ -21,6 +21,7 @@ const pad = new Pad($("#pad"), () => {
 async function recognise() {
   clearTimeout(timer);
   asking.abort();
+  if (pad.empty) return say("Nothing is drawn yet: draw a digit, or open an image.", true);
   asking = new AbortController();
   const { signal } = asking;
   answers.ariaBusy = "true";
