@@ -124,6 +124,11 @@ def fitted(text: str, letters: float) -> str:
     return textwrap.fill(text, max(12, int(letters)), break_on_hyphens=False)
 
 
+def shorten(text: str, letters: int) -> str:
+    """The text, or its beginning where it is longer."""
+    return text if len(text) <= letters else f"{text[: letters - 1]}…"
+
+
 def set_title(ax: Any, text: str) -> None:
     """A title that stays above its own panel."""
     letters = 8.2 * ax.figure.get_figwidth() / ax.get_subplotspec().get_gridspec().ncols - 4

@@ -10,7 +10,19 @@ from vitbn.analysis.comparisons import Difference, differences, final_accuracies
 from vitbn.analysis.formatting import cell_text, percent, points
 from vitbn.analysis.records import RunRecord
 from vitbn.analysis.stats import mean_interval
-from vitbn.plotting import COLOURS, MOST_SINGLE, Picture, fit_to_lines, fitted, grid, legend_above, set_title, slug
+from vitbn.plotting import (
+    COLOURS,
+    MOST_SINGLE,
+    Picture,
+    fit_to_lines,
+    fitted,
+    grid,
+    legend_above,
+    set_title,
+    shorten,
+    slug,
+)
+from vitbn.terminal import printable
 
 _DIFFERENCES = (
     "Mean difference of validation accuracy after the last epoch with its 95 % interval, cut at the axis; "
@@ -139,7 +151,10 @@ def _forest(first: str, second: str, rows: list[tuple[str, Difference]]) -> Pict
     ax.axvline(0, color="#333333", linewidth=1)
     ax.set(yticks=range(len(rows)), xlim=(-reach, reach), ylim=(len(rows) - 0.4, -0.6))
     letters = 4.5 * figure.get_figwidth()
-    ax.set_yticklabels([fitted(label, letters) for label, _ in rows])
+    labels = [fitted(label, letters) for label, _ in rows]
+    ax.set_yticklabels(labels)
+    if (lines := max(label.count("\n") for label in labels) + 1) > 1:
+        figure.set_figheight((0.17 * lines + 0.1) * len(rows) + 0.9)
     scale = " (linear to ±1, logarithmic beyond)" if ax.get_xscale() == "symlog" else ""
     ahead = f"← {first} ahead      {second} ahead →"
     ax.set_xlabel(f"{fitted(ahead, 8 * figure.get_figwidth())}\npercentage points{scale}")
@@ -173,6 +188,12 @@ def confusion(arm: Arm) -> np.ndarray | None:
     return np.sum(tables, axis=0) if len(shapes) == 1 else None
 
 
+def class_names(arm: Arm, count: int) -> list[str]:
+    """What the classes are called; numbers where the runs do not say."""
+    named = [run.result.get("classes") for run in arm.runs if len(run.result.get("classes") or ()) == count]
+    return [printable(str(name)) for name in (named[0] if named else range(count))]
+
+
 def most_confused(counts: np.ndarray, most: int = 10) -> list[tuple[int, int, int, float]]:
     """(true, predicted, images, share of the true class), most images first."""
     wrong = counts - np.diag(np.diag(counts))
@@ -199,6 +220,10 @@ def confusions(arms: list[Arm]) -> list[Picture]:
             xticks=range(len(share)),
             yticks=range(len(share)),
         )
+        names = [shorten(name, 16) for name in class_names(arm, len(share))]
+        small = 9 if len(names) <= MOST_NUMBERED else 4
+        ax.set_xticklabels(names, rotation=90 if max(map(len, names)) > 2 else 0, fontsize=small)
+        ax.set_yticklabels(names, fontsize=small)
         ax.grid(False)
         for row, column in np.ndindex(share.shape):
             value, diagonal = share[row, column], row == column
@@ -208,8 +233,9 @@ def confusions(arms: list[Arm]) -> list[Picture]:
                         fontsize=7, color=colour)  # fmt: skip
     figure.colorbar(image, ax=axes, label="share of the true class (%)", shrink=0.8)
     words = "; ".join(
-        f"{arm.name}: " + ", ".join(f"{i} as {j} {percent(s)}" for i, j, _, s in most_confused(counts, 3))
+        f"{arm.name}: " + ", ".join(f"{names[i]} as {names[j]} {percent(s)}" for i, j, _, s in most_confused(counts, 3))
         for arm, counts in tables
+        if (names := class_names(arm, len(counts)))
     )
     caption = "Clean test images, all done runs of an arm together, in percent; diagonal: correct."
     return [Picture("confusion", "Confused classes", caption, f"Confusion. Most confused: {words}.", figure)]

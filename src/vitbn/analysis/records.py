@@ -1,5 +1,6 @@
 """Run folders as records: what `runs/<study>/<run_id>/` holds, read tolerantly and named when broken."""
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,7 +22,7 @@ METRICS = EPOCH_METRICS + FINAL_METRICS
 STATUSES = (*RESULT_STATUSES, "running", "interrupted", "unreadable")
 # Of result.json: what came out and what is compared piece by piece. All else there tells how it was computed.
 OUTCOMES = (
-    "status", "label", "metrics", "confusion", "epochs", "seconds", "step", "error",
+    "status", "label", "metrics", "confusion", "classes", "epochs", "seconds", "step", "error",
     "run", "config_hash", "fingerprint",
 )  # fmt: skip
 PACKAGED_DATA = (
@@ -148,14 +149,17 @@ def by_data(runs: Iterable[RunRecord]) -> dict[str, list[RunRecord]]:
         if values["data.name"] in PACKAGED_DATA or values["data.content"]:
             values["data.root"] = None
         groups.setdefault(tuple(values.items()), []).append(run)
+    names = Counter(data_name(members[0].config) for members in groups.values())
     differing = {key for entries in zip(*groups, strict=True) for key, _ in entries if len(set(entries)) > 1}
+    said = [key for key in ("data.augment", "data.holdout") if key in differing]
     named: dict[str, list[RunRecord]] = {}
     for entries, members in groups.items():
-        told = [
-            f"{key}={value or False}" for key, value in entries if key in differing & {"data.augment", "data.holdout"}
-        ]
-        name = " ".join([str(data_name(members[0].config)), *told])
-        named[name if name not in named else f"{name} {members[0].config.get('data.content')}"] = members
+        name = data_name(members[0].config)
+        if names[name] > 1:
+            name = " ".join([str(name), *(f"{key}={dict(entries)[key] or False}" for key in said)])
+        if name in named:
+            name = f"{name} {members[0].config.get('data.content')}"
+        named[str(name)] = members
     return named
 
 

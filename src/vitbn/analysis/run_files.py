@@ -14,7 +14,7 @@ from vitbn.store.text_file import read_json, read_text
 _NUMBER = (int, float)
 _RESULT_TYPES: dict[str, type | tuple[type, ...]] = {
     "status": str, "label": str, "metrics": dict, "fingerprint": dict, "versions": dict, "hardware": str,
-    "seconds": _NUMBER, "confusion": list,
+    "seconds": _NUMBER, "confusion": list, "classes": list,
 }  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from urllib.parse import quote
 import numpy as np
 
 from vitbn.analysis.arms import Arm, cells, finished, paired, placement_pairs
-from vitbn.analysis.charts import confusion, most_confused
+from vitbn.analysis.charts import class_names, confusion, most_confused
 from vitbn.analysis.comparisons import Difference, differences, final_accuracies
 from vitbn.analysis.confounds import tally
 from vitbn.analysis.formatting import DASH, accuracy_text, cell_text, interval_text, plain, points
@@ -221,9 +221,10 @@ def confused_section(arms: list[Arm], pictures: list[Picture]) -> Section:
     for arm in arms:
         counts = confusion(arm)
         if counts is not None:
-            rows += [[arm.name, f"{i} taken for {j}", f"{count:,}", f"{100 * share:.2f} %"]
+            names = class_names(arm, len(counts))
+            rows += [[arm.name, f"{names[i]} taken for {names[j]}", f"{count:,}", f"{100 * share:.2f} %"]
                      for i, j, count, share in most_confused(counts)]  # fmt: skip
-    table = Table("Most confused classes on the clean test images, all done runs of an arm together",
+    table = Table("Most confused classes on the clean test images; counts of all done runs of an arm together",
                   ["arm", "confusion", "images", "of the true class"], rows, words=(0, 1))  # fmt: skip
     return tabled("Confused classes", "", table, pictures)
 

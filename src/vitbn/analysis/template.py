@@ -65,7 +65,8 @@ code { background: var(--shade); padding: .1rem .3rem; border-radius: 3px; font-
   .wider caption span::after { content: none; }
   thead button { overflow-wrap: anywhere; }
   table { font-size: 7.5pt; width: 100%; }
-  th, td, td:not(.word) { white-space: normal; padding-right: .4rem; min-width: 0; overflow-wrap: anywhere; }
+  th, td, thead th, td:not(.word), .word { white-space: normal; padding-right: .4rem; min-width: 0;
+    overflow-wrap: anywhere; }
   .verdict { white-space: normal; border: 1px solid #666; font-size: 7pt; }
   tr { break-inside: avoid; }
 }

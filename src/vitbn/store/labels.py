@@ -68,8 +68,18 @@ def varying(configs: Iterable[FlatConfig]) -> list[str]:
     """Keys with more than one value (or present only at times), without the axes and the placement.
 
     Where the optimizer varies, what belongs to one optimizer alone does not count; likewise data sets and schedules.
+    Nor does a key of the network that follows from another one.
     """
-    return sorted(key for key in _differing(list(configs)) if key not in AXES and not within(key, PLACEMENT))
+    configs = list(configs)
+    keys = sorted(key for key in _differing(configs) if key not in AXES and not within(key, PLACEMENT))
+    typed = [key for key in keys if not key.startswith("model.")]
+    return [key for key in keys if key in typed or not any(_follows(configs, key, other) for other in typed)]
+
+
+def _follows(configs: Sequence[FlatConfig], key: str, other: str) -> bool:
+    """Whether the other key's value decides this one's, as an image size decides a patch size."""
+    pairs = {(str(config.get(other)), str(config.get(key))) for config in configs}
+    return len(pairs) == len({value for value, _ in pairs})
 
 
 def _differing(configs: Sequence[FlatConfig]) -> set[str]:

@@ -135,6 +135,7 @@ def train_process(run: Run, signals: Signals) -> dict[str, Any]:
             "epochs": len(metrics_file.rows),
             "error": None,
             "confusion": module.confusion.compute().tolist(),
+            "classes": list(data.classes),
             **conditions,
             **parts.recorded(),
         }
