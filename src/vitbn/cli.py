@@ -37,7 +37,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         add(commands)
     if argv[:1] == ["-sc"]:
         return _complete(argv, commands.choices)
-    args = parser.parse_args(argv)
+    args, more = parser.parse_known_args(argv)
+    if more and (not hasattr(args, "words") or any(word.startswith("-") for word in more)):
+        parser.error(f"unrecognized arguments: {' '.join(more)}")
+    if more:  # argparse takes no further words after an option
+        args.words += more
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file's name need not be text
     try:

@@ -122,3 +122,25 @@ def test_reading_and_judging_import_nothing_heavy():
     }
     command = [sys.executable, "-c", code.format(heavy)]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_without_runs_of_ones_own_the_kept_ones_are_read_and_not_trained_into(run, tmp_path, monkeypatch, capsys, wide):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(commands, "KEPT", tmp_path / "results")
+    for seed in range(3):
+        run(into=tmp_path / "results" / "article", model="vit", depth=6, seed=seed, final=0.8)
+        run(into=tmp_path / "results" / "article", model="vitbnffn", depth=6, seed=seed, final=0.9)
+    assert commands.claims(["fig8"]) == 0
+    out = capsys.readouterr().out
+    assert "read: results/article (6 runs)" in out and "1 SUPPORTED" in out
+    assert "vitbn train -m experiment=fig8 seed=0,1,2\n" in out and str(tmp_path) not in out
+    run(into=tmp_path / "runs" / "article", model="vit", depth=6)
+    commands.claims(["fig8"])
+    assert "read: runs/article (1 runs)" in capsys.readouterr().out
+
+
+def test_no_name_is_cut_in_80_columns(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    commands.claims([], tmp_path)
+    out = capsys.readouterr().out
+    assert "…" not in out.split("\n\n")[0] and "│ notebook-accuracy" in out and "NOT RUN" in out

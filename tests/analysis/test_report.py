@@ -144,3 +144,64 @@ def test_an_earlier_reports_pictures_do_not_stay(run, study):
     old.touch()
     commands.report([str(study)])
     assert not old.exists()
+
+
+def test_a_study_of_several_data_sets_has_a_page_for_each(run, study):
+    run()
+    run(data={"name": "folder", "root": "/somewhere/photos"})
+    pages = commands.report([str(study)])
+    assert [str(page.relative_to(study)) for page in pages] == [
+        "report-mnist/report.html", "report-photos/report.html",
+    ]  # fmt: skip
+    (only,) = commands.report([str(study), "data=photos"])
+    assert "Report: article data=photos" in Page(only).text and only.parent.name == "report-data-photos"
+
+
+def test_kept_runs_are_not_written_to_unless_one_says_so(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    kept = tmp_path / "results" / "article"
+    run(into=kept)
+    before = sorted(kept.rglob("*"))
+    (page,) = commands.report(["results/article"])
+    assert str(page) == "runs/report-article/report.html" and sorted(kept.rglob("*")) == before
+    assert "../../results/article/" in page.read_text()
+    (page,) = commands.report(["results/article"], out=tmp_path / "elsewhere")
+    assert page == tmp_path / "elsewhere" / "report.html" and sorted(kept.rglob("*")) == before
+
+
+NAMES = ["$1_$", "[red]<b>|", "*bold*\n", "caf\udce9"]
+
+
+def test_names_are_text_in_pictures_and_page(run, study):
+    counts = [[5, 1, 1, 1], [2, 5, 0, 0], [0, 2, 5, 0], [3, 0, 0, 5]]
+    named = {"pos_emb": "$\\frac$ <i>{x}"}
+    for seed in range(2):
+        for model in ("vit", "vitbnffn"):
+            result = {"classes": NAMES, "confusion": counts}
+            run(model=model, seed=seed, result=result, **named)
+            run(model=model, seed=seed, result=result)
+    (page,) = commands.report([str(study)])
+    assert "$1_$ taken for [red]<b>|" in Page(page).text and r"caf\udce9" in Page(page).text
+    assert "pos_emb=$\\frac$ <i>{x}" in Page(page).text and "not drawn" not in Page(page).text
+
+
+def test_a_picture_that_cannot_be_drawn_costs_nothing_else(run, study, monkeypatch):
+    run()
+    monkeypatch.setattr("vitbn.analysis.charts.confusion", lambda arm: 1 / 0)
+    monkeypatch.setattr("vitbn.analysis.sections.confusion", lambda arm: None)
+    (page,) = commands.report([str(study)])
+    assert "confusions) was not drawn: division by zero" in Page(page).text and Page(page).all("img")
+
+
+def test_what_a_callback_logged_is_a_curve(run, study):
+    folder = run(epochs=2, values=[0.3, 0.4])
+    rows = (folder / "metrics.csv").read_text().splitlines()
+    table = zip(rows, ("val/f1", "0.5", ""), strict=True)
+    (folder / "metrics.csv").write_text("".join(f"{row},{more}\n" for row, more in table))
+    with style():
+        assert [picture.name for picture in pictures(group(read_study(study)))][2] == "metric-val-f1"
+
+
+def test_the_page_counts_its_comparisons(reported):
+    counted = "3 comparisons were made, 3 of them with an interval, and 3 of these intervals leave 0 out"
+    assert counted in " ".join(Page(reported).text.split())

@@ -190,8 +190,9 @@ def confusion(arm: Arm) -> np.ndarray | None:
 
 def class_names(arm: Arm, count: int) -> list[str]:
     """What the classes are called; numbers where the runs do not say."""
-    named = [run.result.get("classes") for run in arm.runs if len(run.result.get("classes") or ()) == count]
-    return [printable(str(name)) for name in (named[0] if named else range(count))]
+    recorded = [run.result.get("classes") or [] for run in arm.runs]
+    names: list[Any] = next((names for names in recorded if len(names) == count), list(range(count)))
+    return [printable(str(name)) for name in names]
 
 
 def most_confused(counts: np.ndarray, most: int = 10) -> list[tuple[int, int, int, float]]:

@@ -172,10 +172,10 @@ def read_result(folder: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except (InputError, OSError) as error:
-        log.warning(f"{path}: cannot be read ({describe(error)}), taken for missing")
+        log.warning(f"{describe(error)}; taken for missing")
         return None
     if result.get("status") not in RESULT_STATUSES:
-        log.warning(f"{path}: cannot be read (its status is none of {', '.join(RESULT_STATUSES)}), taken for missing")
+        log.warning(f"{path}: its status is none of {', '.join(RESULT_STATUSES)}; taken for missing")
         return None
     return result
 
