@@ -104,7 +104,7 @@ def differences(old: Path, new: Path) -> list[str]:
             gap = max((before[key].double() - after[key].double()).abs().max().item() for key in unequal)
             different.append(f"{checkpoint}: {len(unequal)} of {len(before)} tensors, by up to {gap:.1e}")
     for table in ("metrics.csv", "steps.csv"):
-        if rows(old / table) != rows(new / table):
+        if not same_rows(rows(old / table), rows(new / table)):
             different.append(table)
     before, after = (json.loads((folder / "result.json").read_text()) for folder in (old, new))
     return different + [f"result.json: {key}" for key in OF_A_TRAINING if before.get(key) != after.get(key)]
@@ -113,6 +113,12 @@ def differences(old: Path, new: Path) -> list[str]:
 def weights(path: Path) -> dict[str, torch.Tensor]:
     state: dict[str, Any] = torch.load(path, weights_only=True)["state_dict"]
     return {key: value for key, value in state.items() if key.startswith("net.")}
+
+
+def same_rows(old: list[dict[str, str]], new: list[dict[str, str]]) -> bool:
+    """Whether the columns that both have are equal: later versions write further metrics."""
+    common = set(old[0]) & set(new[0]) if old and new else set()
+    return [{key: row[key] for key in common} for row in old] == [{key: row[key] for key in common} for row in new]
 
 
 def rows(path: Path) -> list[dict[str, str]]:
