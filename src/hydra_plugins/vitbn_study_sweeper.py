@@ -93,9 +93,8 @@ class StudySweeper(Sweeper):
         from vitbn.store.rerun import begin_rerun
         from vitbn.store.run import COMPLETE, skipped_line, warn_of_renamed_runs
 
-        again: set[Path] = set()
-        if self.config.rerun:
-            again = {folder for study, runs in studies.items() for folder in begin_rerun(study, runs)}
+        rerun = {study: runs for study, runs in studies.items() if runs[0].config["rerun"]}
+        again = {folder for study, runs in rerun.items() for folder in begin_rerun(study, runs)}
         missing, skipped = [], []
         for overrides, run in jobs:
             status = (run.result() or {}).get("status")

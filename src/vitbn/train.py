@@ -37,7 +37,7 @@ def train_job(cfg: DictConfig) -> float | None:
                 log.info(f"{run.folder}: locked by another process, which trains it: skipped")
                 return None
             result = run.result() or {}
-            if result.get("status") in COMPLETE and not cfg.rerun:
+            if result.get("status") in COMPLETE and not run.config["rerun"]:
                 log.info(skipped_line(run, result["status"], job.overrides.task))
             else:
                 total = os.environ.get("VITBN_SWEEP_RUNS")  # of the sweeper

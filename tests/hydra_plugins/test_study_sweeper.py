@@ -82,3 +82,10 @@ def test_a_single_run_is_checked_before_a_folder_is_made(tmp_path, typed):
     done = typed("lr=0")
     assert (done.returncode, done.stderr) == (2, "error: lr=0.0: must be a number above 0\n")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("sweep", [[], ["-m"]], ids=["single", "sweep"])
+def test_a_debugging_run_is_trained_every_time_it_is_typed(tmp_path, typed, sweep):
+    for _ in range(2):
+        assert typed(*sweep, "+trainer.fast_dev_run=true").stdout.count("epoch 1/1") == 1
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["debug"]
