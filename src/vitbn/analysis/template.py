@@ -50,6 +50,7 @@ code { background: var(--shade); padding: .1rem .3rem; border-radius: 3px; font-
   table { font-size: .82rem; }
   th, td { padding-right: .55rem; }
   .word { min-width: 4.5rem; }
+  td.word { min-width: 8rem; }
 }
 @page { size: A4; margin: 14mm 12mm; }
 @media print {
@@ -63,10 +64,10 @@ code { background: var(--shade); padding: .1rem .3rem; border-radius: 3px; font-
   .scroll { overflow: visible; }
   caption span { position: static; max-width: none; }
   .wider caption span::after { content: none; }
-  thead button { overflow-wrap: anywhere; }
   table { font-size: 7.5pt; width: 100%; }
-  th, td, thead th, td:not(.word), .word { white-space: normal; padding-right: .4rem; min-width: 0;
-    overflow-wrap: anywhere; }
+  th, td, thead th, td:not(.word), .word { white-space: normal; padding-right: .4rem; min-width: 0; }
+  thead th, td:not(.word) { overflow-wrap: normal; }
+  td a { display: none; }
   .verdict { white-space: normal; border: 1px solid #666; font-size: 7pt; }
   tr { break-inside: avoid; }
 }
