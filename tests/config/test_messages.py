@@ -73,6 +73,8 @@ COMMANDS = [
     ("logger=null", "logger=null: logger cannot be left out; choose from csv, mlflow, none, tensorboard, wandb"),
     ("logger=wandb logger.offline=true", "logger.offline=true: unknown key; did you mean logger.wandb.offline?"),
     ("+logger.wandb.tags=[a]", "logger.wandb: has no _target_; choose the logger first, such as logger=[wandb]"),
+    ("callbacks.ema.decay=1", "callbacks.ema: unknown key; choose it first: callbacks=ema, or callbacks=[ema,…]"),
+    ("logger.wandb.tags=[a]", "logger.wandb: unknown key; choose it first: logger=wandb, or"),
     ("data=folder", "data.root: has no default; type data.root=VALUE"),
     ("data=folder data.root=nowhere", "data.root=nowhere: no such folder"),
     ("-m data=folder data.root=nowhere,there", "data.root=nowhere: no such folder"),

@@ -104,6 +104,7 @@ def test_what_can_change_a_result_is_in_a_runs_name_and_nothing_else():
     assert set(names) == {run_id(checked("seed=0"))}
     assert len({names[0], *(run_id(checked(override)) for override in OTHER)}) == 1 + len(OTHER)
     assert run_id(checked("trainer.max_epochs=3")) == run_id(checked("epochs=3"))
+    assert run_id(checked("trainer.gradient_clip_val=1")) == run_id(checked("trainer.gradient_clip_val=1.0"))
 
 
 def test_debugging_leaves_the_study_alone():

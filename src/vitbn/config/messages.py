@@ -145,6 +145,8 @@ def unknown_key(typed: str, key: str, known: Any) -> str:
     siblings = OmegaConf.to_container(known, resolve=False) if OmegaConf.is_config(known) else dict(known or {})
     assert isinstance(siblings, dict)
     line = f"{typed}: unknown key"
+    if (CONF / parent / f"{name}.yaml").is_file():  # of a group that may have several choices
+        return f"{line}; choose it first: {parent}={name}, or {parent}=[{name},…]"
     if not siblings:
         return line
     names = [str(sibling) for sibling in siblings if not HIDDEN.match(str(sibling))]

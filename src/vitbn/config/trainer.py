@@ -12,7 +12,8 @@ PRECISIONS = {"16": "16-mixed", "bf16": "bf16-mixed", "32": "32-true", "64": "64
 DEBUG_STUDY = "debug"
 
 # Flags of any value: what fits them is said by the checks, and by Lightning
-TrainerConfig = make_dataclass("TrainerConfig", [(flag, Any, None) for flag in FLAGS])
+TYPES = {"gradient_clip_val": float | None}  # where 1 and 1.0 are one value
+TrainerConfig = make_dataclass("TrainerConfig", [(flag, TYPES.get(flag, Any), None) for flag in FLAGS])
 TrainerConfig.__module__ = __name__  # so that a launcher can send a configuration to its workers
 
 
