@@ -64,7 +64,7 @@ REFUSED = [
     ("trainer.limit_train_batches=1.5", "trainer.limit_train_batches=1.5: must be a number of batches"),
     ("trainer.max_time=1h", "trainer.max_time=1h: must be DD:HH:MM:SS"),
     ("trainer.max_time=00:00:00:00", "trainer.max_time=00:00:00:00: must be DD:HH:MM:SS"),
-    ("trainer.gradient_clip_val=-1", "trainer.gradient_clip_val=-1: must be a number, at least 0"),
+    ("trainer.gradient_clip_val=-1", "trainer.gradient_clip_val=-1.0: must be a number, at least 0"),
     ("trainer.gradient_clip_algorithm=value", "trainer.gradient_clip_algorithm=value: clips nothing without"),
     ("trainer.accelerator=gp", "trainer.accelerator=gp: choose from auto, cpu, gpu"),
     ("trainer.profiler=fast", "trainer.profiler=fast: choose from simple, advanced, pytorch"),
