@@ -1,5 +1,6 @@
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import onnx
 import onnxruntime
@@ -92,6 +93,32 @@ def test_the_card_says_what_it_is_and_how_good(make_saved, clothes):
                   "| final | layer | 1 | stays | its mean and variance depend on every input |"):  # fmt: skip
         assert words in text
     assert "Nothing was folded" in (exported_card(folder, "--no-fold"))
+
+
+def test_the_onnx_file_quantizes_as_it_is_and_needs_what_the_card_says(make_saved, tmp_path):
+    import onnx
+    from onnxruntime.quantization import quantize_dynamic
+
+    file = exported(make_saved("model=vitbnffn"), "onnx")
+    quantize_dynamic(file, tmp_path / "q.onnx")
+    assert (tmp_path / "q.onnx").stat().st_size < file.stat().st_size
+    model, card = onnx.load(file), file.with_name(f"{file.name}.md").read_text()
+    (opset,) = (entry.version for entry in model.opset_import if not entry.domain)
+    assert f"opset {opset} and IR {model.ir_version}" in card
+
+
+def test_the_card_of_a_network_without_slots_and_of_names_with_markup(make_saved):
+    from vitbn.inference.metrics import ClassScore, Scores
+    from vitbn.inference.model_card import model_card
+
+    network = load_network(make_saved("model=vit"))
+    network = replace(network, net=torch.nn.Sequential(torch.nn.BatchNorm2d(3), torch.nn.BatchNorm2d(3)))
+    model = {"name": "resnet34", "published": {"image_size": 224}}
+    config = {**network.config, "model": model, "data": {"name": "a|b", "source": "folder", "holdout": 30}}
+    scores = Scores(3, 1.0, 0.0, 0.0, (ClassScore("a|<b>\nc", 3, 1.0, 1.0, None),))
+    text = model_card(Path("net.safetensors"), config, network, "a|b", scores, (), None, 0.0)
+    assert "2 BatchNorm2d" in text and "holdout=30" in text and "optimizer=Adam" in text
+    assert r"| a\|\<b\> c | 3 |" in text and "clean images of" in text and "published" not in text
 
 
 def exported_card(folder, *words):

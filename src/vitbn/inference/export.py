@@ -148,7 +148,13 @@ def _write_onnx(network: Network) -> bytes:
         )
     parts = {name: fact if isinstance(fact, str) else json.dumps(fact) for name, fact in facts(network).items()}
     program.model.metadata_props.update(parts)
-    return program.model_proto.SerializeToString()
+    proto = program.model_proto
+    # weights say their shapes twice; ONNX Runtime's quantizer replaces them and stumbles over the second
+    weights = {weight.name for weight in proto.graph.initializer}
+    others = [info for info in proto.graph.value_info if info.name not in weights]
+    del proto.graph.value_info[:]
+    proto.graph.value_info.extend(others)
+    return proto.SerializeToString()
 
 
 def _run_onnx(network: Network, content: bytes) -> Predict:
@@ -219,7 +225,9 @@ def export(
         rounding_difference = largest_difference(network.net, exact.net, batches)
     content = chosen.write(network)
     file_difference = written_difference(network, content, chosen, images.test)
-    if not file_difference <= LIMIT:
+    zero = torch.zeros(())
+    scale = largest_difference(network.net, lambda images: zero, inputs(network, images.test, batch_size))
+    if not file_difference <= LIMIT * max(1.0, scale):  # float32 rounds large logits more coarsely
         raise InputError(f"{out}: not written, its logits differ from the network's by {file_difference:.3g}")
     scores = score(network, images.test)
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,7 @@
 """The page beside an exported file: what it is, how good it is, how to use it."""
 
 import platform
+import re
 from collections import Counter
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,7 +17,8 @@ PACKAGES = ("torch", "torchvision", "safetensors", "onnx", "onnxruntime")
 
 INPUT = {
     ".safetensors": "read by `vitbn.weights.network.load_network`, whose `normalise` makes the input of uint8 images",
-    ".onnx": "input `images`, output `logits`; (pixel − mean) / std is done inside; facts in `metadata_props`",
+    ".onnx": "input `images`, output `logits`; (pixel − mean) / std is done inside; facts in `metadata_props`; "
+    "opset 20 and IR 10, for ONNX Runtime 1.18 or newer",
     ".pt2": "`torch.export.load(file).module()(images)`; (pixel − mean) / std is done inside; facts in `vitbn.json`",
 }
 
@@ -34,9 +36,9 @@ def model_card(
 ) -> str:
     """The card as Markdown; `trained` is the configuration before folding."""
     parts = [
-        f"# {file.name}",
-        _training(trained),
-        _quality(data, scores),
+        f"# {_escaped(file.name)}",
+        _training(trained, network),
+        _quality(data, scores, "images" if trained.get("data", {}).get("source") else "test images"),
         _use(file, network),
         _folding(plan, folding_difference, scores.n),
         f"This file was run again and compared: no logit differs from the network's by more than "
@@ -47,29 +49,48 @@ def model_card(
     return "\n\n".join(parts) + "\n"
 
 
-def _training(config: dict[str, Any]) -> str:
+def _training(config: dict[str, Any], network: Network) -> str:
     model, data = config["model"], config.get("data", {})
-    size = {key: value for key, value in model.items() if key not in ("name", "_target_", "placement")}
-    norms = {slot: kind for slot, kind in model.get("placement", {}).items() if kind != "none"}
+    size = {key: value for key, value in model.items() if key not in ("name", "_target_", "placement", "published")}
+    groups = {group: config.get(group) or {} for group in ("optimizer", "schedule")}
+    named = {
+        group: str(options.get("_target_", options.get("name", ""))).rpartition(".")[2]
+        for group, options in groups.items()
+    }
+    decay = groups["optimizer"].get("weight_decay")
+    settings = {
+        **{key: config[key] for key in SETTINGS if key in config},
+        **{group: name for group, name in named.items() if name},
+        **({} if decay is None else {"weight_decay": decay}),
+        **({"holdout": data["holdout"]} if data.get("holdout") else {}),
+    }
     rows = {
         "network": model["name"],
-        "norms as trained": ", ".join(f"{slot}: {kind}" for slot, kind in norms.items()) or "none",
+        "norms as trained": _norms(model.get("placement"), network),
         "size": ", ".join(f"{key} {value}" for key, value in size.items()),
         "trained on": f"{data.get('name', '?')}, augmented: {data.get('augment', '?')}",
-        "settings": ", ".join(f"{key}={config[key]}" for key in SETTINGS if key in config),
+        "settings": ", ".join(f"{key}={value}" for key, value in settings.items()),
     }
     return "## Training\n\n" + _table(rows)
 
 
-def _quality(data: str, scores: Scores) -> str:
+def _norms(placement: dict[str, str] | None, network: Network) -> str:
+    """By slot, or counted in a network without slots."""
+    if placement is not None:
+        return ", ".join(f"{slot}: {kind}" for slot, kind in placement.items() if kind != "none") or "none"
+    kinds = Counter(type(module).__name__ for module in network.net.modules() if "Norm" in type(module).__name__)
+    return ", ".join(f"{count} {kind}" for kind, count in kinds.items()) or "none"
+
+
+def _quality(data: str, scores: Scores, kind: str) -> str:
     rows = {
         "accuracy": f"{scores.accuracy:.2%}",
         "cross-entropy": f"{scores.loss:.4f}",
         "calibration error": f"{scores.calibration_error:.4f}",
     }
-    heading = f"## Quality\n\nOn the {scores.n:,} clean test images of `{data}` (n = {scores.n}):\n\n"
+    heading = f"## Quality\n\nOn {scores.n:,} clean {kind} of {_escaped(data)} (n = {scores.n}):\n\n"
     classes = "\n".join(
-        f"| {row.label} | {row.images} | {'–' if row.recall is None else f'{row.recall:.2%}'} |"
+        f"| {_escaped(row.label)} | {row.images} | {'–' if row.recall is None else f'{row.recall:.2%}'} |"
         for row in scores.classes
     )
     return f"{heading}{_table(rows)}\n\n| class | images | recognised |\n|---|---|---|\n{classes}"
@@ -94,7 +115,7 @@ def _folding(plan: tuple[FoldStep, ...], difference: float | None, n: int) -> st
     rows = "\n".join(
         f"| {slot} | {kind} | {count} | {into} | {how} |" for (slot, kind, into, how), count in counts.items()
     )
-    proof = f"No logit moved by more than {difference:.2g} over {n:,} test images (allowed: 1e-4)."
+    proof = f"No logit moved by more than {difference:.2g} over {n:,} images (allowed: 1e-4)."
     return f"## Folding\n\n{proof}\n\n| slot | norm | how many | folded into | |\n|---|---|---|---|---|\n{rows}"
 
 
@@ -120,4 +141,9 @@ def _versions() -> str:
 
 
 def _table(rows: dict[str, str]) -> str:
-    return "| | |\n|---|---|\n" + "\n".join(f"| {name} | {value} |" for name, value in rows.items())
+    return "| | |\n|---|---|\n" + "\n".join(f"| {name} | {_escaped(value)} |" for name, value in rows.items())
+
+
+def _escaped(text: str) -> str:
+    """Of users' words nothing is markup, and a row stays a row."""
+    return re.sub(r"([\\|<>\[\]*$])", r"\\\1", " ".join(text.split()))
