@@ -77,7 +77,7 @@ class DigitReader:
         try:
             digit = self.as_mnist(file.read_bytes())[None]
         except InputError as error:
-            raise InputError(f"{file}: {str(error).removeprefix('the body: ')}") from None
+            raise InputError(f"{file}: {str(error).removeprefix('this file: ')}") from None
         self.prepared += 1
         return digit
 
