@@ -83,8 +83,7 @@ class OptunaSweeper(Sweeper):
             if not acquired:
                 raise InputError(f"{folder}: another process searches there")
             search = Search.open(folder, name, self.space, self.metric, self.seed)
-            while (missing := min(self.trials - search.ended, self.n_parallel)) > 0:
-                trials = [search.ask() for _ in range(missing)]
+            while trials := search.next_round(self.n_parallel, self.trials):
                 jobs = [_overrides(fixed, trial) for trial in trials]
                 for trial, outcome in zip(trials, self.launcher.launch(jobs, trials[0].number), strict=True):
                     run_id, value = self._result(outcome)
@@ -103,11 +102,12 @@ class OptunaSweeper(Sweeper):
 
         fixed = []
         for override in OverridesParser.create().parse_overrides(arguments):
-            key = override.get_key_element()
+            key = override.key_or_group
             if not override.is_sweep_override():
-                self.space.pop(override.key_or_group, None)
-                fixed.append(f"{key}={override.get_value_element_as_str()}")
+                self.space.pop(key, None)
+                fixed.append(str(override.input_line))
             elif override.is_discrete_sweep():
+                key = key if key in self.space else override.get_key_element()  # a new key with its +
                 self.space[key] = parameter(key, list(override.sweep_string_iterator()))
             else:
                 raise InputError(f"{override.input_line}: list the values, or give hydra.sweeper.space.{key}")

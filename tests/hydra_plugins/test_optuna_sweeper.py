@@ -25,7 +25,7 @@ def typed(folder, clothes, *words):
 
 def test_a_search_as_it_is_typed(tmp_path, clothes):
     """A divergence among the trials, a value that is fixed, listed ones that become choices, and the best of them."""
-    words = ["data.holdout=50", "batch_size=25", "depth=1", "norm=none", "lr=1e30,0.003", "hydra.sweeper.trials=4"]
+    words = ["data.holdout=50", "batch_size=25", "++depth=1", "norm=none", "++lr=1e30,0.003", "hydra.sweeper.trials=4"]
     done = typed(tmp_path, clothes, *words)
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "runs" / "lr_depth"

@@ -81,8 +81,8 @@ def test_slurms_requeue_signal_is_answered_by_lightning_and_continues_exactly(
     (tmp_path / "scontrol").write_text(f"#!/bin/sh\necho $@ >> {tmp_path}/asked\n")
     (tmp_path / "scontrol").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    slurm = {"JOB_ID": "77", "JOB_NAME": "study", "NTASKS": "1", "NNODES": "1", "NTASKS_PER_NODE": "1"}
-    for name, value in {**slurm, "LOCALID": "0", "NODEID": "0", "PROCID": "0"}.items():
+    slurm = {"JOB_ID": "77", "JOB_NAME": "study", "NTASKS": "8", "NNODES": "2"}
+    for name, value in {**slurm, "LOCALID": "1", "NODEID": "1", "PROCID": "5"}.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
     run = make_run(*OPTIONS, "study=requeued")
     at("on_before_optimizer_step", step, lambda: os.kill(os.getpid(), signal.SIGUSR1))

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 import yaml
+from pytorch_lightning.utilities import rank_zero_only
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from vitbn.errors import InputError
@@ -60,6 +61,22 @@ def test_tensorboard_shows_curves_images_confusion_and_hparams(make_run):
     assert [e.value for e in events.Scalars("val/acc")] == [pytest.approx(float(r["val/acc"])) for r in metrics(run)]
     hparams = events.summary_metadata
     assert any(name.startswith("_hparams_") for name in hparams)
+
+
+TORCHRUN = {"RANK": "3", "LOCAL_RANK": "1", "GROUP_RANK": "1", "WORLD_SIZE": "4", "TORCHELASTIC_RUN_ID": "x"}
+SLURM = {"JOB_ID": "7", "JOB_NAME": "seeds", "NTASKS": "4", "NTASKS_PER_NODE": "4", "NNODES": "1"}
+TASK = {f"SLURM_{name}": value for name, value in {**SLURM, "PROCID": "1", "LOCALID": "1", "NODEID": "0"}.items()}
+MPI = {"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "2", "PMI_RANK": "1", "PMI_SIZE": "2"}
+
+
+@pytest.mark.parametrize("variables", [TORCHRUN, TASK, {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "8"}, MPI])
+def test_a_run_is_all_of_its_processes_whatever_launcher_started_this_one(make_run, monkeypatch, variables):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(rank_zero_only, "rank", 1)  # what Lightning's import makes of a variable
+    run = make_run("epochs=1", "logger=[tensorboard,csv]")
+    assert trained(run)["status"] == "done" and len(metrics(run)) == 1
+    assert [*run.folder.glob("events.out.tfevents.*")] and [*run.folder.glob("csv/*/metrics.csv")]
 
 
 def test_the_same_configuration_gives_the_same_numbers(make_run, tmp_path):

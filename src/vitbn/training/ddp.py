@@ -70,6 +70,7 @@ def _one_process(rank: int, train: Train, run: Run, environment: dict[str, str],
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal; the parent received it, too, and sends SIGTERM
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     os.environ |= environment | {"LOCAL_RANK": str(rank)}
+    LightningEnvironment().set_global_rank(rank)  # before the strategy does: loggers are made first
     torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))
     if rank:
         warnings.simplefilter("ignore")

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.plugins.environments import LightningEnvironment
 from torch import nn
 from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -53,6 +54,7 @@ def train(run: Run, signals: Signals) -> dict[str, Any]:
     """Train and test the run, in one process per device; what result.json says of it."""
     if run.config["trainer"]["devices"] > 1:
         return train_in_processes(train_process, run, signals)
+    LightningEnvironment().set_global_rank(0)  # not the RANK or SLURM_PROCID of whatever has started this process
     return train_process(run, signals)
 
 

@@ -1,5 +1,6 @@
 """Lightning's Trainer and the callbacks of one's own, from the configuration that was typed."""
 
+import signal
 import sys
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch
 from pytorch_lightning import profilers
 from pytorch_lightning.callbacks import Callback, ProgressBar, WeightAveraging
 from pytorch_lightning.loggers import Logger
+from pytorch_lightning.plugins.environments import ClusterEnvironment, LightningEnvironment, SLURMEnvironment
 
 from vitbn.errors import InputError
 from vitbn.store.run import Run
@@ -29,8 +31,12 @@ def make_trainer(run: Run, callbacks: list[Callback], loggers: list[Logger]) -> 
     flags = DEFAULTS | {"enable_progress_bar": has_bar} | run.config["trainer"]
     del flags["sync_batchnorm"]  # ours pools unequal shares, too
     flags.pop("max_steps", None)  # StopAtStep
-    flags["strategy"] = SharedBatchStrategy() if flags["devices"] > 1 else "auto"
     plugins = [_made("trainer.plugins", plugin) for plugin in flags.pop("plugins", ())]
+    if flags["devices"] > 1:
+        flags["strategy"] = SharedBatchStrategy()
+    else:  # Lightning would take the variables of torchrun, Slurm, MPI and others for those of this run
+        flags["strategy"] = "auto"
+        plugins.append(SlurmJob() if SLURMEnvironment.job_id() is not None else LightningEnvironment())
     profiler = flags.pop("profiler", None)
     if isinstance(profiler, dict):
         profiler = _made("trainer.profiler", profiler)
@@ -49,6 +55,33 @@ def make_trainer(run: Run, callbacks: list[Callback], loggers: list[Logger]) -> 
         )
     except Exception as error:  # of many classes
         raise InputError(f"trainer: {' '.join(str(error).split())}") from error
+
+
+class SlurmJob(SLURMEnvironment):
+    """One process, which Lightning's handler requeues with its Slurm job.
+
+    The job's tasks are none of the run's business: each may train a seed, or eight tasks may mean eight cores.
+    """
+
+    def __init__(self) -> None:
+        ClusterEnvironment.__init__(self)  # Slurm's refuses several tasks
+        self.auto_requeue, self.requeue_signal = True, signal.SIGUSR1
+
+    def world_size(self) -> int:
+        """One, as all ranks are 0."""
+        return 1
+
+    def global_rank(self) -> int:
+        return 0
+
+    def local_rank(self) -> int:
+        return 0
+
+    def node_rank(self) -> int:
+        return 0
+
+    def validate_settings(self, num_devices: int, num_nodes: int) -> None:
+        """Accept whatever the job has asked Slurm for."""
 
 
 def shows_bar(run: Run) -> bool:
