@@ -1,4 +1,5 @@
 import errno
+import shutil
 
 import pytest
 import torch
@@ -23,6 +24,17 @@ def test_a_run_that_raises_is_recorded_with_its_traceback_and_tried_again(make_r
     assert "in broken" in (run.folder / "traceback.txt").read_text()
     assert attempt(run, train)["status"] == "done"
     assert not (run.folder / "traceback.txt").exists()
+
+
+@pytest.mark.parametrize(("hook", "n"), [("on_train_batch_start", 8), ("on_test_batch_start", 1)])
+@pytest.mark.parametrize("what", ["run", "study"])
+def test_a_folder_that_is_deleted_meanwhile_is_a_failure_in_one_line(make_run, at, caplog, hook, n, what):
+    run = make_run("logger=none")  # TensorBoard's would make it again
+    at(hook, n, lambda: shutil.rmtree(run.folder if what == "run" else run.study))
+    assert attempt(run, train)["status"] == "failed"
+    (record,) = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert record.message.startswith(f"{run.folder}: failed: its folder was deleted while it was trained")
+    assert not run.folder.exists() and attempt(run, train)["status"] == "done"
 
 
 # checkpoints
@@ -56,15 +68,16 @@ def test_which_checkpoints_of_a_finished_run_stay(make_run, keep, left):
             newest_checkpoint(run.folder)
 
 
-def test_an_interrupted_rerun_goes_on(make_run, kill, capsys):
+def test_an_interrupted_rerun_goes_on(make_run, kill, caplog):
+    caplog.set_level("INFO")
     run = make_run("rerun=true", "epochs=3")
     first = attempt(run, train)
     kill(run, "on_train_epoch_start", 3)
     begun = torch.load(run.checkpoints / "last.ckpt", weights_only=True)["epoch"]
     assert begun == 1  # epochs count from 0: it has begun anew, and two of three are done
-    capsys.readouterr()
+    caplog.clear()
     assert {**attempt(run, train), "seconds": 0} == {**first, "seconds": 0}
-    assert capsys.readouterr().out.count("train/loss") == 1
+    assert caplog.text.count("train/loss") == 1
 
 
 # full disks

@@ -77,9 +77,15 @@ def attempt(run: Run, train: Callable[[Run, Signals], dict[str, Any]]) -> dict[s
     """Train and write the result, whatever the end; SystemExit(128 + signal) if it was interrupted."""
     started = time.perf_counter()
     signals = Signals()
+    begun = False
+
+    def deleted() -> bool:
+        return begun and not (run.folder / "config.yaml").exists()
+
     try:
         with signals.handled():
             run.begin()
+            begun = True
             ending = train(run, signals)
         if ending["status"] == "diverged":
             log.warning(f"{run.folder}: diverged at step {ending['step']}")
@@ -89,7 +95,10 @@ def attempt(run: Run, train: Callable[[Run, Signals], dict[str, Any]]) -> dict[s
             raise SystemExit(128 + signals.received) from None
         if not isinstance(error, Exception):
             raise
-        ending = _failure(run, error)
+        if not deleted():
+            ending = _failure(run, error)
+    if deleted():
+        return _failure(run, InputError("its folder was deleted while it was trained; the same command trains it anew"))
     try:
         result = run.finish(seconds=round(time.perf_counter() - started, 3), **ending)
         if result["status"] in COMPLETE:
