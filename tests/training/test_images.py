@@ -99,3 +99,13 @@ def test_a_run_is_named_by_what_the_folder_holds_not_by_where_it_lies(photos, tm
     assert name(tmp_path / "moved") == before
     (tmp_path / "moved" / "val" / "cat" / "cat3.png").unlink()
     assert name(tmp_path / "moved") != before
+
+
+def test_classes_of_any_name_train_to_the_end(photos, tmp_path, caplog):
+    """With the default logger, whose confusion picture names them."""
+    for part in (photos / "train", photos / "val"):
+        (part / "cat").rename(part / "$\\foo$")
+        (part / "dog").rename(part / "caf\udce9")
+    run = Run(composed(*FOLDER, f"data.root={photos}", f"runs={tmp_path}/runs", "depth=1"))
+    assert attempt(run, train)["status"] == "done" and [*run.folder.glob("events.out.tfevents.*")]
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]

@@ -11,7 +11,7 @@ from vitbn.config.checks import check
 from vitbn.config.compose import to_plain_dict
 from vitbn.config.launch import check_hydra
 from vitbn.config.messages import report_user_errors
-from vitbn.store.run import Run, warn_of_renamed_runs
+from vitbn.store.run import COMPLETE, Run, skipped_line, warn_of_renamed_runs
 
 
 class RunCallback(Callback):
@@ -25,6 +25,10 @@ class RunCallback(Callback):
             check(run.config, config.hydra.overrides.task)
             if not run.folder.exists():
                 warn_of_renamed_runs(run.study)
+            status = (run.result() or {}).get("status")
+            if status in COMPLETE and not config.rerun and not os.access(run.folder, os.W_OK):
+                print(skipped_line(run, status, config.hydra.overrides.task))  # Hydra's log file cannot be opened there
+                raise SystemExit(0)
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         """One thread per run where a launcher trains several at once, unless OMP_NUM_THREADS says otherwise."""

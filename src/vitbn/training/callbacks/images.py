@@ -11,6 +11,7 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from vitbn.errors import describe
+from vitbn.terminal import printable
 from vitbn.training.module import Classifier
 
 log = logging.getLogger("vitbn")
@@ -61,8 +62,9 @@ def confusion_figure(counts: torch.Tensor, classes: tuple[str, ...]) -> Any:
     share = counts / counts.sum(1, keepdim=True).clamp(min=1)
     axes.imshow(share.numpy(), cmap="Blues", vmin=0, vmax=1)
     axes.set(xlabel="predicted", ylabel="true", xticks=range(len(classes)), yticks=range(len(classes)))
-    axes.set_xticklabels(classes, rotation=90 if max(map(len, classes)) > 2 else 0)
-    axes.set_yticklabels(classes)
+    names = [printable(name) for name in classes]
+    axes.set_xticklabels(names, rotation=90 if max(map(len, names)) > 2 else 0, parse_math=False)
+    axes.set_yticklabels(names, parse_math=False)
     for i, j in counts.nonzero().tolist():
         color = "white" if share[i, j] > 0.6 else "black"
         axes.text(j, i, str(int(counts[i, j])), ha="center", va="center", fontsize=7, color=color)
