@@ -58,7 +58,7 @@ def test_bad_checkpoints_are_one_line(run, capsys, tmp_path):
     refuse(last, shape + r"\.attention\.to_out\.bias \(16,\) for \(18,\) and 16 more")
     for path in run.checkpoints.glob("*"):
         path.unlink()
-    refuse(run.folder, "no whole checkpoint.*train it first")
+    refuse(run.folder, "its checkpoints were not kept .*; train it with rerun=true")
 
 
 def test_a_configuration_cannot_call_what_is_no_network(run):
