@@ -51,6 +51,16 @@ def test_summary_and_table_hold_one_sorted_row_per_run(ended, capsys):
     assert printed.index("interrupted") < printed.index("75.00%") < printed.index("25.00%") < printed.index("50.00%")
 
 
+def test_where_a_column_per_key_would_not_fit_one_column_names_the_changes(ended, capsys, monkeypatch):
+    varied = ["mixup=0.5", "cutmix=0.5", "label_smoothing=0.1", "batch_size=50", "optimizer=sgd", "schedule=cosine"]
+    runs = ended({"seed=0": 0.5, "seed=1": 0.5, "seed=2": 0.5} | {f"{key} epochs=2": 0.25 for key in varied})
+    monkeypatch.setenv("COLUMNS", "80")
+    print_table(runs[0].study, configs_of(runs))
+    printed = capsys.readouterr().out
+    assert max(map(len, printed.splitlines())) <= 80 and "│ ViT   │ –" in printed
+    assert all(f"│ {key} " in printed for key in ("mixup=0.5", "epochs=2", "optimizer=SGD", "schedule=cosine"))
+
+
 def test_whatever_a_sweep_varies_is_a_column(ended, capsys):
     slots = [f"norm.attn_out={out} norm.ffn_in={ffn}" for out in ("none", "batch") for ffn in ("none", "layer")]
     runs = ended({f"{typed} batch_size={size}": 0.5 for size, typed in zip((20, 50, 50, 20), slots, strict=True)})

@@ -26,7 +26,7 @@ SUMMARY_SECONDS = 30  # while a sweep is going, summary.csv is refreshed at most
 RESULT_COLUMNS = ("epochs_done", "val/acc", "test/acc", "seconds", "label", "train/loss", "val/loss", "test/loss")
 LAST_COLUMNS = ("parameters", "hardware", "matmul_precision", "error")
 AXES = ("model", "data", "depth", "lr", "seed")
-WORDS = ("model", "data", "status")  # columns that read from the left, as text does
+WORDS = ("model", "data", "changes", "status")  # columns that read from the left, as text does
 
 
 def study_configs(study: Path) -> dict[Path, FlatConfig]:
@@ -119,7 +119,8 @@ def refresh_summary(study: Path) -> None:
 def print_table(study: Path, configs: Mapping[Path, FlatConfig]) -> None:
     """A row per run, then the means over seeds; columns in which nothing differs are named once above.
 
-    More than MAX_TABLE_ROWS runs are counted instead of listed.
+    More than MAX_TABLE_ROWS runs are counted instead of listed. In a terminal too narrow for a column per key that was
+    varied, one column names what differs from most runs.
     """
     from rich.console import Console
 
@@ -130,6 +131,9 @@ def print_table(study: Path, configs: Mapping[Path, FlatConfig]) -> None:
     varying = [key for key in keys if key == "model" or len(values[key]) > 1]
     constant = [f"{key}={rows[0][key]}" for key in keys if key not in varying and rows[0].get(key) is not None]
     print_text(f"{study}  {', '.join(constant)}")
+    unlimited = console.options.update(max_width=10_000)
+    if console.measure(_runs_table(rows, varying), options=unlimited).maximum > console.width:
+        rows, varying = _with_changes(rows, varying)
     if len(rows) > MAX_TABLE_ROWS:
         counts = Counter(row["status"] for row in rows).most_common()
         listed = ", ".join(f"{count:,} {status}" for status, count in counts)
@@ -139,6 +143,17 @@ def print_table(study: Path, configs: Mapping[Path, FlatConfig]) -> None:
     means = _means(rows, [key for key in varying if key != "seed"])
     if any(count > 1 for *_, count, _, _ in means):
         console.print(_means_table(means, [key for key in varying if key != "seed"]))
+
+
+def _with_changes(rows: list[dict[str, Any]], varying: list[str]) -> tuple[list[dict[str, Any]], list[str]]:
+    """Rows and columns with `changes` in place of the further keys: where a run differs from most."""
+    further = [key for key in varying if key not in AXES]
+    usual = {key: Counter(str(row.get(key)) for row in rows).most_common(1)[0][0] for key in further}
+    for row in rows:
+        differing = [f"{key}={row.get(key)}" for key in further if str(row.get(key)) != usual[key]]
+        row["changes"] = "\n".join(differing) or DASH
+    axes = [key for key in varying if key in AXES and key != "seed"]
+    return rows, [*axes, "changes", *(key for key in varying if key == "seed")]
 
 
 def _runs_table(rows: Sequence[Mapping[str, Any]], varying: Sequence[str]) -> Any:

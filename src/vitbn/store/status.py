@@ -104,7 +104,8 @@ def print_status(study: Path) -> None:
 
 def _counts(runs: list[Progress]) -> str:
     counts = {state: sum(run.state == state for run in runs) for state in STATES}
-    return f"{len(runs)} runs: {', '.join(f'{count} {state}' for state, count in counts.items() if count)}"
+    listed = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+    return f"{len(runs)} run{'s' if len(runs) != 1 else ''}: {listed}"
 
 
 def _left(runs: list[Progress]) -> str:
