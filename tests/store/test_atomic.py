@@ -33,7 +33,10 @@ def test_json_that_no_other_tool_could_read_is_refused(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.parametrize("number", [errno.EINVAL, errno.EOPNOTSUPP])
+REFUSALS = [errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM, errno.EACCES, errno.EXDEV, errno.EMLINK]
+
+
+@pytest.mark.parametrize("number", [*REFUSALS, errno.EBADF, errno.EISDIR])
 def test_a_folder_that_cannot_be_synced_does_not_fail_the_write(tmp_path, monkeypatch, number):
     sync = os.fsync
     monkeypatch.setattr(os, "fsync", lambda fd: sync(fd) if os.path.isfile(f"/proc/self/fd/{fd}") else refuse(number)())
@@ -41,7 +44,16 @@ def test_a_folder_that_cannot_be_synced_does_not_fail_the_write(tmp_path, monkey
     assert (tmp_path / "x").read_text() == "whole"
 
 
-@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
+def test_a_folder_that_may_not_be_opened_does_not_fail_the_write(tmp_path, monkeypatch):
+    open_file = os.open
+    monkeypatch.setattr(
+        os, "open", lambda path, *more: refuse(errno.EACCES)() if path == tmp_path else open_file(path, *more)
+    )
+    atomic.write_text(tmp_path / "x", "whole")
+    assert (tmp_path / "x").read_text() == "whole"
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EDQUOT])
 def test_any_other_failure_of_the_folder_is_raised(tmp_path, monkeypatch, number):
     sync = os.fsync
     monkeypatch.setattr(os, "fsync", lambda fd: sync(fd) if os.path.isfile(f"/proc/self/fd/{fd}") else refuse(number)())
@@ -49,7 +61,7 @@ def test_any_other_failure_of_the_folder_is_raised(tmp_path, monkeypatch, number
         atomic.write_text(tmp_path / "x", "whole")
 
 
-@pytest.mark.parametrize("number", [None, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM])
+@pytest.mark.parametrize("number", [None, *REFUSALS])
 def test_the_previous_file_is_kept_with_or_without_hard_links(tmp_path, monkeypatch, number):
     if number is not None:
         monkeypatch.setattr(os, "link", refuse(number))

@@ -7,9 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from vitbn.errors import DISK_FULL
+
 TEMPORARY = ".*.tmp"  # what a killed process may leave beside the files it was writing
-# what file systems answer that have no such operation: SMB, FUSE, some network mounts
-NOT_SUPPORTED = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS)
+# Any other refusal of a hard link or of a folder's fsync says that the file system (SMB, FUSE, a network's) has none;
+# which number it says it with differs.
+BROKEN = (errno.EIO, *DISK_FULL)
 
 
 def write(path: Path, fill: Callable[[BinaryIO], object]) -> None:
@@ -53,7 +56,7 @@ def keep_previous(path: Path, previous: Path) -> None:
     try:
         os.link(path, link)
     except OSError as error:
-        if error.errno not in (*NOT_SUPPORTED, errno.EPERM, errno.EACCES, errno.EMLINK):
+        if error.errno in BROKEN:
             raise
         copy(path, previous)
     else:
@@ -67,11 +70,12 @@ def temporary_beside(path: Path) -> Path:
 
 def _fsync_folder(folder: Path) -> None:
     """So that a rename survives a power failure; some file systems cannot."""
-    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
     except OSError as error:
-        if error.errno not in NOT_SUPPORTED:
+        if error.errno in BROKEN:
             raise
-    finally:
-        os.close(descriptor)
