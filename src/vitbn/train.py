@@ -28,6 +28,7 @@ def main() -> None:
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def train_job(cfg: DictConfig) -> float | None:
     """Train one run unless it is complete or locked by another process. Returns val/acc; RunFailed if it failed."""
+    logging.raiseExceptions = False  # on a full disk train.log would give a traceback for every line
     run = Run(to_plain_dict(cfg))
     job = HydraConfig.get()
     is_sweep = job.mode == RunMode.MULTIRUN
