@@ -69,8 +69,19 @@ def test_a_failure_is_an_exit_status_without_any_file(tmp_path, typed, mode):
 @pytest.mark.parametrize("mode", [[], ["-m"]])
 def test_a_full_disk_is_never_another_process(typed, mode):
     full = "import vitbn.store.lock as lock; lock.open = lambda *_: (_ for _ in ()).throw(OSError(28, 'full'))"
-    done = typed(*mode, patch=full)
+    log = "import logging; logging.FileHandler.emit = logging.Handler.handleError"
+    done = typed(*mode, patch=f"{full}; {log}")
     assert done.returncode == 1 and "failed: disk full" in done.stdout
+    assert "Traceback" not in done.stderr and "Logging error" not in done.stderr
+
+
+@pytest.mark.parametrize("mode", [[], ["-m"]])
+def test_a_run_in_another_process_is_left_to_it(typed, mode):
+    done = typed(
+        *mode, patch="import fcntl; fcntl.lockf = lambda *_: (_ for _ in ()).throw(BlockingIOError(11, 'held'))"
+    )
+    assert done.returncode == 0 and "locked by another process, which trains it: skipped" in done.stdout
+    assert "runs/x/vit-d1-" in done.stdout and "epoch 1/1" not in done.stdout
 
 
 def test_without_locks_it_trains(typed):

@@ -105,8 +105,7 @@ def attempt(run: Run, train: Callable[[Run, Signals], dict[str, Any]]) -> dict[s
             run.discard_checkpoints()
         return result
     except OSError as error:
-        if ending["status"] != "failed":  # else it has been said why
-            log.error(f"{run.folder}: failed: {describe(error)}")
+        log.error(f"{run.folder}: failed: {describe(error)}")
         return ending | {"status": "failed"}
 
 
