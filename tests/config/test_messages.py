@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from vitbn.config.messages import parse
+from vitbn.train import main
 
 ROOT = Path(__file__).parents[2]
 
@@ -99,14 +100,25 @@ COMMANDS = [
 
 
 @pytest.mark.parametrize(("command", "message"), COMMANDS)
-def test_a_mistyped_command_gets_one_line_before_torch_is_imported(tmp_path, command, message):
+def test_a_mistyped_command_gets_one_line(tmp_path, monkeypatch, capfd, command, message):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")  # which `main` sets
+    monkeypatch.setattr(sys, "argv", ["train.py", *command.split()])
+    with pytest.raises(SystemExit) as exit:
+        main()
+    printed = capfd.readouterr()
+    assert exit.value.code == 2 and printed.out == ""
+    assert printed.err.startswith(f"error: {message}") and printed.err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["dpeth=3", "depth=0", "-m depth=4,0", "+epohcs=1", "callbacks.ema.decay=1"])
+def test_torch_is_not_imported_before_a_message(tmp_path, command):
     guard = "import sys; sys.modules['torch'] = None; sys.argv = sys.argv[1:]; import runpy; "
     code = guard + "runpy.run_path(sys.argv[0], run_name='__main__')"
     train = [sys.executable, "-c", code, str(ROOT / "train.py"), *command.split()]
     done = subprocess.run(train, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 2 and done.stdout == ""
-    assert done.stderr.startswith(f"error: {message}") and done.stderr.count("\n") == 1
-    assert list(tmp_path.iterdir()) == []
+    assert done.returncode == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
 
 
 def test_the_text_that_a_message_proposes_is_read_as_it_was_meant(tmp_path):

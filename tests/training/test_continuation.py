@@ -47,6 +47,7 @@ def finished(make_run):
     return make
 
 
+@pytest.mark.slow
 def test_the_nearest_that_can_be_used_is_taken(finished, make_run, caplog):
     caplog.set_level(logging.INFO)
     shorter, longer = finished()
@@ -73,6 +74,7 @@ def test_the_nearest_that_can_be_used_is_taken(finished, make_run, caplog):
      (("stop_stuck=1", "lr=1e-9"), "ended early, after 1 epochs"), (("lr=1e30", "norm=none"), "it is diverged"),
      (("checkpoint.keep=best",), "last.ckpt was not kept")],
 )  # fmt: skip
+@pytest.mark.slow
 def test_why_it_begins_anew_is_said(finished, options, reason, caplog):
     caplog.set_level(logging.INFO)
     shorter, longer = finished(*options)
@@ -81,6 +83,7 @@ def test_why_it_begins_anew_is_said(finished, options, reason, caplog):
     assert reason in caplog.text
 
 
+@pytest.mark.slow
 def test_steps_csv_that_would_have_a_gap_and_rerun_begin_anew(finished, make_run, caplog):
     caplog.set_level(logging.INFO)
     _, longer = finished()

@@ -138,6 +138,7 @@ BY_STEP = ("schedule.warmup=0.3", "+schedule._target_=torch.optim.lr_scheduler.C
      (BY_STEP, "on_train_batch_start", STEPS + 3)],
     ids=["plateau", "one cycle", "by epoch", "by step"],
 )  # fmt: skip
+@pytest.mark.slow
 def test_any_scheduler_optimizer_and_mix_goes_on_exactly(make_run, kill, outcome, undisturbed, options, hook, n):
     run = make_run(*OPTIONS, *options, EVERY_STEP, "study=any")
     kill(run, hook, n)

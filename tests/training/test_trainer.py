@@ -49,6 +49,7 @@ RESUMED = {
 @pytest.mark.parametrize(("hook", "n"), [("on_train_batch_start", 6), ("on_train_batch_start", 9),
                                          ("on_test_batch_end", 1)])  # fmt: skip
 @pytest.mark.parametrize("flags", RESUMED.values(), ids=RESUMED)
+@pytest.mark.slow
 def test_resumed_runs_equal_undisturbed_ones(make_run, kill, outcome, undisturbed, flags, hook, n):
     run = make_run(*OPTIONS, *flags, EVERY_STEP, "study=killed")
     kill(run, hook, n)
