@@ -1,6 +1,7 @@
+import pytest
 from matplotlib.figure import Figure
 
-from vitbn.plotting import COLOURS, Picture, fit_to_lines, grid, look, slug, style
+from vitbn.plotting import COLOURS, Picture, fit_to_lines, grid, look, plain_numbers, slug, style
 
 
 def test_a_line_differs_from_the_others_in_more_than_its_colour():
@@ -36,3 +37,21 @@ def test_the_same_picture_gives_the_same_files(tmp_path):
 
 def test_a_slug_is_a_file_name():
     assert slug("difference", "ViTBN norm=vit/batch", None, "", 0.003) == "difference-ViTBN-norm-vit-batch-0.003"
+
+
+@pytest.mark.parametrize(
+    ("high", "labels"),
+    [(30, ["0.5", "1", "2", "5", "10", "20"]), (3000, ["1", "10", "100", "1000"])],
+    ids=["two decades at most: 2 and 5 too", "more: powers of ten"],
+)
+def test_a_logarithmic_axis_is_labelled_without_formulas(high, labels):
+    with style():
+        figure, (ax,) = grid(1, 1)
+        ax.plot([0, 1], [0.5, high])
+        ax.set_yscale("log")
+        ax.set_ylim(0.5, high)
+        plain_numbers(ax.yaxis)
+        figure.draw_without_rendering()
+        ticks = [*ax.yaxis.get_major_ticks(), *ax.yaxis.get_minor_ticks()]
+    shown = {tick.label1.get_text() for tick in ticks if 0.5 <= tick.get_loc() <= high} - {""}
+    assert sorted(shown, key=float) == labels

@@ -2,9 +2,13 @@ import json
 import shutil
 
 import pytest
+import torch
 from PIL import Image
+from rich.console import Console
 
 from vitbn.cli import main
+from vitbn.inference.evaluate import print_scores
+from vitbn.inference.metrics import score_logits
 
 
 @pytest.fixture(autouse=True)
@@ -66,6 +70,13 @@ def test_few_images_need_no_option(make_saved, tmp_path, capsys):
     folder = make_saved("model=vitbn")
     assert call("evaluate", "--ckpt", folder, "--data", tmp_path / "few", "--json") == 0
     assert list(json.loads(capsys.readouterr().out)["batchnorm"]["by_batch_size"]) == ["1", "8"]
+
+
+def test_class_names_are_shown_as_they_are(capsys):
+    scores = score_logits(torch.eye(2), torch.tensor([0, 0]), ("[red]one", "[/x]"))
+    print_scores(Console(), "title", scores)
+    out = capsys.readouterr().out
+    assert out.count("[red]one") == 1 and out.count("[/x]") == 2  # a class, and what the other is taken for
 
 
 @pytest.mark.parametrize("model", ["vit", "vitbn"])

@@ -176,3 +176,12 @@ def test_neither_hydra_nor_lightning_is_imported(weights, pictures):
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_wide_labels_leave_the_table_its_files_and_numbers(weights, pictures, capsys, monkeypatch):
+    monkeypatch.chdir(pictures)
+    monkeypatch.setenv("COLUMNS", "30")
+    _, out, _ = run_cli(capsys, "predict", "--ckpt", weights / "model.safetensors", "1/01.png")
+    columns = zip(*[line.split("│")[1:-1] for line in out.splitlines() if "│" in line], strict=True)
+    file, *cells = ["".join(map(str.strip, column)) for column in columns]
+    assert file == "1/01.png" and all(cell.endswith("%") for cell in cells)

@@ -6,7 +6,7 @@ from typing import Any
 
 from vitbn.analysis.formatting import DASH, plain
 from vitbn.analysis.sections import Section, Table, tabled
-from vitbn.plotting import COLOURS, Picture, fitted, grid, set_title
+from vitbn.plotting import COLOURS, Picture, fitted, grid, plain_numbers, set_title
 
 SHOWN = 10  # trials in the table
 
@@ -66,7 +66,7 @@ def _against(ax: Any, key: str, tried: Sequence[Any], values: Sequence[float]) -
         xs: list[Any] = list(tried)
         if min(xs) > 0 and max(xs) / min(xs) > 30:
             ax.set_xscale("log")
-            ax.xaxis.set_major_formatter(lambda x, _: f"{x:g}")  # matplotlib's own is in its language for formulas
+            plain_numbers(ax.xaxis)
         elif all(isinstance(value, int) for value in tried):
             ax.xaxis.get_major_locator().set_params(integer=True)
     else:

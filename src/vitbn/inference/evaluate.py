@@ -14,6 +14,7 @@ from vitbn.inference.eval_data import Data, load_eval_data
 from vitbn.inference.metrics import Scores, score
 from vitbn.models.bn_statistics import batch_norms
 from vitbn.plotting import Picture, grid, legend_above, look, slug, style
+from vitbn.terminal import terminal_table
 from vitbn.weights.network import load_network
 from vitbn.weights.runs import run_folder
 
@@ -63,12 +64,12 @@ def print_scores(console: Console, title: str, scores: Scores) -> None:
     table = _table("", "", *FIGURES, "n")
     table.add_row("all", *_figures(scores), str(scores.n))
     console.print(table)
-    table = _table("", "class", "images", "recognised", "right when named", "most taken for")
-    for row in scores.classes:
-        table.add_row(
-            row.label, str(row.images), _percent(row.recall), _percent(row.precision), row.confused_with or "–"
-        )
-    console.print(table)
+    lines = [
+        (row.label, str(row.images), _percent(row.recall), _percent(row.precision), row.confused_with or "–")
+        for row in scores.classes
+    ]
+    columns = ("class", "images", "recognised", "right when named", "most taken for")
+    console.print(terminal_table(columns, lines, words=("class",)))
 
 
 def print_report(console: Console, report: BatchNormReport) -> None:

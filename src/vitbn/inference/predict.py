@@ -19,6 +19,7 @@ from vitbn.data.mnist import DIGITS
 from vitbn.errors import InputError
 from vitbn.inference.eval_data import image_files
 from vitbn.progress import track
+from vitbn.terminal import terminal_table
 from vitbn.weights.network import Network, load_network
 
 PREDICT_BATCH = 64
@@ -129,17 +130,14 @@ def predict_command(
 
 def _print_table(predictions: Sequence[tuple[Path, Prediction]]) -> None:
     from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
 
-    table = Table("image")
-    table.columns[0].overflow = "fold"
-    for rank in range(1, len(predictions[0][1]) + 1):
-        table.add_column(f"{rank}", no_wrap=True)
-    for file, prediction in predictions:
-        table.add_row(*map(escape, (str(file), *(f"{label} {probability:.1%}" for label, probability in prediction))))
+    columns = ("image", *(str(rank) for rank in range(1, len(predictions[0][1]) + 1)))
+    lines = [
+        (str(file), *(f"{label} {probability:.1%}" for label, probability in prediction))
+        for file, prediction in predictions
+    ]
     console = Console()
-    console.print(table)
+    console.print(terminal_table(columns, lines, words=columns))
     answers = Counter(prediction[0][0] for _, prediction in predictions).most_common()
     listed = ", ".join(f"{label} ({count:,})" for label, count in answers[:MAX_NAMED])
     more = f", {len(answers) - MAX_NAMED} other labels" if len(answers) > MAX_NAMED else ""

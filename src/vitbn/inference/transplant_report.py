@@ -15,7 +15,7 @@ from vitbn.inference.eval_data import Data, load_eval_data
 from vitbn.inference.transplant import Damage, Site, Step, Transplant, layernorm_sites
 from vitbn.models.placements import Slot
 from vitbn.models.vit import VisionTransformer
-from vitbn.plotting import Picture, grid, look, style
+from vitbn.plotting import Picture, grid, look, plain_numbers, style
 from vitbn.store import atomic
 from vitbn.weights.files import Weights, write
 from vitbn.weights.network import Network, load_network
@@ -168,6 +168,7 @@ def greedy_order(original: Damage, order: Sequence[Step]) -> Picture:
     above.set_ylabel("accuracy (%)" if has_truth else "unchanged (%)")
     below.plot([d.kl if d.kl > 0 else math.nan for d in damages], **look(1))  # before the first, there is none
     below.set_yscale("log")
+    plain_numbers(below.yaxis)
     below.set(ylabel="divergence (nats)", xlabel="replaced, in this order", xticks=range(len(damages)))
     below.set_xticklabels(["none", *(str(step.site) for step in order)], rotation=45, ha="right")
     title = "Replacing one norm after the other, the least damaging next"
