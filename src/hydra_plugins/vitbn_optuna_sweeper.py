@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 GROUPS = ("model", "data", "optimizer", "schedule")  # what a best configuration names first
-# what it leaves to whoever trains it
-EXCLUDED = ("hydra", "study", "runs", "rerun", "fail_fast", "seed", "logger", "trainer", "root", "holdout")
+EXCLUDED = ("hydra", "seed", "data.holdout")  # what it leaves to whoever trains it, beside what changes no result
 
 
 class OptunaSweeper(Sweeper):
@@ -151,11 +150,13 @@ def _overrides(fixed: list[str], trial: Any) -> list[str]:
     return [*fixed, *(f"{key}={value}" for key, value in trial.params.items())]
 
 
-def _changed(config: Any, defaults: Any) -> dict[str, Any]:
+def _changed(config: Any, defaults: Any, prefix: str = "") -> dict[str, Any]:
     """The branches of a configuration that differ from the defaults and make a difference to a training."""
+    from vitbn.store.run import UNHASHED
+
     changed: dict[str, Any] = {}
     for key, value in config.items():
-        if key in EXCLUDED or value == defaults.get(key):
+        if (name := f"{prefix}{key}") in (*EXCLUDED, *UNHASHED) or value == defaults.get(key):
             continue
-        changed[key] = _changed(value, defaults.get(key) or {}) if isinstance(value, dict) else value
+        changed[key] = _changed(value, defaults.get(key) or {}, f"{name}.") if isinstance(value, dict) else value
     return {key: value for key, value in changed.items() if value != {}}

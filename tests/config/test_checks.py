@@ -42,11 +42,12 @@ def checked(*overrides):
         ("optimizer.decay_weights_only=maybe", "optimizer.decay_weights_only=maybe: choose from true, false"),
         ("+schedule.interval=step", "schedule.interval: unknown key; this schedule has schedule.warmup"),
         ("schedule.name=linear", "schedule.name=linear: choose from step, cosine"),
+        ("trainer.gradient_clip_val=1 trainer.precision=16", "precision=16-mixed: .*; add optimizer.fused=false"),
     ],
 )
 def test_values_out_of_range_are_named(override, message):
     with pytest.raises(InputError, match=message):
-        checked(override)
+        checked(*override.split())
 
 
 @pytest.mark.parametrize(

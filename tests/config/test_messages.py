@@ -73,6 +73,7 @@ COMMANDS = [
     ("logger=[csv,nope]", "logger=nope: unknown; choose from csv, mlflow, none, tensorboard, wandb"),
     ("logger=null", "logger=null: logger cannot be left out; choose from csv, mlflow, none, tensorboard, wandb"),
     ("logger=wandb logger.offline=true", "logger.offline=true: unknown key; did you mean logger.wandb.offline?"),
+    ("logger.offline=true", "logger.offline=true: unknown key; did you mean logger.wandb.offline of logger=wandb?"),
     ("+logger.wandb.tags=[a]", "logger.wandb: has no _target_; choose the logger first, such as logger=[wandb]"),
     ("callbacks.ema.decay=1", "callbacks.ema: unknown key; choose it first: callbacks=ema, or callbacks=[ema,…]"),
     ("logger.wandb.tags=[a]", "logger.wandb: unknown key; choose it first: logger=wandb, or"),

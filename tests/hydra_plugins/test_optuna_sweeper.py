@@ -25,7 +25,8 @@ def typed(folder, clothes, *words):
 
 def test_a_search_as_it_is_typed(tmp_path, clothes):
     """A divergence among the trials, a value that is fixed, listed ones that become choices, and the best of them."""
-    words = ["data.holdout=50", "batch_size=25", "++depth=1", "norm=none", "++lr=1e30,0.003", "hydra.sweeper.trials=4"]
+    words = ["data.holdout=50", "batch_size=25", "++depth=1", "norm=none", "++lr=1e30,0.003", "hydra.sweeper.trials=4",
+             "trainer.gradient_clip_val=2"]  # fmt: skip
     done = typed(tmp_path, clothes, *words)
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "runs" / "lr_depth"
@@ -37,6 +38,7 @@ def test_a_search_as_it_is_typed(tmp_path, clothes):
     assert "batch_size" in (folder / "experiment" / "best.yaml").read_text() and (folder / "summary.csv").exists()
     show = [sys.executable, ROOT / "train.py", "--config-dir", folder, "experiment=best", "--cfg", "job"]
     best = subprocess.run(show, cwd=tmp_path, capture_output=True, text=True)
+    assert "gradient_clip_val: 2.0" in best.stdout
     assert "lr: 0.003" in best.stdout and "holdout: 0" in best.stdout and "batch_size: 25" in best.stdout
     again = typed(tmp_path, clothes, *words)
     assert again.returncode == 0 and trials(folder) == recorded

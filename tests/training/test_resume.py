@@ -6,7 +6,9 @@ import signal
 import pytest
 import torch
 
-from vitbn.training.outcome import attempt
+from vitbn.errors import InputError
+from vitbn.store import checkpoint_file
+from vitbn.training.outcome import Signals, attempt
 from vitbn.training.schedule import make_factor
 from vitbn.training.train import train
 
@@ -146,3 +148,33 @@ def test_any_scheduler_optimizer_and_mix_goes_on_exactly(make_run, kill, outcome
     assert outcome(run) == undisturbed(make_run, *OPTIONS, *options)
     if options[0] == "schedule=plateau":  # the loss never improves by as much as is asked for
         assert [float(row["lr"]) for row in outcome(run).tables[0]] == [0.003, 0.0015, 0.00075]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [{"a": 1}, {"state_dict": {}, "epoch": 0, "global_step": 0}, "another network"],
+    ids=["no training", "nothing in it", "another network"],
+)
+def test_a_whole_checkpoint_of_something_else_is_named(make_run, content):
+    run = make_run(*OPTIONS, "study=other")
+    if content == "another network":
+        larger = make_run(*OPTIONS, "study=larger", "model.dim=24", "epochs=1")
+        attempt(larger, train)
+        content = torch.load(larger.checkpoints / "last.ckpt", weights_only=True)
+    run.begin()
+    path = run.checkpoints / "last.ckpt"
+    checkpoint_file.save(content, path)
+    with pytest.raises(InputError, match=f"{path}: not a checkpoint of this training; remove it"):
+        train(run, Signals())
+
+
+def test_an_interruption_without_a_checkpoint_says_so(make_run, caplog):
+    run = make_run("study=unsaved", "trainer.enable_checkpointing=false")
+    at_once = "interrupted by SIGTERM; the same command begins anew, nothing was saved"
+
+    def interrupted(run, signals):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(SystemExit):
+        attempt(run, interrupted)
+    assert at_once in caplog.text

@@ -15,7 +15,7 @@ from vitbn.errors import InputError
 from vitbn.training.outcome import Signals, attempt
 from vitbn.training.schedule import make_factor
 from vitbn.training.train import train
-from vitbn.training.trainer import own_callbacks, steps_per_epoch
+from vitbn.training.trainer import own_callbacks, require_devices, steps_per_epoch
 from vitbn.weights.network import load_network
 
 STEPS = 6  # batches per epoch: 300 images, batch 50
@@ -217,3 +217,10 @@ def test_a_time_that_is_up_ends_the_training_as_done(make_run, add_callback):
     run = make_run("trainer.max_time=00:00:00:01", "epochs=9")
     result = attempt(run, train)
     assert result["status"] == "done" and result["epochs"] == 1 and math.isfinite(result["metrics"]["val/loss"])
+
+
+@pytest.mark.parametrize("precision", ["16-mixed", "16"])
+def test_fp16_needs_a_gpu(precision):
+    trainer = {"accelerator": "cpu", "devices": 1, "precision": precision}
+    with pytest.raises(InputError, match=f"trainer.precision={precision}: needs a GPU; on a CPU choose bf16-mixed"):
+        require_devices(trainer)

@@ -154,7 +154,7 @@ def unknown_key(typed: str, key: str, known: Any) -> str:
     prefix = f"{parent}." if parent else ""
     owner = f" of {parent}={siblings['name']}" if siblings.get("name") else ""
     listed = f"keys{owner} are {', '.join(prefix + name for name in names)}"
-    places = [*_places(siblings, name)] or ([] if parent else [*_places_in_files(name)])
+    places = [*_places(siblings, name)] or [*(_places_in_choices(parent, name) if parent else _places_in_files(name))]
     if places:
         return f"{line}; did you mean {' or '.join(prefix + place for place in places)}?"
     if close := difflib.get_close_matches(name, names, n=1):
@@ -171,6 +171,14 @@ def _places(tree: dict[Any, Any], name: str) -> Iterator[str]:
             if name in value and not str(value[name]).startswith("${"):
                 yield f"{key}.{name}"
             yield from (f"{key}.{place}" for place in _places(value, name))
+
+
+def _places_in_choices(group: str, name: str) -> Iterator[str]:
+    """The same below a group of several choices, such as logger, for those that were not made."""
+    for path in sorted((CONF / group).glob("*.yaml")):
+        tree = yaml.safe_load(path.read_text()) or {}
+        if isinstance(tree.get(path.stem), dict):
+            yield from (f"{place} of {group}={path.stem}" for place in _places(tree, name))
 
 
 def _places_in_files(name: str) -> Iterator[str]:

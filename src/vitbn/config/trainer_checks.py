@@ -104,9 +104,13 @@ def check_trainer(config: dict[str, Any], typed: Sequence[str]) -> None:
         key = f"trainer.{unknown[0]}"
         raise InputError(unknown_key(key, key, dict.fromkeys(FLAGS)))
     trainer, epochs = config["trainer"], config["epochs"]
-    for override in parse(typed):
-        if override.key_or_group == "epochs" and override.value() != epochs:
-            raise InputError(f"epochs={override.value()}: trainer.max_epochs={epochs} says otherwise; keep one of them")
+    last = {override.key_or_group: override for override in parse(typed)}  # typed twice, Hydra takes the last
+    if "epochs" in last and (value := last["epochs"].value()) != epochs:
+        raise InputError(f"epochs={value}: trainer.max_epochs={epochs} says otherwise; keep one of them")
+    clips, fused = trainer.get("gradient_clip_val"), config["optimizer"].get("fused")
+    if clips and fused and str(trainer["precision"]).startswith("16"):
+        reason = "a fused optimizer takes fp16's scale off after the clipping; add optimizer.fused=false"
+        raise InputError(f"trainer.gradient_clip_val={clips} trainer.precision={trainer['precision']}: {reason}")
     if "gradient_clip_algorithm" in trainer and not trainer.get("gradient_clip_val"):
         algorithm = trainer["gradient_clip_algorithm"]
         raise InputError(

@@ -91,7 +91,9 @@ def attempt(run: Run, train: Callable[[Run, Signals], dict[str, Any]]) -> dict[s
             log.warning(f"{run.folder}: diverged at step {ending['step']}")
     except BaseException as error:
         if signals.received is not None:
-            log.warning(f"{run.folder}: interrupted by {signals.received.name}; the same command goes on from there")
+            saved = any(run.checkpoints.glob("*.ckpt"))
+            then = "goes on from there" if saved else "begins anew, nothing was saved"
+            log.warning(f"{run.folder}: interrupted by {signals.received.name}; the same command {then}")
             raise SystemExit(128 + signals.received) from None
         if not isinstance(error, Exception):
             raise

@@ -31,7 +31,7 @@ from vitbn.training.callbacks.stopping import (
     require_finite,
 )
 from vitbn.training.callbacks.train_mode import TrainModeAccuracy
-from vitbn.training.continuation import checkpoint_to_go_on_from
+from vitbn.training.continuation import checkpoint_to_go_on_from, require_fitting
 from vitbn.training.ddp import train_in_processes
 from vitbn.training.fingerprint import environment, fingerprint
 from vitbn.training.loggers.make import open_loggers
@@ -109,7 +109,10 @@ def train_process(run: Run, signals: Signals) -> dict[str, Any]:
             ending.enter_context(logging_redirect_tqdm())  # lines above the bar
         try:
             with signals.deferred():
-                trainer.fit(module, data, ckpt_path=checkpoint_to_go_on_from(run, steps))
+                start = checkpoint_to_go_on_from(run, steps)
+                if start is not None:
+                    require_fitting(start, module)
+                trainer.fit(module, data, ckpt_path=start)
             validated = [row["val/loss"] for row in metrics_file.rows if row["val/loss"] is not None]
             require_finite(net, validated[-1] if validated else None, trainer.global_step)
         except Diverged as divergence:
