@@ -18,3 +18,7 @@ def __getattr__(name: str) -> Any:
 
         return getattr(vit, name)
     raise AttributeError(f"module 'vitbn' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

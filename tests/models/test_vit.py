@@ -28,7 +28,8 @@ def test_options_are_keyword_only_and_named_as_promised():
 
 
 def test_public_names():
-    assert {"ViT", "ViTBN", "ViTBNFFN"} <= set(vitbn.__all__)
+    assert {"ViT", "ViTBN", "ViTBNFFN"} <= set(vitbn.__all__) and set(vitbn.__all__) <= set(dir(vitbn))
+    assert ViT(**TINY, placement="vitbn").placement == ViTBN(**TINY).placement
     with pytest.raises(AttributeError, match="no attribute 'ViTT'"):
         vitbn.ViTT  # noqa: B018
 
@@ -228,6 +229,7 @@ def flow_order(name):
         ({"pool": "men"}, "unknown pool 'men'; choose from cls, mean"),
         ({"pos_emb": "rope"}, "unknown pos_emb 'rope'; choose from learn, pe1d"),
         ({"dropout": 1.5}, "dropout probability has to be between 0 and 1, but got 1.5"),
+        ({"placement": "vitbm"}, "placement: unknown name 'vitbm'; choose from"),
         ({"placement": {"ffn": "batch"}}, "unknown slot 'ffn'; choose from embed_in, embed_out"),
         (
             {"placement": {"ffn_in": "rms"}},

@@ -75,8 +75,12 @@ def is_kind(kind: str) -> bool:
     return kind in set(Kind) or ("." in kind and all(part.isidentifier() for part in kind.split(".")))
 
 
-def complete(placement: Placement) -> dict[Slot, str]:
-    """All slots with their kind; a slot left out is `none`. ValueError names an unknown slot or kind."""
+def complete(placement: Placement | str) -> dict[Slot, str]:
+    """All slots with their kind; a slot left out is `none`. ValueError names an unknown placement, slot or kind."""
+    if isinstance(placement, str):
+        if placement not in PLACEMENTS:
+            raise ValueError(f"placement: unknown name {placement!r}; choose from {', '.join(PLACEMENTS)}")
+        placement = PLACEMENTS[placement]
     for slot, kind in placement.items():
         if slot not in set(Slot):
             raise ValueError(f"placement: unknown slot {slot!r}; choose from {', '.join(Slot)}")

@@ -106,7 +106,8 @@ class Embedding(nn.Module):
 class VisionTransformer(nn.Module):
     """Images (B, channels, image_size, image_size) in [0, 1] -> logits (B, num_classes).
 
-    Pre-norm ViT (Dosovitskiy et al., 2021) whose norms are given by `placement`, a mapping slot -> kind.
+    Pre-norm ViT (Dosovitskiy et al., 2021) whose norms are given by `placement`, a mapping slot -> kind
+    (a slot left out has none) or the name of one.
     ValueError names any option that does not fit.
     """
 
@@ -128,7 +129,7 @@ class VisionTransformer(nn.Module):
         dropout: float = 0.0,
         emb_dropout: float = 0.0,
         pos_emb: str = "learn",
-        placement: Placement | None = None,
+        placement: Placement | str | None = None,
         qkv_bias: bool = False,
         norm_eps: float = 1e-5,
     ) -> None:
