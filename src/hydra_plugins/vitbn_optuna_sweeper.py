@@ -135,7 +135,8 @@ class OptunaSweeper(Sweeper):
         choices = {group: config.hydra.runtime.choices[group] for group in GROUPS}
         defaults = self.loader.load_configuration("config", [f"{k}={v}" for k, v in choices.items()], RunMode.RUN)
         content = {"study": f"{config.study}-best", "defaults": [{f"override /{k}": v} for k, v in choices.items()]}
-        content |= _changed(*(OmegaConf.to_container(tree, enum_to_str=True) for tree in (config, defaults)))
+        found, usual = (OmegaConf.to_container(tree, enum_to_str=True) for tree in (config, defaults))
+        content |= _changed(found, usual)
         folder = search.folder / "experiment"
         folder.mkdir(exist_ok=True)
         score = f"{self.metric} {best.value:.4f} on held-out training images (data.holdout={config.data.holdout})"
