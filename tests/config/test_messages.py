@@ -1,5 +1,6 @@
 """What is typed wrong gets one line, within a second: torch is not imported before it."""
 
+import logging
 import shlex
 import subprocess
 import sys
@@ -100,6 +101,17 @@ COMMANDS = [
 ]
 
 
+@pytest.fixture
+def own_logging():
+    """Hydra's handlers, which write to this test's stdout, go with it."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+@pytest.mark.usefixtures("own_logging")
 @pytest.mark.parametrize(("command", "message"), COMMANDS)
 def test_a_mistyped_command_gets_one_line(tmp_path, monkeypatch, capfd, command, message):
     monkeypatch.chdir(tmp_path)
