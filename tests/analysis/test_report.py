@@ -129,6 +129,7 @@ def test_nothing_to_draw_draws_nothing(run, study):
     assert pictures(group(read_study(study))) == []
 
 
+@pytest.mark.slow
 def test_several_studies_share_a_report_beside_them(run, study, tmp_path):
     run()
     run(into=study.parent / "other", seed=1)
@@ -146,6 +147,7 @@ def test_an_earlier_reports_pictures_do_not_stay(run, study):
     assert not old.exists()
 
 
+@pytest.mark.slow
 def test_a_study_of_several_data_sets_has_a_page_for_each(run, study):
     run()
     run(data={"name": "folder", "root": "/somewhere/photos"})
@@ -157,6 +159,7 @@ def test_a_study_of_several_data_sets_has_a_page_for_each(run, study):
     assert "Report: article data=photos" in Page(only).text and only.parent.name == "report-data-photos"
 
 
+@pytest.mark.slow
 def test_kept_runs_are_not_written_to_unless_one_says_so(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     kept = tmp_path / "results" / "article"
@@ -172,6 +175,7 @@ def test_kept_runs_are_not_written_to_unless_one_says_so(run, tmp_path, monkeypa
 NAMES = ["$1_$", "[red]<b>|", "*bold*\n", "caf\udce9"]
 
 
+@pytest.mark.slow
 def test_names_are_text_in_pictures_and_page(run, study):
     counts = [[5, 1, 1, 1], [2, 5, 0, 0], [0, 2, 5, 0], [3, 0, 0, 5]]
     named = {"pos_emb": "$\\frac$ <i>{x}"}

@@ -95,6 +95,7 @@ def test_the_card_says_what_it_is_and_how_good(make_saved, clothes):
     assert "Nothing was folded" in (exported_card(folder, "--no-fold"))
 
 
+@pytest.mark.slow
 def test_the_onnx_file_quantizes_as_it_is_and_needs_what_the_card_says(make_saved, tmp_path):
     import onnx
     from onnxruntime.quantization import quantize_dynamic

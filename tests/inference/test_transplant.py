@@ -261,6 +261,7 @@ def test_the_heat_map_has_slots_in_rows_and_blocks_in_columns():
         assert table[0, 0] == 0.5 and table[2, 3] == 2.0 and table.mask.sum() == 12 - 3
 
 
+@pytest.mark.slow
 def test_fine_tuning_starts_from_the_transplanted_network(make_run, tmp_path, capsys):
     from vitbn.data.datamodule import ImageData
     from vitbn.models.factory import build

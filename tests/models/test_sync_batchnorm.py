@@ -63,6 +63,7 @@ def of_two_processes(tmp_path_factory):
 
 @pytest.mark.parametrize("shares", SHARES)
 @pytest.mark.parametrize("name", NORMS)
+@pytest.mark.slow
 def test_two_processes_norm_like_one(name, shares, of_two_processes):
     """Uneven shares and an empty one, tokens and pixels, against the norm itself on the whole batch."""
     norm, x, weight = case(name)

@@ -61,6 +61,7 @@ def test_unfinished_requests_keep_nobody_out(address):
         assert slow[0].recv(1) == b""  # the one that had waited longest was closed
 
 
+@pytest.mark.slow
 def test_sigterm_lets_the_request_under_way_end(two):
     command = [sys.executable, "-m", "vitbn.cli", "serve", "--port", "0", "--ckpt", *two]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:

@@ -58,6 +58,7 @@ def through(mnist, name):
 
 
 @pytest.mark.parametrize("name", CHANGES)
+@pytest.mark.slow
 def test_real_digits_come_back_and_keep_their_answers(name, mnist):
     train, test = mnist
     found, (_, returning, keeping) = through(mnist, name), CHANGES[name]
@@ -69,6 +70,7 @@ def test_real_digits_come_back_and_keep_their_answers(name, mnist):
 
 
 @pytest.mark.parametrize("name", CHANGES)
+@pytest.mark.slow
 def test_the_packaged_network_keeps_its_answers(name, mnist, packaged):
     network = load_network(packaged)
     with torch.inference_mode():
@@ -200,6 +202,7 @@ READ = {
 
 
 @pytest.mark.parametrize("scene", READ.values(), ids=READ)
+@pytest.mark.slow
 def test_light_that_falls_off_and_coloured_ink_are_read(scene, packaged):
     right, wrong, refusals = read(load_network(packaged), digits(24, **scene))
     assert right >= 22 and wrong == 0
@@ -233,6 +236,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("scene", REFUSED.values(), ids=REFUSED)
+@pytest.mark.slow
 def test_what_else_is_in_the_picture_is_refused_not_read(scene, packaged):
     right, wrong, refusals = read(load_network(packaged), digits(12, **scene))
     assert refusals >= 11 and wrong == 0

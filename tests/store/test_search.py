@@ -50,6 +50,7 @@ def test_a_search_goes_on_where_it_was(tmp_path):
 
 
 @pytest.mark.parametrize(("size", "count"), [(2, 4), pytest.param(3, 16, marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_a_search_that_is_killed_anywhere_has_the_trials_it_would_have_had(tmp_path, size, count):
     """Killed between the draws of a round and after every trial; the sampler takes 10 to begin with."""
     for name in ("undisturbed", "killed"):

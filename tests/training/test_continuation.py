@@ -21,6 +21,7 @@ def best_weights(run):
 
 
 @pytest.mark.parametrize("schedule", [(), ("schedule=step", "schedule.every=1"), TORCHS], ids=["-", "step", "torch"])
+@pytest.mark.slow
 def test_it_ends_as_the_uninterrupted_run(make_run, outcome, undisturbed, schedule, caplog):
     caplog.set_level(logging.INFO)
     options = (*OPTIONS, *schedule)
@@ -93,6 +94,7 @@ def test_steps_csv_that_would_have_a_gap_and_rerun_begin_anew(finished, make_run
     assert checkpoint_to_go_on_from(longer, STEPS + 1) is None  # other images
 
 
+@pytest.mark.slow
 def test_a_moved_study_keeps_its_best_checkpoint(make_run, kill):
     """Killed after its best epoch, moved, resumed: the later epochs are worse than the best so far."""
     options = ("epochs=3", "lr=0.02", "data.augment=false")

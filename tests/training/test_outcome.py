@@ -84,6 +84,7 @@ def test_an_interrupted_rerun_goes_on(make_run, kill, caplog):
 
 
 @pytest.mark.parametrize("name", ["config.yaml", "metrics.csv", "last.ckpt", "best.ckpt", "result.json"])
+@pytest.mark.slow
 def test_a_full_disk_keeps_the_state_before_and_says_so(make_run, monkeypatch, caplog, name):
     run = make_run("epochs=3")
     write, seen = durable.write, []

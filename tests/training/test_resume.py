@@ -19,6 +19,7 @@ SCHEDULED = (*OPTIONS, "schedule=cosine", "schedule.warmup=0.3")
 
 
 @pytest.mark.parametrize("step", [1, 2, STEPS - 1, STEPS, STEPS + 1, STEPS + 4, 3 * STEPS - 1, 3 * STEPS])
+@pytest.mark.slow
 def test_killed_after_a_step(make_run, kill, outcome, undisturbed, step):
     run = make_run(*OPTIONS, EVERY_STEP, "study=killed")
     kill(run, "on_train_batch_start", step)
@@ -37,6 +38,7 @@ def test_killed_between_steps(make_run, kill, outcome, undisturbed, hook, n):
     assert outcome(run) == undisturbed(make_run, *OPTIONS)
 
 
+@pytest.mark.slow
 def test_killed_three_times(make_run, kill, outcome, undisturbed):
     run = make_run(*OPTIONS, EVERY_STEP, "study=killed")
     for hook, n in (("on_train_batch_start", 4), ("on_validation_end", 1), ("on_train_batch_start", 7)):
@@ -97,6 +99,7 @@ def test_slurms_requeue_signal_is_answered_by_lightning_and_continues_exactly(
 
 
 @pytest.mark.parametrize("step", [3, STEPS + 1, 2 * STEPS + 4])
+@pytest.mark.slow
 def test_the_learning_rate_goes_on_where_it_was(make_run, kill, outcome, undisturbed, step):
     run = make_run(*SCHEDULED, EVERY_STEP, "study=scheduled")
     kill(run, "on_train_batch_start", step)
@@ -112,6 +115,7 @@ def test_the_learning_rate_that_is_written_is_that_of_the_epochs_last_step(make_
 
 @pytest.mark.parametrize(("hook", "n"), [("on_train_batch_start", 9), ("on_validation_batch_start", 2),
                                          ("on_train_epoch_end", 1), ("on_test_batch_end", 1)])  # fmt: skip
+@pytest.mark.slow
 def test_with_recalibrated_statistics(make_run, kill, outcome, undisturbed, hook, n):
     options = ("model=vitbn", "log_every=4", "recalibrate_bn=true")
     run = make_run(*options, EVERY_STEP, "study=killed")

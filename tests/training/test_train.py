@@ -123,6 +123,7 @@ def test_options_train(make_run, option):
     assert math.isfinite(trained(make_run("epochs=1", option))["metrics"]["val/loss"])
 
 
+@pytest.mark.slow
 def test_a_compiled_network_trains_to_the_same_numbers(make_run, monkeypatch):
     """Graph capture and autograd are compiled for real; only the minutes of code generation are left out."""
     compile_fully = torch.nn.Module.compile

@@ -54,6 +54,7 @@ def test_chance_level_is_the_most_frequent_class_and_its_noise():
     assert chance_level(torch.tensor([0, 0, 0, 1])) > 0.75
 
 
+@pytest.mark.slow
 def test_a_run_at_chance_level_is_done_and_stuck(make_run):
     result = attempt(make_run("lr=1e-9", "epochs=1"), train)
     assert result["status"] == "done" and result["label"] == "stuck"
