@@ -19,7 +19,7 @@ KEPT = Path(__file__).parent
 IMAGES = KEPT.parent / "docs" / "images" / "results"
 # file: its study, its name in the study's report, and which runs it shows
 PICTURES: dict[str, tuple[str, str, dict[str, Any]]] = {
-    "fig8-accuracy": ("article", "accuracy-lr0.003", {"lr": [0.003], "depth": [6, 7]}),
+    "fig8-accuracy": ("article", "accuracy-lr0.003", {"lr": [0.003], "depth": [5, 6, 7]}),
     "article-accuracy-against-lr": ("article", "accuracy-against-lr", {"depth": [2, 3, 4]}),
     "article-difference": ("article", "difference-ViT-ViTBNFFN", {"depth": [2, 3, 4]}),
     "fig1_3-accuracy": ("fig1_3", "accuracy", {}),
