@@ -69,6 +69,7 @@ def test_an_interval_is_refused():
 
 
 @pytest.mark.parametrize("claim", load_claims(), ids=lambda claim: claim.id)
+@pytest.mark.slow
 def test_a_claims_commands_train_what_it_needs_and_nothing_else(claim):
     commands = [command.replace("seed=0,1,2,3,4", "seed=0,1,2") for command in missing(claim, FinishedRuns([]))]
     jobs = [job for command in commands for job in command_jobs(shlex.split(command)[3:])]

@@ -99,6 +99,7 @@ OTHER = ["trainer.accumulate_grad_batches=2", "trainer.limit_train_batches=1", "
          "+callbacks.mine._target_=mine.Callback", "+callbacks.mine._target_=vitbn.training.mine.Callback"]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_what_can_change_a_result_is_in_a_runs_name_and_nothing_else():
     names = [run_id(checked(override)) for override in SAME]
     assert set(names) == {run_id(checked("seed=0"))}

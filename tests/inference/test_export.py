@@ -34,6 +34,7 @@ IMAGES = torch.rand(5, 1, 28, 28, generator=torch.Generator().manual_seed(0))
 NORMALISED = ("data.mean=0.3", "data.std=0.2")
 
 
+@pytest.mark.slow
 def test_onnx_runtime_equals_pytorch_for_any_batch(make_saved):
     folder = make_saved("model=vitbn", *NORMALISED)
     file, network = exported(folder, "onnx"), load_network(folder)

@@ -13,6 +13,7 @@ MODELS = sorted(path.stem for path in (Path(compose.CONF) / "model").glob("*.yam
 
 
 @pytest.mark.parametrize("name", MODELS)
+@pytest.mark.slow
 def test_every_network_of_conf_is_made_by_name_as_hydra_makes_it(name):
     images = ["data=mnist", "data.image_size=84"] if name in ("alexnet", "vgg16", "vit_b16", "resnet34") else []
     words = [f"model={name}", *images, *(["model.patch_size=7", "depth=1"] if name == "vit_b16" else [])]

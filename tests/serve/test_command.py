@@ -28,6 +28,7 @@ def ask(address, body, **headers):
         return error.code, json.load(error)
 
 
+@pytest.mark.slow
 def test_many_at_once_get_what_one_gets_alone(address, client):
     alone = client.post("/predict", data=DIGIT).json
     with ThreadPoolExecutor(8) as clients:

@@ -135,6 +135,7 @@ def train_with_broken(make_run, broken, hangs):
 
 
 @pytest.mark.parametrize("broken", ["__init__", "log_hyperparams", "log_metrics", "save", "finalize"])
+@pytest.mark.slow
 def test_a_logger_that_fails_is_one_warning_and_costs_nothing(make_run, caplog, broken):
     train_with_broken(make_run, broken, hangs=False)
     reason = "the server is gone (the curves are in metrics.csv)"

@@ -40,6 +40,7 @@ def test_a_folder_that_is_deleted_meanwhile_is_a_failure_in_one_line(make_run, a
 # checkpoints
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_goes_back_one_and_ends_the_same(make_run):
     runs = [make_run("epochs=3", f"study={name}") for name in ("whole", "damaged")]
     for run in runs:

@@ -31,6 +31,7 @@ def test_killed_after_a_step(make_run, kill, outcome, undisturbed, step):
     ("hook", "n"),
     [("on_validation_batch_start", 2), ("on_validation_end", 2), ("on_train_epoch_end", 2), ("on_test_batch_end", 1)],
 )
+@pytest.mark.slow
 def test_killed_between_steps(make_run, kill, outcome, undisturbed, hook, n):
     run = make_run(*OPTIONS, EVERY_STEP, "study=killed")
     kill(run, hook, n)

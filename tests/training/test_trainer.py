@@ -188,6 +188,7 @@ def test_what_callbacks_log_becomes_a_column(make_run):
      ("+callbacks.mine={_target_: builtins.dict}", "callbacks.mine: builtins.dict is no callback"),
      ("+callbacks.mine={_target_: pytorch_lightning.callbacks.ModelCheckpoint}", None)],
 )  # fmt: skip
+@pytest.mark.slow
 def test_a_callback_that_cannot_be_made_is_named(make_run, override, message):
     config = make_run("callbacks=none", override).config["callbacks"]
     if message is None:

@@ -26,6 +26,7 @@ def test_the_key_is_off_and_then_leaves_the_identity_alone(make_run):
     assert config_hash(config) != config_hash(make_run(*OPTIONS).config)
 
 
+@pytest.mark.slow
 def test_training_goes_the_same_way_and_only_the_evaluation_differs(make_run):
     off, on = (trained(make_run(*OPTIONS[:2], f"recalibrate_bn={flag}")) for flag in ("false", "true"))
     weights = [torch.load(run.checkpoints / "last.ckpt", weights_only=True)["state_dict"] for run in (off, on)]

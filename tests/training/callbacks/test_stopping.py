@@ -62,6 +62,7 @@ def test_a_run_at_chance_level_is_done_and_stuck(make_run):
     assert learned["label"] is None
 
 
+@pytest.mark.slow
 def test_stuck_runs_are_stopped_only_if_asked_to(make_run):
     assert attempt(make_run("lr=1e-9", "epochs=4"), train)["epochs"] == 4
     stopped = attempt(make_run("lr=1e-9", "epochs=4", "stop_stuck=2"), train)
