@@ -1,6 +1,7 @@
 """Typed keys that nothing reads: they would only give a second name to the same training."""
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import yaml
@@ -30,13 +31,14 @@ def _check_added(config: dict[str, Any], key: str, typed: str) -> None:
     root, *rest = key.split(".")
     if root not in Schema.__dataclass_fields__ and root not in ("hydra", "experiment", "search"):
         raise InputError(unknown_key(typed, root, {name: config[name] for name in Schema.__dataclass_fields__}))
-    if root in ("model", "data", "schedule") and rest:
-        known = _file_keys(root, str(config[root].get("name") or "constant"))
+    if root in ("model", "data") and rest:
+        known = _file_keys(root, str(config[root].get("name")))
         if known and rest[0] not in known:
-            siblings = dict.fromkeys(sorted(known)) | {"name": config[root]["name"] or "constant"}
+            siblings = dict.fromkeys(sorted(known)) | {"name": config[root]["name"]}
             raise InputError(unknown_key(typed, f"{root}.{rest[0]}", siblings))
 
 
+@cache
 def _file_keys(group: str, name: str) -> set[str]:
     """The keys that conf/<group>/<name>.yaml and the files it builds on list; empty for a file from elsewhere."""
     path = CONF / group / f"{name}.yaml"

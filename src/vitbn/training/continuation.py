@@ -4,8 +4,6 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
-from torch import nn
-
 from vitbn.errors import InputError
 from vitbn.store import atomic, checkpoint_file
 from vitbn.store.run import Run, read_result
@@ -13,7 +11,6 @@ from vitbn.store.yaml_file import read_yaml
 from vitbn.training.schedule import same_start
 
 log = logging.getLogger("vitbn")
-OF_LIGHTNING = {"pytorch-lightning_version", "epoch", "global_step", "loops", "optimizer_states", "lr_schedulers"}
 
 
 def checkpoint_to_go_on_from(run: Run, steps_per_epoch: int) -> Path | None:
@@ -37,16 +34,6 @@ def checkpoint_to_go_on_from(run: Run, steps_per_epoch: int) -> Path | None:
     if reasons:
         log.info(f"{run.folder}: begins with epoch 1, it cannot go on from {'; '.join(reasons)}")
     return None
-
-
-def require_fitting(path: Path, module: nn.Module) -> None:
-    """InputError for a whole checkpoint that is none of this training: of another program, or of another network."""
-    state = checkpoint_file.load(path)
-    there = state.get("state_dict")
-    ours = {f"net.{name}": value.shape for name, value in module.get_submodule("net").state_dict().items()}
-    fits = isinstance(there, dict) and all(getattr(there.get(name), "shape", None) == ours[name] for name in ours)
-    if not fits or not state.keys() >= OF_LIGHTNING:
-        raise InputError(f"{path}: not a checkpoint of this training; remove it, and the same command begins anew")
 
 
 def shorter_runs(run: Run) -> Iterator[Run]:

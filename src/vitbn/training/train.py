@@ -31,7 +31,7 @@ from vitbn.training.callbacks.stopping import (
     require_finite,
 )
 from vitbn.training.callbacks.train_mode import TrainModeAccuracy
-from vitbn.training.continuation import checkpoint_to_go_on_from, require_fitting
+from vitbn.training.continuation import checkpoint_to_go_on_from
 from vitbn.training.ddp import train_in_processes
 from vitbn.training.fingerprint import environment, fingerprint
 from vitbn.training.loggers.make import open_loggers
@@ -93,7 +93,7 @@ def train_process(run: Run, signals: Signals) -> dict[str, Any]:
         metrics_file = MetricsFile(run.folder / "metrics.csv")
         parts = EnvironmentOfParts()
         callbacks = [parts, *build_callbacks(run, data, metrics_file, signals, chance)]
-        trainer = make_trainer(run, callbacks, loggers)
+        trainer = make_trainer(run, net, callbacks, loggers)
         # Lightning converts after it has restored a checkpoint, which would round float64 weights to float32 on the way
         trainer.precision_plugin.convert_module(module)
         if cfg["compile"]:
@@ -109,10 +109,7 @@ def train_process(run: Run, signals: Signals) -> dict[str, Any]:
             ending.enter_context(logging_redirect_tqdm())  # lines above the bar
         try:
             with signals.deferred():
-                start = checkpoint_to_go_on_from(run, steps)
-                if start is not None:
-                    require_fitting(start, module)
-                trainer.fit(module, data, ckpt_path=start)
+                trainer.fit(module, data, ckpt_path=checkpoint_to_go_on_from(run, steps))
             validated = [row["val/loss"] for row in metrics_file.rows if row["val/loss"] is not None]
             require_finite(net, validated[-1] if validated else None, trainer.global_step)
         except Diverged as divergence:

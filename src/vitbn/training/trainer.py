@@ -10,6 +10,7 @@ from pytorch_lightning import profilers
 from pytorch_lightning.callbacks import Callback, ProgressBar, WeightAveraging
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.environments import ClusterEnvironment, LightningEnvironment, SLURMEnvironment
+from torch import nn
 
 from vitbn.errors import InputError
 from vitbn.store.run import Run
@@ -25,8 +26,8 @@ PROFILERS = {
 }
 
 
-def make_trainer(run: Run, callbacks: list[Callback], loggers: list[Logger]) -> pl.Trainer:
-    """The Trainer with the run's flags; InputError for what Lightning does not put together."""
+def make_trainer(run: Run, net: nn.Module, callbacks: list[Callback], loggers: list[Logger]) -> pl.Trainer:
+    """The Trainer of `net` with the run's flags; InputError for what Lightning does not put together."""
     has_bar = any(isinstance(callback, ProgressBar) for callback in callbacks)
     flags = DEFAULTS | {"enable_progress_bar": has_bar} | run.config["trainer"]
     del flags["sync_batchnorm"]  # ours pools unequal shares, too
@@ -48,7 +49,7 @@ def make_trainer(run: Run, callbacks: list[Callback], loggers: list[Logger]) -> 
             max_epochs=run.config["epochs"],
             logger=loggers or False,
             callbacks=callbacks,
-            plugins=[ChecksummedCheckpointIO(), *plugins],
+            plugins=[ChecksummedCheckpointIO(net), *plugins],
             profiler=profiler,
             default_root_dir=run.folder,
             use_distributed_sampler=False,

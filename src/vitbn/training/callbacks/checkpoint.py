@@ -7,13 +7,20 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.plugins.io import CheckpointIO
+from torch import nn
 
+from vitbn.errors import InputError
 from vitbn.store import checkpoint_file
 from vitbn.training.callbacks.stopping import any_process, can_continue_from
 
+OF_LIGHTNING = {"pytorch-lightning_version", "epoch", "global_step", "loops", "optimizer_states", "lr_schedulers"}
+
 
 class ChecksummedCheckpointIO(CheckpointIO):
-    """Lightning's checkpoints as files of `vitbn.store.checkpoint_file`."""
+    """Lightning's checkpoints of the training of `net` as files of `vitbn.store.checkpoint_file`."""
+
+    def __init__(self, net: nn.Module) -> None:
+        self.net = net
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """The whole checkpoint, or the file as it was."""
@@ -22,8 +29,14 @@ class ChecksummedCheckpointIO(CheckpointIO):
     def load_checkpoint(
         self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = True
     ) -> dict[str, Any]:
-        """InputError for a file that holds code or is no checkpoint."""
-        return checkpoint_file.load(path, map_location)
+        """InputError for a file that holds code, or is of another program or another network."""
+        checkpoint = checkpoint_file.load(path, map_location)
+        there = checkpoint.get("state_dict")
+        ours = {f"net.{name}": value.shape for name, value in self.net.state_dict().items()}
+        fits = isinstance(there, dict) and all(getattr(there.get(name), "shape", None) == ours[name] for name in ours)
+        if not fits or not checkpoint.keys() >= OF_LIGHTNING:
+            raise InputError(f"{path}: not a checkpoint of this training; remove it, and the same command begins anew")
+        return checkpoint
 
     def remove_checkpoint(self, path: str | Path) -> None:
         """Delete the file if it is there."""
