@@ -180,6 +180,21 @@ LAYOUTS = {
         "Test/, train/ but no train/ with class folders; expected",
     ),
     "nearly a val": (rename(val="eval"), r"no val/; did you mean eval/\? Rename it to val/"),
+    "short names": (rename(train="trn", val="tst"), "trn/, tst/ but no train/ .*did you mean trn/"),
+    "a short test": (rename(val="tst"), "no test/; did you mean tst/"),
+    "a holdout": (rename(val="hold-out"), "no val/; did you mean hold-out/"),
+    "names of one's own": (rename(train="fold_a", val="fold_b"), "fold_a/, fold_b/ hold the same folders cat/, dog/;"),
+    "parts inside of classes": (
+        lambda root: (
+            [
+                (root / part / name).rename((root / name / part, (root / name).mkdir(exist_ok=True))[0])
+                for part in ("train", "val")
+                for name in ("cat", "dog")
+            ]
+            + [(root / part).rmdir() for part in ("train", "val")]
+        ),
+        "train/, val/ inside of cat/, dog/; expected train/<class>/<image>, not the reverse",
+    ),
     "no classes": (flat, "train/, val/ but no train/ with class folders; expected train/<class>/<image>"),
     "two of a part": (lambda root: shutil.copytree(root / "val", root / "valid"), "val/ and valid/; keep one"),
     "one folder above": (
@@ -203,6 +218,16 @@ def test_classes_may_have_words_of_parts_in_their_names(photos):
     (photos / "train" / "spoon").mkdir()
     shutil.copy(next((photos / "val" / "cat").iterdir()), photos / "train" / "spoon")
     assert scan(photos / "train").classes == ("bullet train", "spoon", "test tube")
+
+
+def test_classes_may_hold_the_same_folders_inside_of_train(photos):
+    for name in ("cat", "dog"):
+        for side in ("left", "right"):
+            (photos / "train" / name / side).mkdir()
+            (photos / "train" / name / f"{name}{int(side == 'left')}.png").rename(
+                photos / "train" / name / side / "a.png"
+            )
+        assert scan(photos).classes == ("cat", "dog")
 
 
 def test_accents_may_be_composed_differently_in_two_parts_but_not_in_one(photos):

@@ -18,7 +18,12 @@ from vitbn.errors import InputError
 PARTS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
 PART_OF = {name: part for part, names in PARTS.items() for name in names}
 # words in the name of a folder that may be meant for a part: training_set, seg_train, testset
-WORDS = {**PART_OF, "trainset": "train", "dev": "val", "eval": "val", "valset": "val", "testset": "test"}
+WORDS = {
+    **PART_OF,
+    **dict.fromkeys(("trn", "tr", "tra", "trainset", "fit"), "train"),
+    **dict.fromkeys(("vld", "valset", "dev", "devel", "eval", "evaluation", "holdout", "heldout", "hold"), "val"),
+    **dict.fromkeys(("tst", "te", "testset"), "test"),
+}
 
 
 @dataclass(frozen=True)
@@ -137,12 +142,30 @@ def _parts(root: str, top: Path) -> dict[str, Path]:
             hint = f"did you mean {train}/? Rename it to train/" if train else layout
             here = ", ".join(f"{name}/" for name in nearly)
             raise InputError(f"data.root={root}: {here} but no train/ with class folders; {hint}")
+        _require_classes(root, top, names)
     for name, part in nearly.items():
         if found and part not in found and name in with_classes:
             raise InputError(
                 f"data.root={root}: no {part}/; did you mean {name}/? Rename it to {part}/, or move it away"
             )
     return found
+
+
+def _require_classes(root: str, top: Path, names: list[str]) -> None:
+    """InputError if every folder holds the same folders and no images: they are rather parts, folds or domains."""
+    inside = {name: subfolders(top / name) for name in names}
+    same = next(iter(inside.values()), [])
+    if len(names) < 2 or len(same) < 2 or any(inner != same for inner in inside.values()):
+        return
+    if any(is_image(path) for name in names for path in files_in(top / name)):
+        return
+    outer, inner = (", ".join(f"{as_text(name)}/" for name in folders[:4]) for folders in (names, same))
+    if all(map(_nearly, same)):
+        raise InputError(
+            f"data.root={root}: {inner} inside of {outer}; expected train/<class>/<image>, not the reverse"
+        )
+    remedy = "call the parts train/ and val/ or test/; if not, put the outer ones into a folder train/"
+    raise InputError(f"data.root={root}: {outer} hold the same folders {inner}; if these are the classes, {remedy}")
 
 
 def _nearly(name: str) -> str | None:
