@@ -228,6 +228,35 @@ def test_the_damaged_one_of_two_files_is_named(svhn):
         load("svhn", svhn)
 
 
+@pytest.mark.parametrize("need_train", [True, False])
+def test_test_files_alone_do_where_no_training_image_is_needed(svhn, need_train, monkeypatch):
+    whole, options = load("svhn", svhn), {"dataset": "SVHN", "channels": 3, "cache_size": 32}
+    (svhn / "train_32x32.mat").unlink()
+    monkeypatch.setattr(torchvision.datasets.SVHN, "download", lambda self: svhn.joinpath("asked").touch())
+    if need_train:
+        with pytest.raises(InputError, match="SVHN is not there"):
+            sources.load("torchvision", svhn, **options)
+        return
+    found = sources.load("torchvision", svhn, need_train=False, **options)
+    assert (len(found.train), len(found.test)) == (0, 20) and torch.equal(found.test.images, whole.test.images)
+    assert found.classes == whole.classes and not (svhn / "asked").exists()
+
+
+def test_test_folders_alone_do_too(tmp_path):
+    folder = tmp_path / "gtsrb" / "GTSRB" / "Final_Test" / "Images"
+    folder.mkdir(parents=True)
+    rows = ["Filename;Width;Height;Roi.X1;Roi.Y1;Roi.X2;Roi.Y2;ClassId"]
+    for row in range(4):
+        Image.fromarray(noise(30, 30, 3)).save(folder / f"{row:05}.ppm")
+        rows.append(f"{row:05}.ppm;30;30;0;0;30;30;{row}")
+    (tmp_path / "gtsrb" / "GT-final_test.csv").write_text("\n".join(rows))
+    options = {"dataset": "GTSRB", "channels": 3, "cache_size": 32}
+    found = sources.load("torchvision", tmp_path, need_train=False, **options)
+    assert not len(found.train) and found.test.labels.tolist() == [0, 1, 2, 3] and len(found.classes) == 43
+    with pytest.raises(InputError, match="gtsrb: incomplete or damaged"):
+        sources.load("torchvision", tmp_path, **options)
+
+
 def test_files_that_do_not_belong_together_are_named(kmnist):
     write_idx(kmnist / "KMNIST" / "raw" / "train-labels-idx1-ubyte", torch.arange(29) % 10)
     with pytest.raises(InputError, match="KMNIST: incomplete or damaged"):

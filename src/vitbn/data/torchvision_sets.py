@@ -16,14 +16,17 @@ from vitbn.errors import InputError, describe
 from vitbn.progress import track
 
 
-def torchvision_set(root: Path, *, dataset: str, channels: int, cache_size: int) -> Source:
+def torchvision_set(root: Path, *, dataset: str, channels: int, cache_size: int, need_train: bool = True) -> Source:
     """`torchvision.datasets.<dataset>` from below `root`, downloaded unless it is there.
 
-    Images of another size become squares of `cache_size` pixels: their central square, resized.
+    Images of another size become squares of `cache_size` pixels: their central square, resized. Without `need_train`
+    test files alone do: there are no training images then.
     """
     known = dataset_facts(dataset)
     paths = known.files if len(known.files) > 1 else known.files * len(known.splits)
     parts = list(zip(paths, known.splits, strict=True))
+    if not need_train and len(parts) > 1 and _test_alone(dataset, root, parts):
+        parts = parts[1:2]
     if missing := _missing(root, parts):
         remedy = f"put {', '.join(sorted(missing))} there, or use data=mnist5k, which needs no network"
         with download_folder(root, dataset, remedy) as temporary:
@@ -47,8 +50,12 @@ def torchvision_set(root: Path, *, dataset: str, channels: int, cache_size: int)
             remedy = "delete it to have it downloaded again, or put a good copy in its place"
             raise InputError(f"{root / path}: incomplete or damaged ({reason.rstrip('.')}); {remedy}") from None
     names = getattr(images, "classes", None) or getattr(images, "categories", None) or range(known.num_classes)
-    test = read[1] if len(read) > 1 else read[0][torch.arange(0)]
-    return Source(read[0], test, tuple(map(str, names)), read[2] if len(read) > 2 else None)
+    none = read[0][torch.arange(0)]
+    if parts[0][1] != known.splits[0]:  # only the test files are there
+        return Source(none, read[0], tuple(map(str, names)))
+    return Source(
+        read[0], read[1] if len(read) > 1 else none, tuple(map(str, names)), read[2] if len(read) > 2 else None
+    )
 
 
 def _missing(root: Path, parts: list[tuple[str, dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
@@ -58,6 +65,19 @@ def _missing(root: Path, parts: list[tuple[str, dict[str, Any]]]) -> dict[str, l
         if not (root / path).exists():
             missing.setdefault(path, []).append(split)
     return missing
+
+
+def _test_alone(dataset: str, root: Path, parts: list[tuple[str, dict[str, Any]]]) -> bool:
+    """Whether torchvision finds the test images and not the training images."""
+    if _missing(root, parts[1:2]):
+        return False
+    if parts[0][0] != parts[1][0]:
+        return bool(_missing(root, parts[:1]))
+    try:
+        _open(dataset, root, parts[0][1])
+    except Exception as error:
+        return "not found" in str(error) or isinstance(error, FileNotFoundError)
+    return False
 
 
 def _open(dataset: str, root: Path, split: dict[str, Any], **options: Any) -> Any:
