@@ -13,6 +13,7 @@ from vitbn.training.train import train
 
 STEPS = 6  # per epoch: 300 images, batch 50
 OPTIONS = ("model=vitbn", "model.dropout=0.1", "log_every=4")
+SWA = "+callbacks.swa"
 TORCHS = ("+schedule._target_=torch.optim.lr_scheduler.StepLR", "+schedule.step_size=1", "+schedule.gamma=0.5")
 
 
@@ -73,7 +74,9 @@ def test_the_nearest_that_can_be_used_is_taken(finished, make_run, caplog):
      ((*TORCHS[:1], "+schedule.step_size=steps", "+schedule.interval=step"), "learning rates differ"),
      ((*TORCHS[:1], "+schedule.step_size=${epochs}"), "learning rates differ"),
      (("stop_stuck=1", "lr=1e-9"), "ended early, after 1 epochs"), (("lr=1e30", "norm=none"), "it is diverged"),
-     (("checkpoint.keep=best",), "last.ckpt was not kept")],
+     (("checkpoint.keep=best",), "last.ckpt was not kept"),
+     ((f"{SWA}._target_=pytorch_lightning.callbacks.StochasticWeightAveraging", f"{SWA}.swa_lrs=0.01"),
+      "StochasticWeightAveraging depends on the number of epochs")],
 )  # fmt: skip
 @pytest.mark.slow
 def test_why_it_begins_anew_is_said(finished, options, reason, caplog):

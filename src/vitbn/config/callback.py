@@ -34,3 +34,4 @@ class RunCallback(Callback):
         """One thread per run where a launcher trains several at once, unless OMP_NUM_THREADS says otherwise."""
         if config.hydra.mode == RunMode.MULTIRUN and not config.hydra.launcher._target_.endswith(".BasicLauncher"):
             os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by torch, which is imported later
+            os.environ["VITBN_PARALLEL"] = "1"  # this process is one of several

@@ -1,16 +1,23 @@
 """A run that differs from a finished one in a larger `epochs` alone goes on from that one's checkpoint."""
 
+import inspect
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from types import CodeType
+from typing import Any
+
+from pytorch_lightning.callbacks import Callback, ProgressBar
 
 from vitbn.errors import InputError
 from vitbn.store import atomic, checkpoint_file
 from vitbn.store.run import Run, read_result
 from vitbn.store.yaml_file import read_yaml
 from vitbn.training.schedule import same_start
+from vitbn.training.trainer import own_callbacks
 
 log = logging.getLogger("vitbn")
+LENGTHS = {"max_epochs", "max_steps", "estimated_stepping_batches"}  # of Lightning's Trainer
 
 
 def checkpoint_to_go_on_from(run: Run, steps_per_epoch: int) -> Path | None:
@@ -51,6 +58,9 @@ def shorter_runs(run: Run) -> Iterator[Run]:
 def why_not(donor: Run, run: Run, steps_per_epoch: int) -> str | None:
     """Why a longer run would not end as if it had been trained in one go; None if it would."""
     epochs, last = donor.config["epochs"], donor.checkpoints / checkpoint_file.LAST
+    for callback in map(type, own_callbacks(run.config["callbacks"])):
+        if _reads_length(callback):
+            return f"{callback.__name__} depends on the number of epochs"
     result = read_result(donor.folder) or {}
     if result.get("status") != "done":
         return f"it is {result.get('status', 'not readable')}"
@@ -74,3 +84,17 @@ def why_not(donor: Run, run: Run, steps_per_epoch: int) -> str | None:
     except (InputError, OSError, KeyError, TypeError) as error:
         return f"it cannot be read ({error})"
     return None
+
+
+def _reads_length(callback: type) -> bool:
+    """Whether a callback's code, as Lightning's StochasticWeightAveraging, asks how long the training is."""
+    if issubclass(callback, ProgressBar):  # which shows it only
+        return False
+    methods = [method for base in callback.__mro__ for method in vars(base).values() if base is not Callback]
+    todo: list[Any] = [getattr(inspect.unwrap(method), "__code__", None) for method in methods if callable(method)]
+    while todo:
+        if isinstance(code := todo.pop(), CodeType):
+            if LENGTHS & {*code.co_names}:
+                return True
+            todo += code.co_consts  # functions inside of functions
+    return False

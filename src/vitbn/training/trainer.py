@@ -1,5 +1,6 @@
 """Lightning's Trainer and the callbacks of one's own, from the configuration that was typed."""
 
+import os
 import signal
 import sys
 from typing import Any
@@ -86,8 +87,9 @@ class SlurmJob(SLURMEnvironment):
 
 
 def shows_bar(run: Run) -> bool:
-    """Whether the training draws a progress bar."""
-    return run.config["trainer"].get("enable_progress_bar", sys.stdout.isatty())
+    """Whether the training draws a progress bar; several at once in one terminal would overwrite each other."""
+    alone = "VITBN_PARALLEL" not in os.environ
+    return run.config["trainer"].get("enable_progress_bar", sys.stdout.isatty() and alone)
 
 
 def own_callbacks(config: dict[str, Any]) -> list[Callback]:

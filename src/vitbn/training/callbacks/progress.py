@@ -8,34 +8,17 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback, TQDMProgressBar
 from pytorch_lightning.callbacks.progress.tqdm_progress import Tqdm
 
-from vitbn.data.batches import Batch
 from vitbn.training.callbacks.metrics_file import MetricsFile
 
 log = logging.getLogger("vitbn")
 
 
 class Pace:
-    """Images per second since `start_epoch`, and the time left at the speed since the first batch."""
+    """The time left at the speed since the first batch."""
 
     def __init__(self) -> None:
         self.batches = 0
         self.started = time.perf_counter()
-        self.start_epoch()
-
-    def start_epoch(self) -> None:
-        """Count images from here on."""
-        self.images = 0
-        self.epoch_started = self.last = time.perf_counter()
-
-    def count(self, trainer: pl.Trainer, batch: Batch) -> None:
-        """One more batch is done, in all processes together."""
-        self.batches += 1
-        self.images += len(batch.labels) * trainer.world_size
-        self.last = time.perf_counter()
-
-    @property
-    def images_per_second(self) -> str:
-        return f"{self.images / max(self.last - self.epoch_started, 1e-9):,.0f}"
 
     def left(self, trainer: pl.Trainer, batches_done: int) -> str | None:
         """Such as 02:05, when so many batches of the epoch are done; None if the end or the speed is not known."""
@@ -48,15 +31,11 @@ class Pace:
 
 
 class EpochLines(Callback):
-    """One line per epoch, and one that says where a resumed run goes on."""
+    """One line per epoch, of 80 columns, and one that says where a resumed run goes on."""
 
     def __init__(self, metrics_file: MetricsFile) -> None:
         self.metrics_file = metrics_file
         self.pace: Pace | None = None
-
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self.pace:
-            self.pace.start_epoch()
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -71,7 +50,7 @@ class EpochLines(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if self.pace:
-            self.pace.count(trainer, batch)
+            self.pace.batches += 1
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         values = {name: value for name, value in self.metrics_file.rows[-1].items() if value is not None}
@@ -79,7 +58,6 @@ class EpochLines(Callback):
         words += [f"{name} {values[name]:.4f}" for name in ("train/loss", "val/loss") if name in values]
         words += [f"val/acc {values['val/acc']:.2%}"] if "val/acc" in values else []
         if self.pace:
-            words.append(f"{self.pace.images_per_second} images/s")
             left = self.pace.left(trainer, trainer.num_training_batches)  # type: ignore[arg-type]
             words += [f"{left} left"] if left else []
         if trainer.is_global_zero:
