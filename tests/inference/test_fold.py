@@ -86,7 +86,7 @@ def test_layer_norms_stay_and_the_plan_says_why():
 
 def test_the_plan_of_vitbnffn_lists_every_norm_in_the_order_of_the_data():
     plan = fold(network(PLACEMENTS["vitbnffn"])).plan
-    assert [(step.site.norm, step.into) for step in plan] == [
+    assert [(step.site.path, step.into) for step in plan] == [
         ("embedding.in_norm", None), ("embedding.out_norm", None),
         ("blocks.0.attn_in", None), ("blocks.0.ffn.hidden_norm", "blocks.0.ffn.fc1"),
         ("blocks.1.attn_in", None), ("blocks.1.ffn.hidden_norm", "blocks.1.ffn.fc1"),

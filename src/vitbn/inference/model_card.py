@@ -127,7 +127,7 @@ def _rounding(difference: float) -> str:
 
 
 def _target(step: FoldStep) -> str:
-    return f"`{step.into.rpartition('.')[2]}`" if step.into else "stays"
+    return ", ".join(f"`{linear.rpartition('.')[2]}`" for linear in step.into.split(", ")) if step.into else "stays"
 
 
 def _versions() -> str:

@@ -81,12 +81,24 @@ class MergedAttention(Attention):
 
     def standard(self) -> Attention:
         """The same weights in a module that never merges."""
-        attention = Attention(
-            dim=self.dim, heads=self.heads, dim_head=self.dim_head, dropout=self.weights_dropout.p,
-            qkv_bias=self.to_qkv.bias is not None,
-        )  # fmt: skip
-        attention.to_qkv, attention.to_out = self.to_qkv, self.to_out
-        return attention.train(self.training)
+        return _with_weights(Attention, self)
+
+
+def _with_weights(made: type[Attention], attention: Attention) -> Attention:
+    """Another class of attention over the same weights and norms."""
+    out = made(
+        dim=attention.dim, heads=attention.heads, dim_head=attention.dim_head, dropout=attention.weights_dropout.p,
+        qkv_bias=attention.to_qkv.bias is not None,
+    )  # fmt: skip
+    for name, module in attention.named_children():
+        setattr(out, name, module)
+    return out.train(attention.training)
+
+
+def suited(attention: Attention) -> Attention:
+    """Merged without norms on q and k, which stand between the weights that it multiplies; else standard."""
+    made = MergedAttention if isinstance(attention.q_norm, nn.Identity) else Attention
+    return attention if type(attention) is made else _with_weights(made, attention)
 
 
 class FrozenAttention(nn.Module):

@@ -1,0 +1,146 @@
+"""Norms put into a Vision Transformer, ours or another library's, and calibrated on inputs."""
+
+import copy
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import chain
+from typing import Any, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from vitbn.errors import InputError
+from vitbn.models.attach import norm_at, put_norm
+from vitbn.models.merged_attention import suited
+from vitbn.models.norms import entry, make_norm
+from vitbn.models.placements import Placement, Slot, complete
+from vitbn.models.sites import Site, sites
+from vitbn.models.vit import Block, VisionTransformer
+
+Net = TypeVar("Net", bound=nn.Module)
+
+
+def replace_norms(model: Net, placement: Placement, *, calibrate: Iterable[Any] | None = None) -> Net:
+    """Put norms into a Vision Transformer, in place: the kind of each slot, where "none" takes a norm out.
+
+    Slots that are left out stay as they are, and so do norms of the same kind, which keep their weights.
+    calibrate  batches of inputs, gone through once per norm: a norm with running statistics then starts as near to
+               what stood there as it can be; without them it starts fresh, as in a training
+    InputError names an unknown model, slot or kind, and what is known.
+    """
+    places = sites(model)
+    complete(placement)  # refuses unknown slots and kinds
+    for slot in placement:
+        if slot not in (offered := [site.slot for site in places]):
+            known = ", ".join(name for name in Slot if name in offered)
+            raise InputError(f"slot {slot!r}: {type(model).__name__} has no place for it; it has {known}")
+    standing = [norm_at(model, site) for site in places]
+    eps = [getattr(norm, "eps", None) for norm in standing]
+    usual = next(filter(None, eps), 1e-5)
+    new: dict[Site, nn.Module] = {}  # all of them before the first is put in: a kind may be refused
+    for site, old, own_eps in zip(places, standing, eps, strict=True):
+        if site.slot in placement:
+            norm = make_norm(placement[site.slot], site.features, own_eps or usual)
+            if not _same_kind(old, norm):
+                like = next(chain(old.parameters(), _parameters_near(model, site), model.parameters()))
+                new[site] = norm.to(like.device, like.dtype).train(model.training)
+    for site, norm in new.items():  # in the order the data passes them: each is calibrated on its final input
+        if calibrate is not None and _has_statistics(norm):
+            fit_norm(model, site, norm, calibrate)
+        put_norm(model, site, norm)
+    for vit in [module for module in model.modules() if isinstance(module, VisionTransformer)]:
+        vit.placement = {**vit.placement, **{str(slot): kind for slot, kind in placement.items()}}
+        if Slot.qk in placement:
+            for block in cast(list[Block], vit.blocks):
+                block.attention = suited(block.attention)
+    return model
+
+
+def _same_kind(old: nn.Module, new: nn.Module) -> bool:
+    """Libraries have a LayerNorm of their own: a subclass that the table does not have."""
+    same = type(old) is type(new) or (entry(old) is None and isinstance(old, type(new)))
+    return same and old.extra_repr() == new.extra_repr()
+
+
+def _parameters_near(net: nn.Module, site: Site) -> Iterator[nn.Parameter]:
+    for path in site.linears:
+        yield from net.get_submodule(path).parameters(recurse=False)
+
+
+def _has_statistics(norm: nn.Module) -> bool:
+    return getattr(norm, "running_mean", None) is not None and (known := entry(norm)) is not None and known.folds
+
+
+class Recorder(nn.Module):
+    """Stands in a norm's place, changes nothing, and adds up in float64 what it takes to replace `original` there.
+
+    As every norm that the table does not have, it is handed all tokens.
+    """
+
+    def __init__(self, original: nn.Module, present: nn.Module) -> None:
+        super().__init__()
+        self.original = copy.deepcopy(original).double().eval()
+        self.present = present
+        self.count = 0
+        # of the input x and of the original's output y: means, and sums of products of deviations
+        self.mean_x = self.mean_y = self.xx = self.xy = torch.zeros((), dtype=torch.float64)
+
+    def forward(self, x: Tensor) -> Tensor:
+        exact = x.detach().double()
+        flat_x, flat_y = (rows.reshape(-1, rows.shape[-1]) for rows in (exact, self.original(exact)))
+        mean_x, mean_y = flat_x.mean(0), flat_y.mean(0)
+        dx, dy = flat_x - mean_x, flat_y - mean_y
+        self._merge(len(flat_x), mean_x.cpu(), mean_y.cpu(), (dx * dx).sum(0).cpu(), (dx * dy).sum(0).cpu())
+        return self.present(x)
+
+    def _merge(self, count: int, mean_x: Tensor, mean_y: Tensor, xx: Tensor, xy: Tensor) -> None:
+        """Chan, Golub and LeVeque's update (1983): no difference of large sums."""
+        total = self.count + count
+        step_x, step_y, share = mean_x - self.mean_x, mean_y - self.mean_y, self.count * count / total
+        self.xx = self.xx + xx + step_x * step_x * share
+        self.xy = self.xy + xy + step_x * step_y * share
+        self.mean_x = self.mean_x + step_x * count / total
+        self.mean_y = self.mean_y + step_y * count / total
+        self.count = total
+
+    @torch.no_grad()
+    def fit(self, norm: Any) -> None:
+        """Statistics of the input for `norm`, and as its affine map the straight line that best leads from one to the
+        original's output, feature by feature (least squares)."""
+        var, mean = self.xx / self.count, self.mean_x
+        if norm.running_mean.numel() == 1:  # one mean and one variance for all features
+            mean = self.mean_x.mean()
+            var = (var + (self.mean_x - mean).square()).mean()
+        slope = torch.where(self.xx > 0, self.xy / self.xx, 0)
+        norm.running_mean.copy_(mean)
+        norm.running_var.copy_(var)
+        norm.weight.copy_(slope * (var + norm.eps).sqrt())
+        norm.bias.copy_(self.mean_y + slope * (mean - self.mean_x))
+
+
+@torch.no_grad()
+def fit_norm(model: nn.Module, site: Site, norm: nn.Module, batches: Iterable[Any]) -> None:
+    """Let `norm` do in evaluation what stands at the site now, as near as an affine map can, on these inputs."""
+    present = norm_at(model, site)
+    recorder = Recorder(present, present)
+    put_norm(model, site, recorder)
+    device = next(model.parameters()).device
+    with evaluating(model):
+        for batch in batches:
+            model((batch[0] if isinstance(batch, list | tuple) else batch).to(device))
+    put_norm(model, site, present)
+    if not recorder.count:
+        raise InputError("calibrate: no inputs; give a list or a loader, which can be gone through once per norm")
+    recorder.fit(norm)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Inside, the whole network is in evaluation mode; afterwards every module in its own again."""
+    before = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in before.items():
+            module.training = training
