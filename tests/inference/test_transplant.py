@@ -15,7 +15,7 @@ from tests.conftest import TINY
 from tests.foreign import SIZE
 from vitbn.cli import main
 from vitbn.config import compose as config
-from vitbn.inference.transplant import Damage, Site, Transplant, layernorm_sites
+from vitbn.inference.transplant import Damage, Place, Transplant, layernorm_places
 from vitbn.inference.transplant_report import FILE, heat_map
 from vitbn.models.norms import TokenBatchNorm
 from vitbn.models.placements import PLACEMENTS, Slot, complete
@@ -44,13 +44,12 @@ def pictures(count, seed=1):
 
 def transplant(net, truth=None, chosen=None, calibrate=None):
     calibrate = pictures(300) if calibrate is None else calibrate
-    return Transplant(
-        net, layernorm_sites(net.net) if chosen is None else chosen, calibrate, pictures(40, seed=2), truth
-    )
+    places = layernorm_places(net.net) if chosen is None else chosen
+    return Transplant(net.net, places, calibrate, pictures(40, seed=2), truth, prepare=net.normalise)
 
 
 def named(net):
-    return [str(site) for site in layernorm_sites(net.net)]
+    return [str(place) for place in layernorm_places(net.net)]
 
 
 def test_sites_are_the_layernorms_in_the_order_of_the_data():
@@ -75,8 +74,8 @@ def inputs_of(net, path, images):
 def test_statistics_and_affine_map_are_those_of_one_pass_in_float64(path):
     net, images = network(), pictures(300)
     work = transplant(net)
-    (site,) = (site for site in work.sites if path in site.paths)
-    norm = work.calibrated([site])[path]
+    (place,) = (place for place in work.places if path in place.paths)
+    norm = work.calibrated([place])[path]
     x = inputs_of(net, path, images)
     assert isinstance(norm, TokenBatchNorm) and not norm.training
     torch.testing.assert_close(norm.running_mean, x.mean(0), rtol=0, atol=1e-12)
@@ -103,24 +102,24 @@ def shuffled_pictures(count, seed):
 
 def test_no_damage_where_layernorm_is_an_affine_map_of_the_data():
     net, measured = network(), shuffled_pictures(20, seed=2)
-    site = layernorm_sites(net.net)[0]
-    work = Transplant(net, [site], shuffled_pictures(60, seed=1), measured, None)
+    place = layernorm_places(net.net)[0]
+    work = Transplant(net.net, [place], shuffled_pictures(60, seed=1), measured, prepare=net.normalise)
     inputs = net.normalise(measured).double()
     with torch.no_grad():
         before = net.net(inputs)
-        damage = work.alone()[site]
+        damage = work.alone()[place]
         assert damage.kl < 1e-12 and damage.changed == 0 and damage.accuracy is None
         assert work.damage().kl == 0  # put back
         (step,) = work.in_greedy_order()
-        assert isinstance(net.net.embedding.in_norm, TokenBatchNorm) and step.site == site
+        assert isinstance(net.net.embedding.in_norm, TokenBatchNorm) and step.place == place
         torch.testing.assert_close(net.net(inputs), before, rtol=0, atol=1e-9)
 
 
 def by_hand(net, replaced, images):
-    """Replace these sites of a copy with calibrated BatchNorms, the last two Linear steps spelled out."""
+    """Replace these places of a copy with calibrated BatchNorms, the last two Linear steps spelled out."""
     net = copy.deepcopy(net)
-    for site in replaced:
-        for path in site.paths:
+    for place in replaced:
+        for path in place.paths:
             x, layer = inputs_of(net, path, images), net.net.get_submodule(path)
             with torch.no_grad():
                 mean, var = x.mean(0), x.var(0, unbiased=False)
@@ -142,7 +141,7 @@ def divergence(net, other, images):
 
 def test_greedy_order_is_that_of_brute_force():
     net, calibrate, measured = network("vit_b16", depth=1), pictures(300), pictures(40, seed=2)
-    three = layernorm_sites(net.net)
+    three = layernorm_places(net.net)
     assert len(three) == 3
     # in the order the data passes them, as the result is calibrated in the end
     exact = {
@@ -158,14 +157,14 @@ def test_greedy_order_is_that_of_brute_force():
     done, expected = [], []
     while len(done) < 3:
         best = min((s for s in three if s not in done), key=lambda s: replaced_upstream_first(done, s))
-        done = [site for site in three if site in (*done, best)]
+        done = [place for place in three if place in (*done, best)]
         expected.append((best, exact[tuple(done)]))
     work = transplant(copy.deepcopy(net))
     alone, steps = work.alone(), work.in_greedy_order()
-    assert {site: damage.kl for site, damage in alone.items()} == pytest.approx(
-        {site: exact[(site,)] for site in three}, rel=1e-6
+    assert {place: damage.kl for place, damage in alone.items()} == pytest.approx(
+        {place: exact[(place,)] for place in three}, rel=1e-6
     )
-    assert [step.site for step in steps] == [site for site, _ in expected]
+    assert [step.place for step in steps] == [place for place, _ in expected]
     assert [step.damage.kl for step in steps] == pytest.approx([kl for _, kl in expected], rel=1e-6)
 
 
@@ -247,9 +246,9 @@ def test_only_some_slots_are_a_placement_too(file, folder, tmp_path, capsys):
 
 
 def test_the_heat_map_has_slots_in_rows_and_blocks_in_columns():
-    damages = {site: Damage(kl, 0.5, accuracy) for site, kl, accuracy in (
-        (Site(Slot.embed_out, None, ()), 0.5, 0.25), (Site(Slot.attn_in, 1, ()), 0.0, 0.75),
-        (Site(Slot.final, None, ()), 2.0, 0.8125),
+    damages = {place: Damage(kl, 0.5, accuracy) for place, kl, accuracy in (
+        (Place(Slot.embed_out, None, ()), 0.5, 0.25), (Place(Slot.attn_in, 1, ()), 0.0, 0.75),
+        (Place(Slot.final, None, ()), 2.0, 0.8125),
     )}  # fmt: skip
     for accuracy, words in ((0.75, ("−50.0", "+0.0", "+6.2")), (None, ("50.0",) * 3)):
         (ax, _) = heat_map(Damage(0, 0, accuracy), damages).figure.axes
@@ -316,4 +315,4 @@ def test_bad_input_is_one_line(file, folder, tmp_path, capsys):
 
 
 def test_a_site_says_its_slot_and_block():
-    assert str(Site(Slot.attn_in, 4, ())) == "attn_in 5" and str(Site(Slot.final, None, ())) == "final"
+    assert str(Place(Slot.attn_in, 4, ())) == "attn_in 5" and str(Place(Slot.final, None, ())) == "final"

@@ -12,7 +12,7 @@ import torch
 
 from vitbn.errors import InputError
 from vitbn.inference.eval_data import Data, load_eval_data
-from vitbn.inference.transplant import Damage, Site, Step, Transplant, layernorm_sites
+from vitbn.inference.transplant import Damage, Place, Step, Transplant, layernorm_places
 from vitbn.models.placements import Slot
 from vitbn.models.vit import VisionTransformer
 from vitbn.plotting import Picture, grid, look, plain_numbers, style
@@ -33,18 +33,20 @@ def transplant_command(ckpt: str, *, data: Data, root: Path | None, count: int, 
     if not isinstance(network.net, VisionTransformer):
         raise InputError(f"{network.source}: {network.config['model']['name']} is no Vision Transformer")
     options = {**network.options, "placement": network.net.placement}
-    sites = _choose_sites(network, slots)
+    places = _choose_places(network, slots)
     images = load_eval_data(network, data, root, count=count)
     network.net.to("cuda" if torch.cuda.is_available() else "cpu")
     truth = images.test.labels if images.classes == network.labels else None
-    transplant = Transplant(network, sites, images.train.images, images.test.images, truth)
+    transplant = Transplant(
+        network.net, places, images.train.images, images.test.images, truth, prepare=network.normalise
+    )
     counts = f"{len(images.train)} images calibrate, {len(images.test)} measure"
-    print(f"{network.source}: {len(sites)} norms; {counts}")
+    print(f"{network.source}: {len(places)} norms; {counts}")
     alone = transplant.alone()
-    order = transplant.in_greedy_order(lambda step: print(f"  {step.site}: {step.damage.kl:.4f} nats", flush=True))
+    order = transplant.in_greedy_order(lambda step: print(f"  {step.place}: {step.damage.kl:.4f} nats", flush=True))
     write_transplant_report(out, transplant.original, alone, order)
     print_tables(transplant.original, alone, order)
-    replaced = {str(site.slot): "batch" for site in sites}
+    replaced = {str(place.slot): "batch" for place in places}
     options["placement"] = {**options["placement"], **replaced}
     state = {name: tensor.cpu() for name, tensor in network.net.state_dict().items()}
     write(Weights(state, options, network.labels, network.mean, network.std, out / FILE))
@@ -67,27 +69,27 @@ def _data_overrides(network: Network, data: Data) -> list[str]:
     return overrides
 
 
-def _choose_sites(network: Network, slots: Sequence[str]) -> list[Site]:
+def _choose_places(network: Network, slots: Sequence[str]) -> list[Place]:
     """The places of the LayerNorms, in some slots or in all."""
     assert isinstance(network.net, VisionTransformer)
     if unknown := [slot for slot in slots if slot not in set(Slot)]:
         raise InputError(f"--slots {unknown[0]}: unknown; choose from {', '.join(Slot)}")
-    sites = layernorm_sites(network.net)
-    if not sites:
+    places = layernorm_places(network.net)
+    if not places:
         raise InputError(f"{network.source}: has no LayerNorm to replace")
-    present = [str(slot) for slot in Slot if any(site.slot == slot for site in sites)]
+    present = [str(slot) for slot in Slot if any(place.slot == slot for place in places)]
     if empty := [slot for slot in slots if slot not in present]:
         raise InputError(f"--slots {empty[0]}: no LayerNorm there; choose from {', '.join(present)}")
-    return [site for site in sites if not slots or site.slot in slots]
+    return [place for place in places if not slots or place.slot in slots]
 
 
 def write_transplant_report(
-    folder: Path, original: Damage, alone: Mapping[Site, Damage], order: Sequence[Step]
+    folder: Path, original: Damage, alone: Mapping[Place, Damage], order: Sequence[Step]
 ) -> None:
     """damage.csv, order.csv and both pictures as PNG and SVG."""
     folder.mkdir(parents=True, exist_ok=True)
-    _write_csv(folder / "damage.csv", [_row(site, damage) for site, damage in alone.items()])
-    steps = [{"step": n, **_row(step.site, step.damage)} for n, step in enumerate(order, start=1)]
+    _write_csv(folder / "damage.csv", [_row(place, damage) for place, damage in alone.items()])
+    steps = [{"step": n, **_row(step.place, step.damage)} for n, step in enumerate(order, start=1)]
     unchanged = {"step": 0, "slot": None, "layer": None, **vars(original)}
     _write_csv(folder / "order.csv", [unchanged, *steps])
     with style():
@@ -95,8 +97,8 @@ def write_transplant_report(
             picture.save(folder)
 
 
-def _row(site: Site, damage: Damage) -> dict[str, Any]:
-    return {"slot": str(site.slot), "layer": None if site.layer is None else site.layer + 1, **vars(damage)}
+def _row(place: Place, damage: Damage) -> dict[str, Any]:
+    return {"slot": str(place.slot), "layer": None if place.layer is None else place.layer + 1, **vars(damage)}
 
 
 def _write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
@@ -107,17 +109,17 @@ def _write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     atomic.write_text(path, text.getvalue())
 
 
-def heat_map(original: Damage, alone: Mapping[Site, Damage]) -> Picture:
+def heat_map(original: Damage, alone: Mapping[Place, Damage]) -> Picture:
     """Rows slots, columns layers: the damage if only that norm is replaced; grey where no norm stands."""
     import numpy as np
     from matplotlib import colormaps
     from matplotlib.colors import ListedColormap, LogNorm
 
-    slots = [slot for slot in Slot if any(site.slot == slot for site in alone)]
-    depth = max((site.layer + 1 for site in alone if site.layer is not None), default=0)
+    slots = [slot for slot in Slot if any(place.slot == slot for place in alone)]
+    depth = max((place.layer + 1 for place in alone if place.layer is not None), default=0)
     table = np.full((len(slots), depth + 2), np.nan)
-    for site, damage in alone.items():
-        table[slots.index(site.slot), _column(site, depth)] = max(damage.kl, LEAST)
+    for place, damage in alone.items():
+        table[slots.index(place.slot), _column(place, depth)] = max(damage.kl, LEAST)
     figure, (ax,) = grid(1, 1, width=max(6.4, 0.8 * (depth + 2) + 3), height=0.5 * len(slots) + 1.3)
     scale = LogNorm(LEAST if np.nanmax(table) <= LEAST else np.nanmin(table), max(np.nanmax(table), 2 * LEAST))
     blues = ListedColormap(colormaps["Blues"](np.linspace(0.12, 1, 256)))  # the palest is no white
@@ -131,24 +133,24 @@ def heat_map(original: Damage, alone: Mapping[Site, Damage]) -> Picture:
     ax.grid(which="minor", color="white", linewidth=2)
     ax.tick_params(which="both", length=0)
     ax.set_axisbelow(False)
-    for site, damage in alone.items():
-        row, column = slots.index(site.slot), _column(site, depth)
+    for place, damage in alone.items():
+        row, column = slots.index(place.slot), _column(place, depth)
         dark = scale(table[row, column]) > 0.5
         ax.text(column, row, _change(original, damage), ha="center", va="center", color="white" if dark else "black")
     figure.colorbar(image, ax=ax, label="divergence (nats)", shrink=0.9, format="%g")
     numbers = "change of accuracy in points" if original.accuracy is not None else "changed predictions (%)"
     title = "Damage of replacing one LayerNorm by BatchNorm"
     caption = f"Colour: divergence from the original's predictions; number: {numbers}. Calibrated, not trained."
-    changes = ", ".join(f"{site} {_change(original, damage)}" for site, damage in alone.items())
+    changes = ", ".join(f"{place} {_change(original, damage)}" for place, damage in alone.items())
     ax.set_title(f"Number: {numbers}", fontsize="medium", fontweight="normal")
     figure.suptitle(title, x=0.01, ha="left", fontsize=10.5, fontweight="bold")
     return Picture("transplant-damage", title, caption, f"Heat map over slots and layers. {changes}.", figure)
 
 
-def _column(site: Site, depth: int) -> int:
-    if site.layer is not None:
-        return site.layer + 1
-    return depth + 1 if site.slot == Slot.final else 0
+def _column(place: Place, depth: int) -> int:
+    if place.layer is not None:
+        return place.layer + 1
+    return depth + 1 if place.slot == Slot.final else 0
 
 
 def _change(original: Damage, damage: Damage) -> str:
@@ -170,23 +172,23 @@ def greedy_order(original: Damage, order: Sequence[Step]) -> Picture:
     below.set_yscale("log")
     plain_numbers(below.yaxis)
     below.set(ylabel="divergence (nats)", xlabel="replaced, in this order", xticks=range(len(damages)))
-    below.set_xticklabels(["none", *(str(step.site) for step in order)], rotation=45, ha="right")
+    below.set_xticklabels(["none", *(str(step.place) for step in order)], rotation=45, ha="right")
     title = "Replacing one norm after the other, the least damaging next"
     above.set_title(title)
-    values = ", ".join(f"{step.site} {share:.1f}" for step, share in zip(order, shares[1:], strict=True))
+    values = ", ".join(f"{step.place} {share:.1f}" for step, share in zip(order, shares[1:], strict=True))
     caption = "After each replacement all BatchNorms so far are calibrated anew, in the order the data passes them."
     return Picture("transplant-order", title, caption, f"Lines falling from {shares[0]:.1f} %: {values}.", figure)
 
 
-def print_tables(original: Damage, alone: Mapping[Site, Damage], order: Sequence[Step]) -> None:
+def print_tables(original: Damage, alone: Mapping[Place, Damage], order: Sequence[Step]) -> None:
     """The heat map's numbers and the order, in the terminal."""
     from rich.console import Console
     from rich.table import Table
 
     alone_table = Table(title="damage of one replacement", title_justify="left")
     order_table = Table(title="all replacements, the least damaging next", title_justify="left")
-    rows = [(str(site), damage) for site, damage in alone.items()]
-    steps = [("none", original), *((str(step.site), step.damage) for step in order)]
+    rows = [(str(place), damage) for place, damage in alone.items()]
+    steps = [("none", original), *((str(step.place), step.damage) for step in order)]
     for table, content in ((alone_table, rows), (order_table, steps)):
         for column in ("norm", "divergence (nats)", "changed predictions", "accuracy"):
             table.add_column(column, justify="left" if column == "norm" else "right")
