@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests import foreign
 from tests.conftest import TINY
 from tests.inference.conftest import scramble
 from vitbn.errors import InputError
@@ -12,6 +13,8 @@ from vitbn.inference import fold as folding
 from vitbn.inference.fold import fold, fold_proven, largest_difference
 from vitbn.models.norms import ScalarBatchNorm, TokenBatchNorm
 from vitbn.models.placements import PLACEMENTS, Slot, complete
+from vitbn.models.sites import sites
+from vitbn.models.surgery import replace_norms
 from vitbn.models.vit import VisionTransformer
 
 IMAGES = torch.rand(7, 1, 28, 28, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
@@ -136,3 +139,42 @@ def test_a_folding_that_is_not_exact_is_refused(harm):
     harm(net.embedding.in_norm.running_var)
     with pytest.raises(InputError, match=r"folding changes a logit by .*more than 0.0001; use --no-fold"):
         fold_proven(net, [IMAGES.float()])
+
+
+def everywhere(net, kind):
+    return scramble(replace_norms(net, {site.slot: kind for site in sites(net)})).eval()
+
+
+@pytest.mark.parametrize("name", foreign.NETWORKS)
+@pytest.mark.parametrize("kind", ["batch", "batch_scalar"])
+def test_networks_of_other_libraries_fold_exactly(name, kind):
+    net = everywhere(foreign.NETWORKS[name](), kind)
+    images = IMAGES.expand(-1, 3, -1, -1)
+    result = fold(net)
+    torch.testing.assert_close(foreign.logits(result.net, images), foreign.logits(net, images), rtol=0, atol=1e-10)
+    assert all(step.into and step.kind == kind for step in result.plan)
+    assert len(result.plan) == len(sites(net))
+    assert not any(isinstance(m, (TokenBatchNorm, ScalarBatchNorm)) for m in result.net.modules())
+
+
+def test_the_plan_names_all_that_read_a_norm_and_says_where_none_does():
+    plan = {step.site.path: step for step in fold(everywhere(foreign.huggingface(qkv_bias=False), "batch")).plan}
+    inner = "vit.layers.0.attention"
+    step = plan["vit.layers.0.layernorm_before"]
+    assert step.into == f"{inner}.q_proj, {inner}.k_proj, {inner}.v_proj"
+    assert step.how == "scales its inputs and makes its bias"
+    *_, last = fold(everywhere(foreign.timm(num_classes=0), "batch")).plan
+    assert (last.into, last.how) == (None, folding.ALONE)
+    *_, other = fold(foreign.torchvision()).plan
+    assert (other.kind, other.how) == ("layer", folding.STAYS)
+
+
+def test_a_network_of_torchs_own_attention_without_bias_gets_one():
+    net = foreign.torchvision()
+    for block in net.encoder.layers:
+        block.self_attention.in_proj_bias = None
+    net = everywhere(net, "batch")
+    images = IMAGES.expand(-1, 3, -1, -1)
+    result = fold(net)
+    torch.testing.assert_close(foreign.logits(result.net, images), foreign.logits(net, images), rtol=0, atol=1e-10)
+    assert {step.how for step in result.plan if step.site.slot == "attn_in"} == {"scales its inputs and makes its bias"}

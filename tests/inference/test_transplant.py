@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from tests import foreign
 from tests.conftest import TINY
 from tests.foreign import SIZE
 from vitbn.cli import main
@@ -19,6 +20,7 @@ from vitbn.inference.transplant import Damage, Place, Transplant, layernorm_plac
 from vitbn.inference.transplant_report import FILE, heat_map
 from vitbn.models.norms import TokenBatchNorm
 from vitbn.models.placements import PLACEMENTS, Slot, complete
+from vitbn.models.surgery import replace_norms
 from vitbn.models.vit import VisionTransformer
 from vitbn.weights.files import Weights, write
 from vitbn.weights.network import Network, load_network
@@ -113,6 +115,25 @@ def test_no_damage_where_layernorm_is_an_affine_map_of_the_data():
         (step,) = work.in_greedy_order()
         assert isinstance(net.net.embedding.in_norm, TokenBatchNorm) and step.place == place
         torch.testing.assert_close(net.net(inputs), before, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["timm", "Hugging Face", "torchvision", "vit-pytorch"])
+def test_networks_of_other_libraries(name):
+    net = foreign.NETWORKS[name]()
+    images = torch.rand(24, 3, 28, 28, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    slots = ("attn_in", "ffn_in", "final")
+    places = [place for place in layernorm_places(net) if place.slot in slots]
+    assert list(map(str, places)) == ["attn_in 1", "ffn_in 1", "attn_in 2", "ffn_in 2", "final"]
+    before = foreign.logits(net, images)
+    at_once = replace_norms(
+        copy.deepcopy(net), dict.fromkeys(slots, "batch"), calibrate=[images]
+    )
+    work = Transplant(net, places, images, images, before.argmax(1))
+    alone = work.alone()
+    assert work.damage().kl == 0 and all(damage.kl > 0 for damage in alone.values())
+    *_, last = work.in_greedy_order()
+    assert last.damage.accuracy == 1 - last.damage.changed
+    torch.testing.assert_close(foreign.logits(net, images), foreign.logits(at_once, images), rtol=0, atol=1e-9)
 
 
 def by_hand(net, replaced, images):

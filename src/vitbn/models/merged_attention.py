@@ -98,7 +98,8 @@ def _with_weights(made: type[Attention], attention: Attention) -> Attention:
 def suited(attention: Attention) -> Attention:
     """Merged without norms on q and k, which stand between the weights that it multiplies; else standard."""
     made = MergedAttention if isinstance(attention.q_norm, nn.Identity) else Attention
-    return attention if type(attention) is made else _with_weights(made, attention)
+    ours = type(attention) in (Attention, MergedAttention)  # somebody's own class stays
+    return _with_weights(made, attention) if ours and type(attention) is not made else attention
 
 
 class FrozenAttention(nn.Module):

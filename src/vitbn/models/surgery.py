@@ -1,10 +1,10 @@
 """Norms put into a Vision Transformer, ours or another library's, and calibrated on inputs."""
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -34,26 +34,34 @@ def replace_norms(model: Net, placement: Placement, *, calibrate: Iterable[Any] 
         if slot not in (offered := [site.slot for site in places]):
             known = ", ".join(name for name in Slot if name in offered)
             raise InputError(f"slot {slot!r}: {type(model).__name__} has no place for it; it has {known}")
-    standing = [norm_at(model, site) for site in places]
-    eps = [getattr(norm, "eps", None) for norm in standing]
-    usual = next(filter(None, eps), 1e-5)
-    new: dict[Site, nn.Module] = {}  # all of them before the first is put in: a kind may be refused
-    for site, old, own_eps in zip(places, standing, eps, strict=True):
-        if site.slot in placement:
-            norm = make_norm(placement[site.slot], site.features, own_eps or usual)
-            if not _same_kind(old, norm):
-                like = next(chain(old.parameters(), _parameters_near(model, site), model.parameters()))
-                new[site] = norm.to(like.device, like.dtype).train(model.training)
-    for site, norm in new.items():  # in the order the data passes them: each is calibrated on its final input
-        if calibrate is not None and _has_statistics(norm):
-            fit_norm(model, site, norm, calibrate)
-        put_norm(model, site, norm)
+    old = {site: norm_at(model, site) for site in places if site.slot in placement}
+    eps = {site: getattr(norm_at(model, site), "eps", None) for site in places}
+    usual = next(filter(None, eps.values()), 1e-5)
+    new: dict[Site, nn.Module] = {}
+    for site, before in old.items():
+        norm = make_norm(placement[site.slot], site.features, eps[site] or usual)
+        if not _same_kind(before, norm):
+            like = next(chain(before.parameters(), _parameters_near(model, site), model.parameters()))
+            new[site] = norm.to(like.device, like.dtype).train(model.training)
+    _put(model, new)
+    if calibrate is not None:
+        try:
+            for site, norm in new.items():  # in the order the data passes them: each sees its final input
+                if _has_statistics(norm):
+                    _fit(model, site, norm, old[site], calibrate)
+        except BaseException:
+            _put(model, old)
+            raise
     for vit in [module for module in model.modules() if isinstance(module, VisionTransformer)]:
         vit.placement = {**vit.placement, **{str(slot): kind for slot, kind in placement.items()}}
-        if Slot.qk in placement:
-            for block in cast(list[Block], vit.blocks):
-                block.attention = suited(block.attention)
     return model
+
+
+def _put(model: nn.Module, norms: Mapping[Site, nn.Module]) -> None:
+    for site, norm in norms.items():
+        put_norm(model, site, norm)
+    for block in [module for module in model.modules() if isinstance(module, Block)]:
+        block.attention = suited(block.attention)
 
 
 def _same_kind(old: nn.Module, new: nn.Module) -> bool:
@@ -119,16 +127,15 @@ class Recorder(nn.Module):
 
 
 @torch.no_grad()
-def fit_norm(model: nn.Module, site: Site, norm: nn.Module, batches: Iterable[Any]) -> None:
-    """Let `norm` do in evaluation what stands at the site now, as near as an affine map can, on these inputs."""
-    present = norm_at(model, site)
-    recorder = Recorder(present, present)
+def _fit(model: nn.Module, site: Site, norm: nn.Module, original: nn.Module, batches: Iterable[Any]) -> None:
+    """Let the norm that stands there do in evaluation what the original did, as near as it can on these inputs."""
+    recorder = Recorder(original, norm)
     put_norm(model, site, recorder)
     device = next(model.parameters()).device
     with evaluating(model):
         for batch in batches:
             model((batch[0] if isinstance(batch, list | tuple) else batch).to(device))
-    put_norm(model, site, present)
+    put_norm(model, site, norm)
     if not recorder.count:
         raise InputError("calibrate: no inputs; give a list or a loader, which can be gone through once per norm")
     recorder.fit(norm)
