@@ -125,9 +125,7 @@ def test_networks_of_other_libraries(name):
     places = [place for place in layernorm_places(net) if place.slot in slots]
     assert list(map(str, places)) == ["attn_in 1", "ffn_in 1", "attn_in 2", "ffn_in 2", "final"]
     before = foreign.logits(net, images)
-    at_once = replace_norms(
-        copy.deepcopy(net), dict.fromkeys(slots, "batch"), calibrate=[images]
-    )
+    at_once = replace_norms(copy.deepcopy(net), dict.fromkeys(slots, "batch"), calibrate=[images])
     work = Transplant(net, places, images, images, before.argmax(1))
     alone = work.alone()
     assert work.damage().kl == 0 and all(damage.kl > 0 for damage in alone.values())
