@@ -151,9 +151,24 @@ def test_a_calibrated_norm_is_the_least_squares_line_on_its_own_input(kind):
                 torch.testing.assert_close(y[:, feature], line[:, 0], rtol=0, atol=1e-9)
 
 
-def test_calibration_goes_through_the_inputs_once_per_norm():
+def test_calibration_is_in_evaluation_mode():
+    net = foreign.timm(proj_drop_rate=0.5, drop_path_rate=0.5)
+    placement = {"attn_in": "batch", "ffn_hidden": "batch"}
+    expected = replace_norms(copy.deepcopy(net), placement, calibrate=[IMAGES])
+    trained = replace_norms(net.train(), placement, calibrate=[IMAGES])
+    assert all(module.training for module in trained.modules())
+    assert torch.equal(logits(trained.eval()), logits(expected))
+
+
+def test_where_calibration_fails_the_network_stays_as_it_was():
+    net = replace_norms(foreign.timm(), {"ffn_hidden": "layer"})
+    modules = dict(net.named_modules())
     with pytest.raises(InputError, match=r"^calibrate: no inputs; give a list or a loader"):
-        replace_norms(foreign.timm(), {"attn_in": "batch"}, calibrate=iter([IMAGES]))
+        replace_norms(net, {"attn_in": "batch", "ffn_hidden": "batch"}, calibrate=iter([IMAGES]))
+    assert dict(net.named_modules()) == modules
+    with pytest.raises(AssertionError, match="match model"):
+        replace_norms(net, {"attn_in": "batch"}, calibrate=[IMAGES[..., 1:]])
+    assert dict(net.named_modules()) == modules and not any(module.training for module in modules.values())
 
 
 def test_modes_types_and_eps_are_those_of_the_network():
