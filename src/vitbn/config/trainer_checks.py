@@ -125,6 +125,9 @@ def check_callbacks(config: dict[str, Any]) -> None:
         if callback is not None and not _is_made(callback):
             remedy = "must be a mapping with _target_, the callback's class"
             raise InputError(f"{f'callbacks.{name}'.rstrip('.')}={callback}: {remedy}")
+        if config["compile"] and callback and str(callback["_target_"]).endswith(".Instruments"):
+            reason = "its hooks see nothing inside of a compiled network; type compile=false"
+            raise InputError(f"compile=true callbacks.{name}: {reason}")
         if config["recalibrate_bn"] and callback and str(callback["_target_"]).endswith("WeightAveraging"):
             remedy = "measures statistics of the weights that are trained, not of averages; leave one of them out"
             raise InputError(f"recalibrate_bn=true callbacks.{name}: {remedy}")

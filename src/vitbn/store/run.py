@@ -33,6 +33,7 @@ UNHASHED = (
 # Callbacks that only look on; any other is taken to change results.
 ONLOOKERS = (
     "vitbn.training.callbacks.images.TensorBoardImages",
+    "vitbn.training.callbacks.instruments.Instruments",
     *(f"{package}.callbacks.{name}" for package in ("pytorch_lightning", "lightning.pytorch") for name in (
         "LearningRateMonitor", "DeviceStatsMonitor", "ThroughputMonitor", "ModelSummary", "RichModelSummary",
         "RichProgressBar", "TQDMProgressBar",
@@ -143,7 +144,7 @@ class Run:
         stale = ["traceback.txt", f"**/{atomic.TEMPORARY}", "result.json"]
         if self.config["rerun"] and (self.result() or {}).get("status") in COMPLETE:
             # before the result: it says that there is something to train again
-            stale = ["*_run_id", "metrics.csv", "csv/*/*", "events.out.tfevents.*", "**/*.ckpt", *stale]
+            stale = ["*_run_id", "metrics.csv", "instruments.csv", "csv/*/*", "events.out.tfevents.*", "**/*.ckpt", *stale]
         for path in (path for pattern in stale for path in self.folder.glob(pattern)):
             path.unlink()
         atomic.write_text(self.folder / "config.yaml", yaml.safe_dump(self.config, sort_keys=False))

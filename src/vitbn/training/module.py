@@ -119,6 +119,10 @@ class Classifier(pl.LightningModule):
             metric.reset()
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        self.seed_generators(batch_idx)
+
+    def seed_generators(self, batch_idx: int) -> None:
+        """Seed torch's generators for a batch of this epoch."""
         # torch.manual_seed takes a millisecond to see that other devices are not there
         seed_generators = torch.default_generator.manual_seed if self.device.type == "cpu" else torch.manual_seed
         # the step, unless several batches make one
@@ -126,10 +130,12 @@ class Classifier(pl.LightningModule):
         seed_generators(rng.key(self.seed, "step", number, self.global_rank))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        if self.mix is not None and len(batch.labels):
-            batch = Batch(*self.mix(*batch))
-        loss, _ = self._loss_and_logits("train", batch)
+        loss, _ = self._loss_and_logits("train", self.mixed(batch))
         return loss
+
+    def mixed(self, batch: Batch) -> Batch:
+        """The batch as it is trained on, with MixUp and CutMix."""
+        return Batch(*self.mix(*batch)) if self.mix is not None and len(batch.labels) else batch
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         if self._logged_epoch != self.current_epoch:  # once: Lightning computes what it was given when the epoch ends

@@ -190,6 +190,7 @@ def silence_warnings() -> None:
         "Glyph .* missing",
         "You requested to overfit but enabled",  # the order is the same in every epoch
         ".*could not find the monitored key in the returned metrics",  # of an epoch without validation
+        r".*add the following callbacks: \['instruments'\]",  # an onlooker, which a run can do without
         ".*recommended to use `self.log.*sync_dist=True",  # the metrics are synchronized by themselves
     ):
         warnings.filterwarnings("ignore", noise)

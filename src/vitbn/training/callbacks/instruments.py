@@ -1,0 +1,292 @@
+"""`callbacks=instruments`: what goes on inside a network while it trains, in the loggers and instruments.csv."""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+from torch import Tensor, nn
+
+from vitbn.models.bn_statistics import batch_norms, samples
+from vitbn.store import atomic
+from vitbn.training import measurements
+from vitbn.training.measurements import SHARPNESS_STEP, FeatureMoments, layer_of
+from vitbn.training.module import Classifier
+
+COLUMNS = "step,epoch,layer,slot,name,value\n"
+ENTROPY_IMAGES = 16  # of a batch: weights that attention itself does not keep are computed again
+Key = tuple[str, str, str]  # layer, slot or group of parameters, name
+SHARPNESS = ("", "", "sharpness")
+# The modules of the slots by the last part of their name, as `models/vit.py` calls them.
+SLOTS = {
+    "in_norm": "embed_in", "out_norm": "embed_out", "attn_in": "attn_in", "q_norm": "qk", "k_norm": "qk",
+    "attn_out": "attn_out", "ffn_in": "ffn_in", "hidden_norm": "ffn_hidden", "act_norm": "ffn_act",
+    "ffn_out": "ffn_out", "final_norm": "final",
+}  # fmt: skip
+
+
+class Instruments(Callback):
+    """Measures the first optimizer step, every `every_n_steps`-th and the last but one of every epoch.
+
+    (The last one's batch may be smaller.) Sharpness, which takes forward passes of its own, is measured at the end of
+    an epoch, once in `sharpness_every_n_steps` at most; never for 0. The training does not notice: hooks read what
+    passes, and the passes use copies. docs/instruments.md has the formulas.
+    """
+
+    state_key = "instruments"
+
+    def __init__(self, every_n_steps: int = 100, sharpness_every_n_steps: int = 200) -> None:
+        if every_n_steps < 1 or sharpness_every_n_steps < 0:
+            raise ValueError("every_n_steps must be at least 1 and sharpness_every_n_steps at least 0")
+        self.every_n_steps = every_n_steps
+        self.sharpness_every_n_steps = sharpness_every_n_steps
+        self.keys: dict[Key, int] = {}  # what was measured so far -> its column
+        self.rows: list[tuple[int, int, Tensor]] = []  # step, epoch, values by column; NaN: not measured
+        self._written = -1  # rows that are in the file; -1: the file is of an earlier process
+        self._step: MeasuredStep | None = None  # now under way
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        every, batches = trainer.accumulate_grad_batches, int(trainer.num_training_batches)
+        if not trainer.is_last_batch and (batch_idx + 1) % every:
+            return  # gradients wait for further batches
+        closes = batch_idx == max((batches - 1) // every * every, min(batches, every)) - 1
+        step = trainer.global_step + 1
+        if step == 1 or step % self.every_n_steps == 0 or closes:
+            sharply = closes and self._sharpness_is_due(step)
+            self._step = MeasuredStep(cast(Classifier, pl_module), batch, batch_idx, sharply)
+
+    def _sharpness_is_due(self, step: int) -> bool:
+        column, every = self.keys.get(SHARPNESS), self.sharpness_every_n_steps
+        if column is None:
+            return every > 0
+        latest = next(at for at, _, row in reversed(self.rows) if column < len(row) and not row[column].isnan())
+        return 0 < every <= step - latest
+
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        if self._step:
+            self._step.before_update(trainer, optimizer)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self._step is None:
+            return
+        values = self._step.finish(trainer)
+        self._step = None
+        for key in values:
+            self.keys.setdefault(key, len(self.keys))
+        row = torch.full((len(self.keys),), torch.nan)
+        row[[self.keys[key] for key in values]] = torch.tensor(list(values.values()), dtype=torch.float32)
+        self.rows.append((trainer.global_step, trainer.current_epoch + 1, row))
+        for logger in trainer.loggers:
+            logger.log_metrics(summary(values), step=trainer.global_step)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.write(trainer)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self.write(trainer)  # where a run has diverged or was interrupted
+
+    def write(self, trainer: pl.Trainer) -> None:
+        """Bring instruments.csv up to date: the new rows are appended, after an interruption all are written anew."""
+        if not trainer.is_global_zero:
+            return
+        path = Path(trainer.default_root_dir) / "instruments.csv"
+        if self._written < 0:
+            atomic.write_text(path, COLUMNS + "".join(self._lines(0)))
+        else:
+            with path.open("a") as file:
+                file.writelines(self._lines(self._written))
+        self._written = len(self.rows)
+
+    def _lines(self, first: int) -> Iterator[str]:
+        names = [",".join(key) for key in self.keys]
+        for step, epoch, row in self.rows[first:]:
+            for name, value in zip(names, row.tolist(), strict=False):  # an early row may be shorter
+                if not math.isnan(value):
+                    yield f"{step},{epoch},{name},{value:.6g}\n"
+
+    def state_dict(self) -> dict[str, Any]:
+        width = len(self.keys)
+        padded = [nn.functional.pad(row, (0, width - len(row)), value=torch.nan) for *_, row in self.rows]
+        return {
+            "keys": [list(key) for key in self.keys],
+            "steps": [[step, epoch] for step, epoch, _ in self.rows],
+            "values": torch.stack(padded) if padded else torch.empty(0, width),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.keys = {tuple(key): column for column, key in enumerate(state_dict["keys"])}
+        rows = zip(state_dict["steps"], state_dict["values"], strict=True)
+        self.rows = [(step, epoch, row.clone()) for (step, epoch), row in rows]
+        self._written = -1
+
+
+class MeasuredStep:
+    """One optimizer step under observation; its hooks are removed before the update."""
+
+    def __init__(self, module: Classifier, batch: Any, batch_idx: int, sharply: bool) -> None:
+        self.module, self.net = module, module.net
+        self.batch, self.batch_idx, self.sharply = batch, batch_idx, sharply
+        self.values: dict[Key, float] = {}
+        self.moments: dict[str, FeatureMoments] = {}  # by the norm's name
+        self.running: dict[str, tuple[Tensor, Tensor]] = {}  # before this batch changes them
+        self.queries_keys: dict[str, Tensor] = {}  # of attention that has them
+        self.entropies: dict[str, Tensor] = {}
+        self.before: list[Tensor] = []  # weights before the update
+        self.gradient_norms = torch.empty(0)
+        self.slots = slots_of(self.net)
+        self.handles = [
+            self.net.get_submodule(name).register_forward_pre_hook(self._passes(name)) for name in self.slots
+        ]
+        for name, attention in self.net.named_modules():
+            if hasattr(attention, "q_norm") and hasattr(attention, "k_norm"):
+                for part in ("q_norm", "k_norm"):
+                    hook = self._keeps(f"{name}.{part}")
+                    self.handles.append(attention.get_submodule(part).register_forward_hook(hook))
+                self.handles.append(attention.register_forward_hook(self._attends(name)))
+
+    def _passes(self, name: str) -> Any:
+        @torch.no_grad()
+        def hook(norm: nn.Module, args: tuple[Tensor, ...]) -> None:
+            x = at_least_float32(args[0].detach())
+            if getattr(norm, "running_mean", None) is None:
+                self.moments[name] = FeatureMoments.of(x.flatten(0, -2))
+                return
+            self.moments[name] = FeatureMoments.of(samples(norm, x))
+            self.running[name] = cast(Any, norm).running_mean.clone(), cast(Any, norm).running_var.clone()
+
+        return hook
+
+    def _keeps(self, name: str) -> Any:
+        def hook(norm: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> None:
+            self.queries_keys[name] = at_least_float32(out[:ENTROPY_IMAGES].detach())
+
+        return hook
+
+    def _attends(self, name: str) -> Any:
+        @torch.no_grad()
+        def hook(attention: Any, args: tuple[Tensor, ...], out: Tensor) -> None:
+            q, k = (self.queries_keys.get(f"{name}.{part}") for part in ("q_norm", "k_norm"))
+            if q is not None and k is not None:
+                weights = (q @ k.transpose(-1, -2) * attention.scale).softmax(-1)
+            else:  # merged: without norms, so that computing them again changes nothing
+                with torch.autocast(args[0].device.type, enabled=False):
+                    weights = attention.weights(*(arg[:ENTROPY_IMAGES].detach().to(attention.to_qkv.weight.dtype)
+                                                  for arg in args))  # fmt: skip
+            self.entropies[name] = measurements.attention_entropy(at_least_float32(weights))
+
+        return hook
+
+    def before_update(self, trainer: pl.Trainer, optimizer: torch.optim.Optimizer) -> None:
+        """With the step's gradients in place: their norms, the weights as they are, sharpness."""
+        for handle in self.handles:
+            handle.remove()  # before further passes
+        gradients = {name: p.grad for name, p in self.net.named_parameters()}
+        self.gradient_norms = measurements.norms(gradients.values())
+        scaler = getattr(trainer.precision_plugin, "scaler", None)
+        if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
+            self.gradient_norms = self.gradient_norms / scaler.get_scale()  # as the module's own gradient norm
+        self.before = [parameter.detach().clone() for parameter in self.net.parameters()]
+        if self.sharply:
+            total = measurements.norms(gradients.values()).norm()
+            direction = {name: at_least_float32(g) / total for name, g in gradients.items() if g is not None}
+            self.values[SHARPNESS] = self._sharpness(trainer, direction)
+
+    def _sharpness(self, trainer: pl.Trainer, direction: dict[str, Tensor]) -> float:
+        self.module.seed_generators(self.batch_idx)  # as the step was; the next batch seeds them anew
+        images, labels = self.module.mixed(self.batch)
+        lengths, count = (-SHARPNESS_STEP, 0.0, SHARPNESS_STEP), torch.tensor(float(len(labels)), device=images.device)
+        if len(labels):
+            losses = torch.stack(measurements.losses_along(
+                self.net, direction, lengths, images, labels,
+                label_smoothing=self.module.label_smoothing, seed=self.module.seed,
+            ))  # fmt: skip
+        else:  # this process has no share of a last, small batch
+            losses = torch.zeros(3, dtype=torch.float64, device=images.device)
+        share = count / cast(Tensor, trainer.strategy.reduce(count.clone(), reduce_op="mean"))
+        losses = cast(Tensor, trainer.strategy.reduce(losses * share, reduce_op="mean"))
+        return measurements.curvature(*losses.tolist())
+
+    def finish(self, trainer: pl.Trainer) -> dict[Key, float]:
+        """After the update: everything that was measured."""
+        parts = measurements.parts_of(self.net)
+        weights = measurements.norms(self.before)
+        updates = measurements.norms(
+            [parameter.detach() - before for parameter, before in zip(self.net.parameters(), self.before, strict=True)]
+        )
+        of_gradients, of_weights, of_updates = (
+            measurements.of_parts(norms.cpu(), parts) for norms in (self.gradient_norms, weights, updates)
+        )
+        for layer, group in parts:
+            self.values[layer, group, "gradient norm"] = of_gradients[layer, group]
+            if of_weights[layer, group]:
+                self.values[layer, group, "update ratio"] = of_updates[layer, group] / of_weights[layer, group]
+        self.values |= self._of_slots(trainer)
+        for name, entropy in self.entropies.items():
+            self.values[layer_of(name), "", "attention entropy"] = entropy.item()
+        return self.values
+
+    def _of_slots(self, trainer: pl.Trainer) -> dict[Key, float]:
+        """Mean, variance and statistics gap at every slot; where it has two norms (qk), their mean."""
+        found: dict[Key, list[Tensor]] = {}
+        for name, moments in self._pooled(trainer).items():
+            layer, slot = self.slots[name]
+            measured = dict(zip(("mean", "variance"), moments.overall(), strict=True))
+            if name in self.running and moments.count > 1:
+                gaps = moments.gap(*(buffer.cpu().double() for buffer in self.running[name]))
+                measured |= zip(("mean gap", "deviation gap"), gaps, strict=True)
+            for what, value in measured.items():
+                found.setdefault((layer, slot, what), []).append(value)
+        return {key: torch.stack(values).mean().item() for key, values in found.items()}
+
+    def _pooled(self, trainer: pl.Trainer) -> dict[str, FeatureMoments]:
+        """The moments of the whole batch, over all processes, in float64 on the CPU."""
+        if not self.moments:
+            return {}
+        flat = [
+            torch.cat([moments.mean.new_tensor([moments.count]), moments.mean, moments.var]).float()
+            for moments in self.moments.values()
+        ]
+        table = flat[0].new_zeros(trainer.world_size, sum(map(len, flat)))  # a row per process
+        table[trainer.global_rank] = torch.cat(flat)
+        shares = cast(Tensor, trainer.strategy.reduce(table, reduce_op="sum")).cpu().double()
+        split = [share.split([len(part) for part in flat]) for share in shares]
+        pooled = {}
+        for index, name in enumerate(self.moments):
+            parts = [(part[0].item(), *part[1:].chunk(2)) for part in (share[index] for share in split)]
+            pooled[name] = FeatureMoments.pooled([FeatureMoments(*part) for part in parts])
+        return pooled
+
+
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """Half precision as float32, anything else as it is."""
+    return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
+
+
+def slots_of(net: nn.Module) -> dict[str, tuple[str, str]]:
+    """Module name -> (layer, slot) of every slot and, elsewhere, of every norm with running statistics."""
+    found = {name: (layer_of(name), name.removeprefix(layer_of(name)).lstrip(".")) for name in batch_norms(net)}
+    for name, _ in net.named_modules():
+        if (slot := SLOTS.get(name.rpartition(".")[2])) is not None:
+            found[name] = layer_of(name), slot
+    return found
+
+
+def summary(values: dict[Key, float]) -> dict[str, float]:
+    """What the loggers get: a value per layer, of the slots the mean over all layers, and sharpness."""
+    found: dict[str, list[float]] = {}
+    for (layer, slot, name), value in values.items():
+        if name in ("gradient norm", "update ratio") and slot:
+            continue  # of weights and others: in the file only
+        of_slot = name in ("mean", "variance", "mean gap", "deviation gap")
+        group = f"activation {name}" if name in ("mean", "variance") else name
+        found.setdefault("/".join(part for part in (group, slot if of_slot else layer) if part), []).append(value)
+    return {name: sum(of) / len(of) for name, of in found.items()}
