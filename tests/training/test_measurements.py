@@ -72,7 +72,13 @@ def test_a_layer_ends_with_the_first_number(name, layer):
 def test_norms_of_a_layer_are_those_of_its_parameters_together():
     net = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2, bias=False))
     parts = parts_of(net)
-    assert parts == {("0", ""): [0, 1], ("0", "weights"): [0], ("0", "others"): [1], ("1", ""): [2], ("1", "weights"): [2]}
+    assert parts == {
+        ("0", ""): [0, 1],
+        ("0", "weights"): [0],
+        ("0", "others"): [1],
+        ("1", ""): [2],
+        ("1", "weights"): [2],
+    }
     found = of_parts(norms([parameter.detach() for parameter in net.parameters()]), parts)
     expected = math.sqrt(sum(w**2 for w in [*net[0].weight.flatten().tolist(), *net[0].bias.tolist()]))
     assert found["0", ""] == pytest.approx(expected)
@@ -104,7 +110,9 @@ def test_sharpness_is_the_curvature_along_the_gradient():
         for entry in g
     ])  # fmt: skip
     exact = (g @ hessian @ g / (g @ g)).item()
-    direction = {name: gradient.detach() / g.norm().detach() for name, gradient in zip(parameters, gradients)}
+    direction = {
+        name: gradient.detach() / g.norm().detach() for name, gradient in zip(parameters, gradients, strict=True)
+    }
     before = {name: value.clone() for name, value in net.state_dict().items()}
     state = torch.get_rng_state()
     losses = losses_along(net, direction, (-1e-3, 0.0, 1e-3), x, labels, label_smoothing=0.1, seed=5)

@@ -144,7 +144,8 @@ class Run:
         stale = ["traceback.txt", f"**/{atomic.TEMPORARY}", "result.json"]
         if self.config["rerun"] and (self.result() or {}).get("status") in COMPLETE:
             # before the result: it says that there is something to train again
-            stale = ["*_run_id", "metrics.csv", "instruments.csv", "csv/*/*", "events.out.tfevents.*", "**/*.ckpt", *stale]
+            tables = ["metrics.csv", "instruments.csv", "csv/*/*"]
+            stale = [*tables, "*_run_id", "events.out.tfevents.*", "**/*.ckpt", *stale]
         for path in (path for pattern in stale for path in self.folder.glob(pattern)):
             path.unlink()
         atomic.write_text(self.folder / "config.yaml", yaml.safe_dump(self.config, sort_keys=False))

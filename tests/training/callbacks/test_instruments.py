@@ -2,23 +2,31 @@
 
 import csv
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch.nn import functional as F
 
+from tests import foreign
 from vitbn.config.checks import check
 from vitbn.config.compose import compose_config, to_plain_dict
 from vitbn.data.datamodule import ImageData
 from vitbn.errors import InputError
 from vitbn.models.factory import build
+from vitbn.models.sites import sites
 from vitbn.store.run import Run, config_hash
-from vitbn.training.callbacks.instruments import Instruments
+from vitbn.training.callbacks.instruments import Instruments, MeasuredStep
+from vitbn.training.measurements import layer_of
 from vitbn.training.outcome import attempt
 from vitbn.training.train import train
 
 STEPS = 6  # per epoch: 300 images, batch 50
-ON = ("callbacks=instruments", "callbacks.instruments.every_n_steps=4", "callbacks.instruments.sharpness_every_n_steps=1")
+ON = (
+    "callbacks=instruments",
+    "callbacks.instruments.every_n_steps=4",
+    "callbacks.instruments.sharpness_every_n_steps=1",
+)
 OPTIONS = ("model=vitbnffn", "model.dropout=0.1", "log_every=4", "checkpoint.every_minutes=1e-9")
 
 
@@ -104,7 +112,9 @@ def test_activations_gaps_and_attention_of_the_first_step(first_step):
     mean, std = hidden.flatten(0, 1).mean(0), hidden.flatten(0, 1).std(0)
     root = math.sqrt(24)  # |sigma| of 24 fresh running variances
     assert found[1, "blocks.0", "ffn_hidden", "mean gap"] == pytest.approx(mean.norm().item() / root, rel=1e-4)
-    assert found[1, "blocks.0", "ffn_hidden", "deviation gap"] == pytest.approx((std - 1).norm().item() / root, rel=1e-4)
+    assert found[1, "blocks.0", "ffn_hidden", "deviation gap"] == pytest.approx(
+        (std - 1).norm().item() / root, rel=1e-4
+    )
     weights = block.attention.weights(u[:16])
     entropy = -(weights * weights.log()).sum(-1).mean().item() / math.log(17)
     assert found[1, "blocks.0", "", "attention entropy"] == pytest.approx(entropy, rel=1e-4)
@@ -163,7 +173,9 @@ def test_other_ways_to_train(make_run, options):
 def test_two_processes_measure_the_whole_batch(make_run):
     options = ("model=vitbn", "epochs=1", "optimizer=sgd", "trainer.precision=64-true", *ON)
     one = measured(finished(make_run(*options)))
-    two = measured(finished(make_run(*options, "trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu", "study=2")))
+    two = measured(
+        finished(make_run(*options, "trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu", "study=2"))
+    )
     assert one.keys() == two.keys()
     for key, value in one.items():
         if key[0] == 1 and key[3] != "attention entropy" and key[2] != "qk":  # those of the first images of a process
@@ -195,3 +207,24 @@ def test_what_cannot_be_measured_is_said_before_the_run(make_run):
         check(make_run(*ON, "compile=true").config)
     with pytest.raises(ValueError, match="every_n_steps must be at least 1"):
         Instruments(every_n_steps=0)
+
+
+@pytest.mark.parametrize("library", ["timm", "huggingface", "torchvision"])
+def test_slots_of_other_libraries_networks(library):
+    """What arrives at a norm of the second block, by the library's own names; the network is left as it is."""
+    net, images, seen = getattr(foreign, library)(), torch.rand(4, 3, 28, 28).double(), []
+    norm = [site.path for site in sites(net) if site.slot == "ffn_in"][1]
+    handle = net.get_submodule(norm).register_forward_pre_hook(lambda module, args: seen.append(args[0].detach()))
+    before, expected = set(dict(net.named_modules())), foreign.logits(net, images)
+    step = MeasuredStep(SimpleNamespace(net=net), None, 0, False)
+    assert torch.equal(foreign.logits(net, images), expected)
+    handle.remove()
+    assert set(dict(net.named_modules())) == before
+    strategy = SimpleNamespace(reduce=lambda tensor, reduce_op: tensor)
+    values = step.of_slots(SimpleNamespace(world_size=1, global_rank=0, strategy=strategy))
+    variance = seen[0].var(correction=0).item()
+    assert values[layer_of(norm), "ffn_in", "variance"] == pytest.approx(variance, rel=1e-5)
+    slots = {slot for layer, slot, _ in values if layer == layer_of(norm)}
+    assert {"attn_in", "attn_out", "ffn_in", "ffn_hidden", "ffn_out"} <= slots
+    heads = {layer: [tuple(part.shape) for part in parts] for layer, parts in step.queries_keys.items()}
+    assert library == "torchvision" or heads[layer_of(norm)] == [(4, 2, 17, 8)] * 2

@@ -10,22 +10,21 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor, nn
 
+from vitbn.errors import InputError
+from vitbn.models.attach import PART, VIEWS
 from vitbn.models.bn_statistics import batch_norms, samples
+from vitbn.models.merged_attention import MergedAttention
+from vitbn.models.placements import Slot
+from vitbn.models.sites import Site, sites
 from vitbn.store import atomic
 from vitbn.training import measurements
 from vitbn.training.measurements import SHARPNESS_STEP, FeatureMoments, layer_of
 from vitbn.training.module import Classifier
 
 COLUMNS = "step,epoch,layer,slot,name,value\n"
-ENTROPY_IMAGES = 16  # of a batch: weights that attention itself does not keep are computed again
+ENTROPY_IMAGES = 16  # of a batch: their attention is computed again, its weights are not kept
 Key = tuple[str, str, str]  # layer, slot or group of parameters, name
 SHARPNESS = ("", "", "sharpness")
-# The modules of the slots by the last part of their name, as `models/vit.py` calls them.
-SLOTS = {
-    "in_norm": "embed_in", "out_norm": "embed_out", "attn_in": "attn_in", "q_norm": "qk", "k_norm": "qk",
-    "attn_out": "attn_out", "ffn_in": "ffn_in", "hidden_norm": "ffn_hidden", "act_norm": "ffn_act",
-    "ffn_out": "ffn_out", "final_norm": "final",
-}  # fmt: skip
 
 
 class Instruments(Callback):
@@ -138,50 +137,68 @@ class MeasuredStep:
         self.values: dict[Key, float] = {}
         self.moments: dict[str, FeatureMoments] = {}  # by the norm's name
         self.running: dict[str, tuple[Tensor, Tensor]] = {}  # before this batch changes them
-        self.queries_keys: dict[str, Tensor] = {}  # of attention that has them
-        self.entropies: dict[str, Tensor] = {}
+        self.queries_keys: dict[str, list[Tensor]] = {}  # by layer, as attention multiplies them
         self.before: list[Tensor] = []  # weights before the update
         self.gradient_norms = torch.empty(0)
-        self.slots = slots_of(self.net)
-        self.handles = [
-            self.net.get_submodule(name).register_forward_pre_hook(self._passes(name)) for name in self.slots
-        ]
+        self.slots: dict[str, tuple[str, str]] = {}  # path -> layer and slot
+        self.handles: list[Any] = []
+        for site in known_sites(self.net):
+            self._watch(site)
+        for name, norm in batch_norms(self.net).items():
+            if name not in self.slots:
+                self._passing(name, layer_of(name), name.removeprefix(layer_of(name)).lstrip("."), norm)
         for name, attention in self.net.named_modules():
-            if hasattr(attention, "q_norm") and hasattr(attention, "k_norm"):
-                for part in ("q_norm", "k_norm"):
-                    hook = self._keeps(f"{name}.{part}")
-                    self.handles.append(attention.get_submodule(part).register_forward_hook(hook))
-                self.handles.append(attention.register_forward_hook(self._attends(name)))
+            if isinstance(attention, MergedAttention):
+                self.handles.append(attention.register_forward_hook(self._as_if_not_merged(layer_of(name))))
 
-    def _passes(self, name: str) -> Any:
+    def _passing(self, path: str, layer: str, slot: str, norm: nn.Module) -> None:
+        self.slots[path] = layer, slot
+        self.handles.append(norm.register_forward_pre_hook(lambda norm, args: self._record(path, norm, args[0])))
+
+    def _watch(self, site: Site) -> None:
+        """Hooks where the tensor passes: at the norm itself, or at the module that stands beside an empty slot."""
+        place, _, name = site.path.rpartition(".")
+        beside, layer = self.net.get_submodule(place), layer_of(site.path)
+        norm = getattr(beside, name, None)
+        if norm is not None:
+            self._passing(site.path, layer, site.slot.value, norm)
+            if site.slot == Slot.qk:
+                self.handles.append(norm.register_forward_hook(lambda norm, args, out: self._keep(layer, out)))
+            return
+        self.slots[site.path] = layer, site.slot.value
+
+        def record(x: Tensor) -> Tensor:
+            self._record(site.path, None, x)
+            if site.slot == Slot.qk:
+                self._keep(layer, x)
+            return x
+
+        def hook(module: nn.Module, args: tuple[Tensor, ...], out: Tensor | None = None) -> None:
+            x = (args[0] if out is None else out).detach()
+            VIEWS[site.view](
+                cast(nn.Module, record), x.chunk(3, dim=-1)[PART[name]] if name in PART else x, site.features
+            )
+
+        register = beside.register_forward_pre_hook if name == "norm_before" else beside.register_forward_hook
+        self.handles.append(register(hook))
+
+    @torch.no_grad()
+    def _record(self, path: str, norm: Any, x: Tensor) -> None:
+        x = at_least_float32(x.detach())
+        if getattr(norm, "running_mean", None) is None:
+            self.moments[path] = FeatureMoments.of(x.flatten(0, -2))
+            return
+        self.moments[path] = FeatureMoments.of(samples(norm, x))
+        self.running[path] = norm.running_mean.clone(), norm.running_var.clone()
+
+    def _keep(self, layer: str, x: Tensor) -> None:
+        self.queries_keys.setdefault(layer, []).append(at_least_float32(x[:ENTROPY_IMAGES].detach()))
+
+    def _as_if_not_merged(self, layer: str) -> Any:
         @torch.no_grad()
-        def hook(norm: nn.Module, args: tuple[Tensor, ...]) -> None:
-            x = at_least_float32(args[0].detach())
-            if getattr(norm, "running_mean", None) is None:
-                self.moments[name] = FeatureMoments.of(x.flatten(0, -2))
-                return
-            self.moments[name] = FeatureMoments.of(samples(norm, x))
-            self.running[name] = cast(Any, norm).running_mean.clone(), cast(Any, norm).running_var.clone()
-
-        return hook
-
-    def _keeps(self, name: str) -> Any:
-        def hook(norm: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> None:
-            self.queries_keys[name] = at_least_float32(out[:ENTROPY_IMAGES].detach())
-
-        return hook
-
-    def _attends(self, name: str) -> Any:
-        @torch.no_grad()
-        def hook(attention: Any, args: tuple[Tensor, ...], out: Tensor) -> None:
-            q, k = (self.queries_keys.get(f"{name}.{part}") for part in ("q_norm", "k_norm"))
-            if q is not None and k is not None:
-                weights = (q @ k.transpose(-1, -2) * attention.scale).softmax(-1)
-            else:  # merged: without norms, so that computing them again changes nothing
-                with torch.autocast(args[0].device.type, enabled=False):
-                    weights = attention.weights(*(arg[:ENTROPY_IMAGES].detach().to(attention.to_qkv.weight.dtype)
-                                                  for arg in args))  # fmt: skip
-            self.entropies[name] = measurements.attention_entropy(at_least_float32(weights))
+        def hook(attention: MergedAttention, args: tuple[Tensor, ...], out: Tensor) -> None:
+            if layer not in self.queries_keys:  # the slots are empty: nothing notices that they are passed
+                attention.qkv(*(arg[:ENTROPY_IMAGES].detach() for arg in args))
 
         return hook
 
@@ -229,12 +246,13 @@ class MeasuredStep:
             self.values[layer, group, "gradient norm"] = of_gradients[layer, group]
             if of_weights[layer, group]:
                 self.values[layer, group, "update ratio"] = of_updates[layer, group] / of_weights[layer, group]
-        self.values |= self._of_slots(trainer)
-        for name, entropy in self.entropies.items():
-            self.values[layer_of(name), "", "attention entropy"] = entropy.item()
+        self.values |= self.of_slots(trainer)
+        for layer, (q, k) in self.queries_keys.items():
+            weights = (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).softmax(-1)
+            self.values[layer, "", "attention entropy"] = measurements.attention_entropy(weights).item()
         return self.values
 
-    def _of_slots(self, trainer: pl.Trainer) -> dict[Key, float]:
+    def of_slots(self, trainer: pl.Trainer) -> dict[Key, float]:
         """Mean, variance and statistics gap at every slot; where it has two norms (qk), their mean."""
         found: dict[Key, list[Tensor]] = {}
         for name, moments in self._pooled(trainer).items():
@@ -271,13 +289,12 @@ def at_least_float32(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
 
 
-def slots_of(net: nn.Module) -> dict[str, tuple[str, str]]:
-    """Module name -> (layer, slot) of every slot and, elsewhere, of every norm with running statistics."""
-    found = {name: (layer_of(name), name.removeprefix(layer_of(name)).lstrip(".")) for name in batch_norms(net)}
-    for name, _ in net.named_modules():
-        if (slot := SLOTS.get(name.rpartition(".")[2])) is not None:
-            found[name] = layer_of(name), slot
-    return found
+def known_sites(net: nn.Module) -> list[Site]:
+    """The slots of a Vision Transformer that is known; none of another network."""
+    try:
+        return sites(net)
+    except InputError:
+        return []
 
 
 def summary(values: dict[Key, float]) -> dict[str, float]:
