@@ -13,7 +13,7 @@ from vitbn.errors import InputError
 from vitbn.models.attach import norm_at, put_norm
 from vitbn.models.merged_attention import suited
 from vitbn.models.norms import entry, make_norm
-from vitbn.models.placements import Placement, Slot, complete
+from vitbn.models.placements import Kind, Placement, Slot, complete
 from vitbn.models.sites import Site, sites
 from vitbn.models.vit import Block, VisionTransformer
 
@@ -29,11 +29,11 @@ def replace_norms(model: Net, placement: Placement, *, calibrate: Iterable[Any] 
     InputError names an unknown model, slot or kind, and what is known.
     """
     places = sites(model)
-    complete(placement)  # refuses unknown slots and kinds
-    for slot in placement:
-        if slot not in (offered := [site.slot for site in places]):
+    offered = {site.slot for site in places}
+    for slot, kind in complete(placement).items():  # which refuses unknown slots and kinds
+        if kind != Kind.none and slot not in offered:
             known = ", ".join(name for name in Slot if name in offered)
-            raise InputError(f"slot {slot!r}: {type(model).__name__} has no place for it; it has {known}")
+            raise InputError(f"slot '{slot}': {type(model).__name__} has no place for it; it has {known}")
     old = {site: norm_at(model, site) for site in places if site.slot in placement}
     eps = {site: getattr(norm_at(model, site), "eps", None) for site in places}
     usual = next(filter(None, eps.values()), 1e-5)
@@ -65,9 +65,10 @@ def _put(model: nn.Module, norms: Mapping[Site, nn.Module]) -> None:
 
 
 def _same_kind(old: nn.Module, new: nn.Module) -> bool:
-    """Libraries have a LayerNorm of their own: a subclass that the table does not have."""
-    same = type(old) is type(new) or (entry(old) is None and isinstance(old, type(new)))
-    return same and old.extra_repr() == new.extra_repr()
+    """Also of a library's own LayerNorm: a subclass that the table does not have. Norms of ours may have options."""
+    if entry(old) is None or isinstance(old, nn.LayerNorm):
+        return isinstance(old, type(new))
+    return type(old) is type(new) and old.extra_repr() == new.extra_repr()
 
 
 def _parameters_near(net: nn.Module, site: Site) -> Iterator[nn.Parameter]:
