@@ -13,7 +13,7 @@ from vitbn.errors import InputError
 from vitbn.models.attach import norm_at, put_norm
 from vitbn.models.merged_attention import suited
 from vitbn.models.norms import entry, make_norm
-from vitbn.models.placements import Kind, Placement, Slot, complete
+from vitbn.models.placements import Placement, Slot, complete
 from vitbn.models.sites import Site, sites
 from vitbn.models.vit import Block, VisionTransformer
 
@@ -31,7 +31,7 @@ def replace_norms(model: Net, placement: Placement, *, calibrate: Iterable[Any] 
     places = sites(model)
     offered = {site.slot for site in places}
     for slot, kind in complete(placement).items():  # which refuses unknown slots and kinds
-        if kind != Kind.none and slot not in offered:
+        if kind != "none" and slot not in offered:
             known = ", ".join(name for name in Slot if name in offered)
             raise InputError(f"slot '{slot}': {type(model).__name__} has no place for it; it has {known}")
     old = {site: norm_at(model, site) for site in places if site.slot in placement}
