@@ -107,8 +107,7 @@ def _in_blocks(net: nn.Module, path: str, inside: Callable[[Any], Iterator[Site]
 
 
 def _ours(net: Any) -> Iterator[Site]:
-    dim = net.head.in_features
-    patch = net.embedding.project.in_features
+    patch, dim = net.embedding.project.in_features, net.embedding.project.out_features
 
     def block(b: Any) -> Iterator[Site]:
         hidden, head = b.ffn.fc1.out_features, b.attention.dim_head
@@ -135,33 +134,31 @@ def _timm(net: Any) -> Iterator[Site]:
     dim = net.embed_dim
 
     def block(b: Any) -> Iterator[Site]:
-        kind = type(b).__name__
-        if kind not in ("Block", "ResPostBlock"):
-            raise InputError(f"blocks of class {kind}: where norms stand is known of Block and ResPostBlock")
-        attends, feeds = ["attn.qkv"], ["mlp.fc1"]
-        if getattr(b.attn, "gate", None) is not None:
-            attends.append("attn.gate")
-        first, second = getattr(b.mlp, "fc1", None), getattr(b.mlp, "fc2", None)
-        if first is None:
-            feeds = ["mlp.fc1_g", "mlp.fc1_x"]
-        if kind == "Block":
-            yield Site(Slot.attn_in, "norm1", dim, before=tuple(attends))
+        classes = {cls.__name__ for cls in type(b).__mro__}
+        if not classes & {"Block", "ResPostBlock"}:
+            raise InputError(
+                f"blocks of class {type(b).__name__}: where norms stand is known of Block and ResPostBlock"
+            )
+        post = "ResPostBlock" in classes  # its norms stand behind attention and feed-forward
+        first, second = _submodule(b, "mlp.fc1"), _submodule(b, "mlp.fc2")
+        if not post:
+            gate = ("attn.gate",) if getattr(b.attn, "gate", None) is not None else ()
+            yield Site(Slot.attn_in, "norm1", dim, before=("attn.qkv", *gate))
         if hasattr(b.attn, "q_norm"):
             yield Site(Slot.qk, "attn.q_norm", b.attn.head_dim, after="attn.qkv", part=0)
             yield Site(Slot.qk, "attn.k_norm", b.attn.head_dim, after="attn.qkv", part=1)
-        yield Site(Slot.attn_out, "attn.norm_after" if kind == "Block" else "norm1", dim, after="attn.proj")
-        if kind == "Block":
-            yield Site(Slot.ffn_in, "norm2", dim, before=tuple(feeds))
-        if first is not None and second is not None and second.in_features == first.out_features:  # no gate
+        yield Site(Slot.attn_out, "norm1" if post else "attn.norm_after", dim, after="attn.proj")
+        if not post:
+            yield Site(Slot.ffn_in, "norm2", dim, before=("mlp.fc1",) if first else ("mlp.fc1_g", "mlp.fc1_x"))
+        if first and second and first.out_features == second.in_features:  # not gated
             yield Site(Slot.ffn_hidden, "mlp.act.norm_before", first.out_features, after="mlp.fc1")
-        if second is not None and hasattr(b.mlp, "norm"):
+        if second and hasattr(b.mlp, "norm"):
             yield Site(Slot.ffn_act, "mlp.norm", second.in_features, before=("mlp.fc2",))
-        yield Site(Slot.ffn_out, "mlp.norm_after" if kind == "Block" else "norm2", dim, after="mlp.fc2")
+        yield Site(Slot.ffn_out, "norm2" if post else "mlp.norm_after", dim, after="mlp.fc2")
 
     projects = "patch_embed.proj"
     yield from _patch_in(net, projects)
-    embed_out = "patch_embed.norm" if hasattr(net.patch_embed, "norm") else "patch_embed.norm_after"
-    yield Site(Slot.embed_out, embed_out, dim, after=projects)
+    yield Site(Slot.embed_out, _first(net, "patch_embed.norm", "patch_embed.norm_after"), dim, after=projects)
     yield from _in_blocks(net, "blocks", block)
     heads = ("head", "head_dist") if hasattr(net, "head_dist") else ("head",)
     if _after_pooling(net):
@@ -179,8 +176,8 @@ def _after_pooling(net: Any) -> bool:
 
 def _huggingface(net: Any) -> Iterator[Site]:
     """ViT, DeiT, DINOv2; after transformers 5 renamed their modules, and before."""
-    base = net.base_model_prefix if hasattr(net, net.base_model_prefix) else ""
-    vit, dim = net.get_submodule(base), net.config.hidden_size
+    base = f"{net.base_model_prefix}." if hasattr(net, net.base_model_prefix) else ""
+    dim = net.config.hidden_size
 
     def block(b: Any) -> Iterator[Site]:
         qkv = ("attention.q_proj", "attention.k_proj", "attention.v_proj")
@@ -203,15 +200,12 @@ def _huggingface(net: Any) -> Iterator[Site]:
         yield Site(Slot.ffn_act, f"{second}.norm_before", hidden, before=(second,))
         yield Site(Slot.ffn_out, f"{second}.norm_after", dim, after=second)
 
-    def whole() -> Iterator[Site]:
-        projects = "embeddings.patch_embeddings.projection"
-        yield from _patch_in(vit, projects)
-        yield Site(Slot.embed_out, "embeddings.patch_embeddings.norm_after", dim, after=projects)
-        yield from _in_blocks(vit, _first(vit, "layers", "encoder.layer"), block)
-
-    yield from (_prefixed(base, site) for site in whole())
+    patches = f"{base}embeddings.patch_embeddings"
+    yield from _patch_in(net, f"{patches}.projection")
+    yield Site(Slot.embed_out, f"{patches}.norm_after", dim, after=f"{patches}.projection")
+    yield from _in_blocks(net, _first(net, f"{base}layers", f"{base}encoder.layer"), block)
     heads = tuple(name for name in ("classifier", "cls_classifier", "distillation_classifier") if hasattr(net, name))
-    yield replace(_prefixed(base, Site(Slot.final, "layernorm", dim)), before=heads)
+    yield Site(Slot.final, f"{base}layernorm", dim, before=heads)
 
 
 def _torchvision(net: Any) -> Iterator[Site]:
