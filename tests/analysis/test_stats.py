@@ -9,6 +9,7 @@ from vitbn.analysis.stats import (
     mean_interval,
     onset,
     paired_interval,
+    rank_correlation,
     seconds_to,
     share_interval,
 )
@@ -86,3 +87,24 @@ def test_time_to_threshold():
     seconds = np.array([10.0, 5, 5, 5])
     assert epochs_to(epochs, accuracy, 0.9) == 2 and seconds_to(seconds, accuracy, 0.9) == 15
     assert epochs_to(epochs, accuracy, 0.97) == math.inf and seconds_to(seconds, accuracy, 0.97) == math.inf
+
+
+def test_rank_correlation_and_its_interval():
+    x, y = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0], [2.0, 1.0, 4.0, 3.0, 30.0, 5.0]
+    r = 1 - 6 * (1 + 1 + 1 + 1 + 1 + 1) / (6 * 35)  # squared differences of the ranks
+    reach = 1.959964 * math.sqrt((1 + r**2 / 2) / 3)
+    found = rank_correlation(x, y)
+    assert found.estimate == pytest.approx(r) and found.n == 6
+    assert (found.low, found.high) == pytest.approx(
+        (math.tanh(math.atanh(r) - reach), math.tanh(math.atanh(r) + reach))
+    )
+    equal = rank_correlation(x, x)
+    assert equal.estimate == equal.high == 1 and 0 < equal.low < 1
+    opposite = rank_correlation(x, x[::-1])
+    assert (opposite.low, opposite.high) == pytest.approx((-1, -equal.low))
+
+
+def test_no_rank_correlation_of_few_or_equal_values():
+    assert rank_correlation([1.0, 2.0, 3.0], [1.0, 2.0, 3.0]) is None
+    assert rank_correlation([1.0] * 5, [1.0, 2.0, 3.0, 4.0, 5.0]) is None
+    assert rank_correlation([1.0, 2.0, 3.0, math.inf, math.nan], [1.0, 2.0, 3.0, 4.0, 5.0]) is None

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from vitbn.analysis.instruments import Measured, read_instruments
 from vitbn.analysis.run_files import checked_result, read_table
 from vitbn.errors import InputError
 from vitbn.store.config_file import RETRAIN, read_config
@@ -91,6 +92,11 @@ class RunRecord:
     def compared(self) -> dict[str, Any]:
         """The configuration without what cannot change a result and without repetitions."""
         return without_repetitions(self.config)
+
+    @cached_property
+    def instruments(self) -> Measured | None:
+        """What was measured inside of the network; None where nothing was."""
+        return read_instruments(self.path / "instruments.csv")
 
     def last(self, metric: str) -> float | None:
         """The metric after the last epoch, None where it was not measured."""

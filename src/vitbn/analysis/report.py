@@ -35,6 +35,7 @@ from vitbn.analysis.speed_sections import critical_section, crossover_section, t
 from vitbn.analysis.table import write_summary
 from vitbn.analysis.template import PAGE, SCRIPT, STYLE, TABLE
 from vitbn.analysis.verdict import ClaimResult, judge_claim
+from vitbn.analysis.why import why_pictures, why_section
 from vitbn.errors import describe
 from vitbn.plotting import Picture, slug, style
 from vitbn.store import atomic
@@ -116,6 +117,7 @@ def pictures(
         partial(charts.heat_maps, arms),
         partial(charts.paired_differences, arms),
         partial(charts.confusions, arms),
+        partial(why_pictures, arms),
     ]
     drawn: list[Picture] = []
     for drawer in drawers:
@@ -157,6 +159,7 @@ def _sections(
         threshold_section(arms),
         crossover_section(arms),
         critical_section(arms),
+        why_section(runs, named("why")),
         confused_section(arms, named("confusion")),
         unstable_section(runs),
         confound_section(arms),

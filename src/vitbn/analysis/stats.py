@@ -93,6 +93,26 @@ def share_interval(hits: int, n: int) -> Interval:
     return Interval(hits / n, float(low), float(high), n, "exact")
 
 
+def rank_correlation(x: Sequence[float], y: Sequence[float]) -> Interval | None:
+    """Spearman's, with an interval by Fisher's z of variance (1 + r^2/2) / (n - 3) (Bonett and Wright, 2000).
+
+    None where one of the two does not vary, or of fewer than four values. z is infinite for two equal orders, which
+    are therefore taken for half an exchange of neighbours less, 1 - 6 / (n^3 - n).
+    """
+    known = np.isfinite(x) & np.isfinite(y)
+    xs, ys = np.asarray(x, dtype=float)[known], np.asarray(y, dtype=float)[known]
+    n = len(xs)
+    if n < 4 or not np.ptp(xs) or not np.ptp(ys):
+        return None
+    from scipy import stats
+
+    r = float(stats.spearmanr(xs, ys).statistic)
+    most = 1 - 6 / (n**3 - n)
+    z = math.atanh(max(-most, min(most, r)))
+    reach = float(stats.norm.ppf((1 + LEVEL) / 2)) * math.sqrt((1 + r**2 / 2) / (n - 3))
+    return Interval(r, min(r, math.tanh(z - reach)), max(r, math.tanh(z + reach)), n, "Fisher z")
+
+
 def onset(differences: Mapping[Any, Sequence[float]], margin: float = 0.0) -> Onset:
     """The smallest x from which on, up to the largest x, the mean paired difference exceeds the margin.
 
