@@ -39,7 +39,7 @@ class Site:
         return (self.after,) if self.after else self.before
 
     def __str__(self) -> str:
-        return self.slot if self.layer is None else f"{self.slot} {self.layer + 1}"
+        return str(self.slot) if self.layer is None else f"{self.slot} {self.layer + 1}"
 
 
 def sites(net: nn.Module) -> list[Site]:
