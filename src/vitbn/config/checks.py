@@ -1,7 +1,9 @@
 """Checks of the values people type: one clear line for the first that cannot be trained. Imports no torch."""
 
+import json
 import re
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 from vitbn.config.overrides import check_use
@@ -91,11 +93,13 @@ def check(config: dict[str, Any], typed: Sequence[str] = ()) -> None:
         if value is not None and not is_valid(value):
             raise InputError(f"{key}={value}: {rule}")
     model, data = config["model"], config["data"]
+    if config["depth"] is None and "library" not in model:
+        raise InputError(f"depth=null: {counting[1]}")
     for slot, kind in config["norm"].items():
-        if not is_kind(kind):
+        if not (kind is None and "library" in model or kind is not None and is_kind(kind)):
             choices = f"choose from {', '.join(Kind)}, or module.Class for one of your own"
             raise InputError(f"norm.{slot}={kind}: {choices}")
-    slot = next((slot for slot, kind in config["norm"].items() if kind != Kind.none), None)
+    slot = next((slot for slot, kind in config["norm"].items() if kind not in (None, Kind.none)), None)
     if slot and "placement" not in model:
         raise InputError(f"norm.{slot}={config['norm'][slot]}: model={model['name']} has no slots for norms")
     patch, side = model.get("patch_size"), data["image_size"]
@@ -113,6 +117,19 @@ def check(config: dict[str, Any], typed: Sequence[str] = ()) -> None:
     check_callbacks(config)
     if config["pos_emb"] == PosEmb.pe1d and model.get("dim", 0) % 2:
         raise InputError(f"model.dim={model['dim']}: pos_emb=pe1d needs an even number")
+    if "library" in model:
+        _check_library_network(json.dumps(model))
+
+
+@cache  # the jobs of a sweep share most of theirs
+def _check_library_network(model: str) -> None:
+    """InputError if it cannot be made; it is, without memory for its weights. Imports torch and the library."""
+    import torch
+
+    from vitbn.models.factory import build
+
+    with torch.device("meta"):
+        build(json.loads(model), seed=0)
 
 
 def _check_loggers(loggers: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from vitbn.config.trainer import TrainerConfig, with_flags_understood
 from vitbn.data import torchvision_table
 from vitbn.data.folder import scan
-from vitbn.models.placements import WITHOUT_SLOTS, Pool, PosEmb, Slot, complete
+from vitbn.models.placements import OF_LIBRARIES, WITHOUT_SLOTS, Pool, PosEmb, Slot, complete
 from vitbn.resources import resource_folder
 from vitbn.store.run import run_id
 
@@ -53,14 +53,14 @@ class Schema:
     """Root of the configuration; values and comments stand in conf/config.yaml."""
 
     model: Any = MISSING
-    norm: dict[Slot, str] = field(default_factory=lambda: complete({}))
+    norm: dict[Slot, str | None] = field(default_factory=lambda: {**complete({})})
     data: Any = MISSING
     optimizer: Any = MISSING
     schedule: Any = MISSING
     trainer: TrainerConfig = field(default_factory=TrainerConfig)  # type: ignore[valid-type]
     callbacks: Any = MISSING
     logger: Any = field(default_factory=dict)
-    depth: int = MISSING
+    depth: int | None = MISSING
     lr: float = MISSING
     pool: Pool = MISSING
     pos_emb: PosEmb = MISSING
@@ -91,6 +91,8 @@ def register() -> None:
     store.store(name="vitbn_schema", node=Schema)
     for name in WITHOUT_SLOTS:  # Hydra wants a norm of every model's name
         store.store(group="norm", name=name, node={})
+    for name in OF_LIBRARIES:
+        store.store(group="norm", name=name, node=dict.fromkeys(map(str, Slot)))
     OmegaConf.register_new_resolver(
         "run_id", lambda *, _root_: run_id(to_plain_dict(_root_, without=("hydra", "logger"))), replace=True
     )  # `_root_` is how OmegaConf hands a resolver the whole configuration; a logger may ask for the ID

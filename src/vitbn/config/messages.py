@@ -22,7 +22,7 @@ from vitbn.errors import InputError, RunFailed, describe
 
 WORKER_DIED = ("TerminatedWorkerError", "UncompletedJobError")  # of joblib and submitit, which need not be installed
 OPTIONAL_GROUPS = ("experiment", "search")
-HIDDEN = re.compile("_|(name|hydra|published)$")  # keys that nobody types
+HIDDEN = re.compile("_|(name|library|hydra|published)$")  # keys that nobody types
 
 
 @contextmanager
@@ -74,7 +74,7 @@ def one_line(error: Exception) -> str:
         return line
     for inner in _contexts(error):
         if isinstance(inner, MissingMandatoryValue):
-            missing = str(inner).partition("\n")[0].rpartition(" ")[2]
+            missing = getattr(inner, "full_key", None) or str(inner).partition("\n")[0].rpartition(" ")[2]
             return f"{missing}: has no default; type {missing}=VALUE"
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     text = re.sub(r"\s+", " ", str(cause).partition("\n    full_key")[0]).strip()
@@ -166,7 +166,7 @@ def unknown_key(typed: str, key: str, known: Any) -> str:
         return f"{line}; did you mean {' or '.join(prefix + place for place in places)}?"
     if close := difflib.get_close_matches(name, names, n=1):
         return f"{line}; did you mean {prefix}{close[0]}? The {listed}"
-    target = str(siblings.get("_target_") or "vitbn.")
+    target = str(siblings.get("library") or siblings.get("_target_") or "vitbn.")
     remedy = "" if target.startswith("vitbn.") else f"; + passes it to {target}: +{typed.lstrip('+')}"
     return f"{line}; the {listed}{remedy}"
 

@@ -9,7 +9,7 @@ import yaml
 from vitbn.config.compose import CONF, Schema
 from vitbn.config.messages import parse, unknown_key
 from vitbn.errors import InputError
-from vitbn.models.placements import WITHOUT_SLOTS
+from vitbn.models.placements import OF_LIBRARIES, WITHOUT_SLOTS
 
 
 def check_use(config: dict[str, Any], typed: Sequence[str]) -> None:
@@ -20,7 +20,7 @@ def check_use(config: dict[str, Any], typed: Sequence[str]) -> None:
         if override.is_add() or override.is_force_add():
             _check_added(config, key, str(override.input_line))
         if key in ("depth", "pool", "pos_emb") and key not in model:
-            users = ", ".join(sorted({path.stem for path in (CONF / "model").glob("*.yaml")} - {*WITHOUT_SLOTS}))
+            users = ", ".join(sorted({path.stem for path in (CONF / "model").glob("*.yaml")} - {*WITHOUT_SLOTS, *OF_LIBRARIES}))
             raise InputError(
                 f"{key}={config[key]}: model={model['name']} has no use for it, only {users} have; leave it out"
             )
@@ -31,7 +31,7 @@ def _check_added(config: dict[str, Any], key: str, typed: str) -> None:
     root, *rest = key.split(".")
     if root not in Schema.__dataclass_fields__ and root not in ("hydra", "experiment", "search"):
         raise InputError(unknown_key(typed, root, {name: config[name] for name in Schema.__dataclass_fields__}))
-    if root in ("model", "data") and rest:
+    if root in ("model", "data") and rest and "library" not in config[root]:
         known = _file_keys(root, str(config[root].get("name")))
         if known and rest[0] not in known:
             siblings = dict.fromkeys(sorted(known)) | {"name": config[root]["name"]}

@@ -1,6 +1,7 @@
 """The networks of conf/model/ from descriptions that anybody may have written: by name, from checked plain values."""
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from inspect import Parameter, signature
@@ -8,13 +9,14 @@ from typing import Any
 
 from torch import nn
 
-from vitbn.models.placements import Kind, Pool, PosEmb, complete
+from vitbn.models.placements import OF_LIBRARIES, Kind, Pool, PosEmb, complete
 
 VISION_TRANSFORMERS = ("VisionTransformer", "ViT", "ViTBNFFN", "ViTBN")
 MODULES = {
     **dict.fromkeys(VISION_TRANSFORMERS, "vitbn.models.vit"),
     "MLP": "vitbn.models.mlp",
     **dict.fromkeys(("alexnet", "vgg16", "resnet34"), "vitbn.models.published"),
+    "library_network": "vitbn.models.libraries",
 }
 
 Rule = tuple[Callable[[Any], bool], str]
@@ -66,6 +68,8 @@ OPTIONS: dict[str, Rule] = {
     "activation": _one_of("relu", "sigmoid"),
     "norm": _one_of(*Kind),
     "norm_at": _one_of("pre", "post"),
+    "library": _one_of(*OF_LIBRARIES),
+    "name": (lambda v: isinstance(v, str) and bool(re.fullmatch(r"[\w.-]{1,100}", v)), "the name of a network"),
 }
 
 
@@ -83,7 +87,10 @@ def architecture(target: str) -> str:
 def check_options(name: str, options: Mapping[str, Any]) -> None:
     """ValueError for the first option that the architecture does not have, or of a value that it cannot have."""
     known = _parameters(name)
+    passes_on = any(parameter.kind is Parameter.VAR_KEYWORD for parameter in known.values())
     for option, value in options.items():
+        if option not in known and passes_on:
+            continue  # which is checked where it is passed on
         if option not in known:
             raise ValueError(f"unknown option {option!r} of {name}; it has {', '.join(known)}")
         fits, rule = OPTIONS[option]
@@ -97,7 +104,10 @@ def build_known(name: str, options: Mapping[str, Any]) -> nn.Module:
     Its weights are those of its constructor, to be replaced.
     """
     check_options(name, options)
-    required = [option for option, p in _parameters(name).items() if p.default is Parameter.empty]
+    required = [
+        option for option, p in _parameters(name).items()
+        if p.default is Parameter.empty and p.kind is not Parameter.VAR_KEYWORD
+    ]  # fmt: skip
     if missing := [option for option in required if option not in options]:
         raise ValueError(f"{name} needs {', '.join(missing)}")
     return _constructor(name)(**options)

@@ -3,13 +3,16 @@
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import nn, optim
 
 from vitbn.errors import InputError
 from vitbn.models.init import initialize
 from vitbn.models.norms import import_norm
+from vitbn.rng import key
 
 NOT_OPTIONS = ("name", "published", "pretrained")  # keys of a model that its constructor does not take
+NOT_OF_LIBRARY = ("published", "pretrained", "_target_")  # the same of a network that another library makes
 NOT_OPTIMIZERS = ("_target_", "_partial_", "decay_weights_only")  # the same of an optimizer
 
 
@@ -20,16 +23,38 @@ def build(config: dict[str, Any], *, seed: int) -> nn.Module:
     """
     from hydra.utils import instantiate
 
-    options = {key: value for key, value in config.items() if key not in NOT_OPTIONS}
-    for kind in set((options.get("placement") or {}).values()):
-        if "." in kind:
+    for kind in set((config.get("placement") or {}).values()):
+        if kind is not None and "." in kind:
             import_norm(kind)
+    options = constructor_options(config)
+    if "library" in config:
+        return _of_library(options, seed)
     try:
-        net = instantiate(options)
+        net = instantiate(options | {"_target_": config["_target_"]})
     except Exception as error:
         raise InputError(f"model={config['name']}: {error.__cause__ or error}") from error
     initialize(net, seed)
     return net
+
+
+def constructor_options(config: dict[str, Any]) -> dict[str, Any]:
+    """What the constructor of the network that `_target_` names is given."""
+    if "library" not in config:
+        return {name: value for name, value in config.items() if name not in (*NOT_OPTIONS, "_target_")}
+    given = {name: value for name, value in config.items() if name not in NOT_OF_LIBRARY and value is not None}
+    return given | {"placement": {slot: kind for slot, kind in config["placement"].items() if kind is not None}}
+
+
+def _of_library(options: dict[str, Any], seed: int) -> nn.Module:
+    """A network as its library draws it; where its norms stand changes nothing of the other weights."""
+    from vitbn.models.libraries import library_network
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(key(seed, "init"))
+        try:
+            return library_network(**options)
+        except ValueError as error:
+            raise InputError(f"model={options['library']} model.name={options['name']}: {error}") from error
 
 
 def make_optimizer(config: dict[str, Any], lr: float) -> Callable[[nn.Module], optim.Optimizer]:

@@ -68,6 +68,8 @@ PLACEMENTS: dict[str, Placement] = {
 
 # Networks of conf/model/ that have no slots; Hydra wants a norm of every model's name.
 WITHOUT_SLOTS = ("dnn", "dnn_bn", "mlp", "mlp_bn", "alexnet", "vgg16", "resnet34")
+# Choices of conf/model/ whose networks another library makes; a slot without a kind keeps what is there.
+OF_LIBRARIES = ("timm", "hf", "torchvision")
 
 
 def is_kind(kind: str) -> bool:

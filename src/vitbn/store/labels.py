@@ -13,7 +13,8 @@ from vitbn.store.run import ONLOOKERS, UNHASHED, is_set
 
 FlatConfig = Mapping[str, Any]
 AXES = ("depth", "lr", "seed")
-PLACEMENT = ("norm", "model.name", "model._target_", "model.placement", "model.norm", "model.batch_norm")
+PLACEMENT = ("norm", "model.name", "model.library", "model._target_", "model.placement", "model.norm",
+             "model.batch_norm")  # fmt: skip
 NAMES = {
     "vit": "ViT", "vitbnffn": "ViTBNFFN", "vitbn": "ViTBN", "vitbn_scalar": "ViTBN scalar",
     "dnn": "DNN", "dnn_bn": "DNN + BN",
@@ -111,7 +112,8 @@ def placements(configs: Sequence[FlatConfig]) -> list[str]:
     """Per configuration the network's name, and where its norms differ from its own: `ViT attn_out=batch`."""
     of_model: dict[str, list[FlatConfig]] = {}
     for config in configs:
-        of_model.setdefault(str(config.get("model.name")), []).append(config)
+        if not config.get("model.library"):
+            of_model.setdefault(str(config.get("model.name")), []).append(config)
     differing = {
         model: [key for key in sorted(_differing(members)) if within(key, PLACEMENT) and not key.startswith("norm.")]
         for model, members in of_model.items()
@@ -120,10 +122,18 @@ def placements(configs: Sequence[FlatConfig]) -> list[str]:
     return [_placement(config, differing.get(str(config.get("model.name")), [])) for config in configs]
 
 
+def network_name(config: FlatConfig) -> str:
+    """The network as tables call it, without its norms: `timm resnet18` for one of another library."""
+    model = str(config.get("model.name"))
+    return f"{config['model.library']} {model}" if config.get("model.library") else NAMES.get(model, model)
+
+
 def _placement(config: FlatConfig, differing: Sequence[str]) -> str:
     """`differing`: what varies among the runs of a network that has no placement of its own."""
-    model = str(config.get("model.name"))
-    name = NAMES.get(model, model)
+    model, name = str(config.get("model.name")), network_name(config)
+    if config.get("model.library"):
+        kinds = {str(slot): config.get(f"model.placement.{slot}") for slot in Slot}
+        return " ".join([name, *(f"{slot}={kind}" for slot, kind in kinds.items() if kind is not None)])
     if model not in PLACEMENTS or "model.placement.final" not in config:
         return " ".join([name, *(f"{key.rpartition('.')[2]}={config.get(key, False)}" for key in differing)])
     kinds = {str(slot): config.get(f"model.placement.{slot}", "none") for slot in Slot}

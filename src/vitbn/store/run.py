@@ -98,9 +98,10 @@ def is_set(value: Any, key: str = "") -> bool:
 
 
 def run_id(config: dict[str, Any]) -> str:
-    """<model>-d<depth>-lr<lr>-s<seed>-<hash>: readable, and different whenever a result could be."""
+    """<model>[-d<depth>]-lr<lr>-s<seed>-<hash>: readable, and different whenever a result could be."""
     model, depth, lr, seed = config["model"]["name"], config["depth"], config["lr"], config["seed"]
-    return f"{model}-d{depth}-lr{lr:g}-s{seed}-{config_hash(config)}"
+    blocks = "" if depth is None else f"-d{depth}"
+    return f"{model}{blocks}-lr{lr:g}-s{seed}-{config_hash(config)}"
 
 
 @dataclass(frozen=True)

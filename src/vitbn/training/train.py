@@ -64,11 +64,11 @@ def train_process(run: Run, signals: Signals) -> dict[str, Any]:
     silence_warnings()
     require_devices(cfg["trainer"])
     with cpu_threads(cfg["threads"]), float32_arithmetic(cfg["matmul_precision"]), ExitStack() as ending:
+        net = build_network(cfg)  # before the data: what is wrong with it is said before photographs are decoded
         data = ImageData.of(cfg)
         data.setup("fit")
         chance = chance_level(data.splits[1].labels)
 
-        net = build_network(cfg)
         initial = fingerprint(
             net, seed=cfg["seed"], train_images=len(data.splits[0]), validation=data.validation_draws()
         )

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vitbn.errors import InputError
 from vitbn.models.architectures import architecture, check_options
-from vitbn.models.factory import NOT_OPTIONS
+from vitbn.models.factory import constructor_options
 from vitbn.store import atomic
 from vitbn.store.yaml_file import require_plain
 from vitbn.weights import containers, descriptions
@@ -129,7 +129,7 @@ def described_network(config: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         raise ValueError("data is not a group of keys")
     if type(batch_size := config.get("batch_size", 1)) is not int or batch_size < 1:
         raise ValueError("batch_size is not a whole number above 0")
-    options = {key: value for key, value in model.items() if key not in (*NOT_OPTIONS, "_target_")}
+    options = constructor_options(model)
     name = architecture(model["_target_"])
     check_options(name, options)
     return name, options
