@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from vitbn import __version__
 from vitbn.errors import InputError
+from vitbn.models.placements import OF_LIBRARIES
 
 if TYPE_CHECKING:
     from vitbn.inference.eval_data import Data
@@ -30,8 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"vitbn {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     adders = (
-        _add_train, _add_status, _add_table, _add_report, _add_claims, _add_summary, _add_predict, _add_transplant,
-        _add_evaluate, _add_recalibrate, _add_export, _add_serve,
+        _add_train, _add_models, _add_status, _add_table, _add_report, _add_claims, _add_summary, _add_predict,
+        _add_transplant, _add_evaluate, _add_recalibrate, _add_export, _add_serve,
     )  # fmt: skip
     for add in adders:
         add(commands)
@@ -84,6 +85,25 @@ def _complete(arguments: Sequence[str], commands: Iterable[str]) -> int:
         return 0
     os.environ["COMP_LINE"] = line.replace(" train", "", 1)
     return _train(arguments)
+
+
+def _add_models(commands: Commands) -> None:
+    parser = commands.add_parser("models", help="the networks of another library, for vitbn train model=LIBRARY")
+    parser.add_argument("library", choices=OF_LIBRARIES)
+    parser.add_argument("pattern", nargs="?", default="*", help="only such names, as in 'vit_*' (default: all)")
+    parser.set_defaults(call=_models)
+
+
+def _models(args: argparse.Namespace) -> int:
+    from fnmatch import filter as matching
+
+    from vitbn.models.libraries import library_named
+
+    source, package = library_named(args.library)
+    if not (names := matching(source.names(package), args.pattern)):
+        raise InputError(f"{args.pattern}: no network of {args.library} is called so")
+    print("\n".join(names))
+    return 0
 
 
 def _add_status(commands: Commands) -> None:

@@ -104,5 +104,6 @@ def _recorded(record: dict[str, Any]) -> str:
 
 @cache  # asked for every parameter of every pair
 def _is_norm(name: str) -> bool:
-    pieces = [piece.lower() for piece in name.split(".")]
-    return any(piece in _SLOTS or piece.rstrip("0123456789").endswith(_NORM_MARKS) for piece in pieces)
+    pieces = name.lower().split(".")
+    words = [word.rstrip("0123456789") for piece in pieces for word in piece.split("_")]  # norm_before, ln_1
+    return any(piece in _SLOTS for piece in pieces) or any(word.endswith(_NORM_MARKS) for word in words)

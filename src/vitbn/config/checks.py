@@ -78,7 +78,7 @@ RANGES: dict[str, Range] = {
     "model.norm_eps": positive,
     "model.dropout": fraction,
     "model.emb_dropout": fraction,
-    "model.pretrained": (lambda v: isinstance(v, str) and is_place(v), RULE),
+    "model.pretrained": (lambda v: v is True or (isinstance(v, str) and is_place(v)), RULE),
 }
 
 
@@ -117,6 +117,10 @@ def check(config: dict[str, Any], typed: Sequence[str] = ()) -> None:
     check_callbacks(config)
     if config["pos_emb"] == PosEmb.pe1d and model.get("dim", 0) % 2:
         raise InputError(f"model.dim={model['dim']}: pos_emb=pe1d needs an even number")
+    if model.get("pretrained") is True and model.get("library") not in ("timm", "torchvision"):
+        raise InputError(
+            f"model.pretrained=true: model={model['name']} has none of its own; name a folder, a run or a hub ID"
+        )
     if "library" in model:
         _check_library_network(json.dumps(model))
 

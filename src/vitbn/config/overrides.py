@@ -20,7 +20,9 @@ def check_use(config: dict[str, Any], typed: Sequence[str]) -> None:
         if override.is_add() or override.is_force_add():
             _check_added(config, key, str(override.input_line))
         if key in ("depth", "pool", "pos_emb") and key not in model:
-            users = ", ".join(sorted({path.stem for path in (CONF / "model").glob("*.yaml")} - {*WITHOUT_SLOTS, *OF_LIBRARIES}))
+            users = ", ".join(
+                sorted({path.stem for path in (CONF / "model").glob("*.yaml")} - {*WITHOUT_SLOTS, *OF_LIBRARIES})
+            )
             raise InputError(
                 f"{key}={config[key]}: model={model['name']} has no use for it, only {users} have; leave it out"
             )

@@ -77,7 +77,7 @@ def library_network(
     except Exception as error:  # whatever their constructors raise
         raise ValueError(_refusal(error, library, name, options)) from error
     if placement:
-        replace_norms(net, placement)
+        _place(net, placement)
     _require_logits(net, f"{library}'s {name}", (1, channels, image_size, image_size), num_classes)
     return net
 
@@ -90,7 +90,7 @@ def library_named(library: str) -> tuple[Library, ModuleType]:
     try:
         return source, import_module(source.package)
     except ImportError:
-        raise InputError(f"model={library}: needs {source.package}; pip install 'vitbn[{library}]'") from None
+        raise InputError(f"{source.package} is not installed; pip install 'vitbn[{library}]'") from None
 
 
 def require_name(library: str, name: str) -> None:
@@ -124,6 +124,14 @@ def is_plain(value: Any) -> bool:
     if isinstance(value, str):
         return bool(re.fullmatch(r"[\w.+-]{0,60}", value))
     return isinstance(value, bool | int | float) and math.isfinite(value) and abs(value) <= 2**20
+
+
+def _place(net: nn.Module, placement: Mapping[str, Any]) -> None:
+    try:
+        replace_norms(net, placement)
+    except InputError as error:
+        typed = " ".join(f"norm.{slot}={kind}" for slot, kind in placement.items())
+        raise ValueError(f"{typed}: {error}") from error
 
 
 def _refusal(error: Exception, library: str, name: str, options: Mapping[str, Any]) -> str:

@@ -5,9 +5,7 @@ import logging
 import math
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from vitbn.errors import InputError
 from vitbn.models import vit
@@ -15,6 +13,7 @@ from vitbn.models.architectures import VISION_TRANSFORMERS
 from vitbn.models.placements import PLACEMENTS, complete
 from vitbn.models.vit import VisionTransformer
 from vitbn.weights.files import Weights, readable
+from vitbn.weights.library import interpolated, load_library_weights
 from vitbn.weights.network import load_state, read_weights
 from vitbn.weights.runs import per_channel
 
@@ -31,6 +30,9 @@ def load_pretrained(net: nn.Module, config: dict[str, Any]) -> None:
     """
     model, data = config["model"], config["data"]
     complaint = f"model.pretrained={model['pretrained']}"
+    if "library" in model:
+        load_library_weights(net, config)
+        return
     if not isinstance(net, VisionTransformer):
         raise InputError(f"{complaint}: model={model['name']} is no Vision Transformer")
     weights = read_weights(model["pretrained"])
@@ -84,13 +86,11 @@ def _resize_positions(state: dict[str, Tensor], net: VisionTransformer) -> None:
     name = "embedding.positions.table"
     if name not in state:
         return
-    cls, table = state[name].split((1, state[name].shape[1] - 1), dim=1)
-    old, new = math.isqrt(table.shape[1]), net.embedding.grid
-    if old == new:
+    old, new = math.isqrt(state[name].shape[1] - 1), net.embedding.grid
+    resized = interpolated(state[name], 1 + new**2)
+    if old == new or resized is None:
         return
-    square = table.unflatten(1, (old, old)).permute(0, 3, 1, 2)
-    square = F.interpolate(square, size=(new, new), mode="bicubic", align_corners=False, antialias=True)
-    state[name] = torch.cat([cls, square.flatten(2).transpose(1, 2)], dim=1)
+    state[name] = resized
     log.info(f"positions: interpolated (bicubic) from {old} x {old} to {new} x {new}")
 
 
