@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"vitbn {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     adders = (
-        _add_train, _add_models, _add_status, _add_table, _add_report, _add_claims, _add_summary, _add_predict,
+        _add_train, _add_status, _add_table, _add_report, _add_claims, _add_models, _add_summary, _add_predict,
         _add_transplant, _add_evaluate, _add_recalibrate, _add_export, _add_serve,
     )  # fmt: skip
     for add in adders:

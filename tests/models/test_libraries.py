@@ -97,7 +97,6 @@ def test_a_library_that_is_not_installed_is_one_line_with_the_remedy(monkeypatch
         build(config("timm", name="resnet18"), seed=0)
 
 
-@pytest.mark.slow
 def test_torchvisions_vit_takes_its_image_size_and_norms():
     with torch.device("meta"):
         net = library_network(**{**SIZE, "image_size": 32, "placement": {"ffn_in": "batch"}},

@@ -14,6 +14,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from vitbn.errors import InputError
+
 # Source of these constants: the article's get_datasets_mnist.
 MAX_ANGLE = 20.0  # degrees, either way
 MAX_SHIFT = 0.2  # of the side, either way
@@ -49,7 +51,9 @@ class AffineDraws:
     def apply(self, images: Tensor, side: int) -> Tensor:
         """The augmented images, see `augment`; S must be `side`."""
         if images.shape[-1] != side:
-            raise ValueError(f"this augmentation needs images of the network's side {side}, got {images.shape[-1]}")
+            stored = images.shape[-1]
+            remedy = f"leaves the images' size as it is, {stored}; type that, or data.augment=crop"
+            raise InputError(f"data.image_size={side}: data.augment=true {remedy}")
         return augment(images, self)
 
 

@@ -76,6 +76,7 @@ def library_network(
         raise
     except Exception as error:  # whatever their constructors raise
         raise ValueError(_refusal(error, library, name, options)) from error
+    _require_whole_patches(net, f"{library}'s {name}", image_size)
     if placement:
         _place(net, placement)
     _require_logits(net, f"{library}'s {name}", (1, channels, image_size, image_size), num_classes)
@@ -141,6 +142,19 @@ def _refusal(error: Exception, library: str, name: str, options: Mapping[str, An
     if named := re.search(r"multiple values for (?:keyword )?argument '(\w+)'", reason):
         return f"{named[1]}={options.get(named[1])}: {library}'s {name} sets it itself"
     return f"{library}'s {name} cannot be made so ({reason})"
+
+
+def _require_whole_patches(net: nn.Module, title: str, side: int) -> None:
+    """ValueError where the libraries would pass over what is left at the edges, of MNIST all but one patch."""
+    first = next((module for module in net.modules() if isinstance(module, nn.Conv2d)), None)
+    patch = first.stride[0] if first is not None and first.stride == first.kernel_size else 1
+    if side % patch:
+        fitting = max(patch, round(side / patch) * patch)
+        smaller = max(divisor for divisor in range(1, max(2, side // 4 + 1)) if side % divisor == 0)
+        raise ValueError(
+            f"{title} has patches of {patch} pixels, which do not divide images of {side}; "
+            f"type +model.patch_size={smaller} or data.image_size={fitting}"
+        )
 
 
 def _require_logits(net: nn.Module, title: str, shape: tuple[int, ...], num_classes: int) -> None:
