@@ -57,14 +57,8 @@ COMMANDS = [
     ("dpeth=3", "dpeth=3: unknown key; did you mean depth?"),
     ("pool=men", "pool=men: choose from cls, mean"),
     ("depth=0", "depth=0: must be a whole number, at least 1"),
-    (
-        "model=nope",
-        "model=nope: unknown; choose from alexnet, dnn, dnn_bn, hf, mlp, mlp_bn, resnet34, timm, torchvision, vgg16, vit,",
-    ),
-    (
-        "norm=nope",
-        "norm=nope: unknown; choose from alexnet, dnn, dnn_bn, hf, mlp, mlp_bn, none, resnet34, timm, torchvision, vgg16,",
-    ),
+    ("model=nope", "model=nope: unknown; choose from alexnet, dnn, dnn_bn, hf, mlp, mlp_bn, resnet34, timm,"),
+    ("norm=nope", "norm=nope: unknown; choose from alexnet, dnn, dnn_bn, hf, mlp, mlp_bn, none, resnet34, timm,"),
     ("model.pretrained=nowhere.pth", "model.pretrained=nowhere.pth: neither a file or folder here nor a hub ID"),
     ("norm.ffn_hiden=batch", "norm.ffn_hiden=batch: unknown key; did you mean norm.ffn_hidden?"),
     ("norm.ffn_hidden=rms", "norm.ffn_hidden=rms: choose from none, layer, batch, batch_scalar"),
