@@ -321,6 +321,7 @@ def _add_export(commands: Commands) -> None:
     parser.add_argument("--out", type=Path, metavar="FILE", help="(default: export/<run>.<ending> in the run's folder)")
     parser.add_argument("--no-fold", action="store_true", help="keep BatchNorms as they are")
     parser.add_argument("--half", action="store_true", help="safetensors: weights in half precision, half the size")
+    parser.add_argument("--opset", type=int, metavar="N", help="onnx: 17 to 20, for older runtimes (default: 20)")
     parser.set_defaults(call=_export)
 
 
@@ -328,7 +329,7 @@ def _export(args: argparse.Namespace) -> int:
     data, fold = _data(args), not args.no_fold
     from vitbn.inference.export import export
 
-    options = {"data": data, "root": args.root, "out": args.out, "fold": fold, "half": args.half}
+    options = {"data": data, "root": args.root, "out": args.out, "fold": fold, "half": args.half, "opset": args.opset}
     for path in export(args.ckpt, form=args.format, **options):
         print(path)
     return 0

@@ -96,17 +96,26 @@ def test_the_card_says_what_it_is_and_how_good(make_saved, clothes):
     assert "Nothing was folded" in (exported_card(folder, "--no-fold"))
 
 
+@pytest.mark.parametrize("opset", [None, 17, 18])
 @pytest.mark.slow
-def test_the_onnx_file_quantizes_as_it_is_and_needs_what_the_card_says(make_saved, tmp_path):
-    import onnx
+def test_the_onnx_file_quantizes_as_it_is_and_needs_what_the_card_says(make_saved, tmp_path, opset):
     from onnxruntime.quantization import quantize_dynamic
 
-    file = exported(make_saved("model=vitbnffn"), "onnx")
+    file = exported(make_saved("model=vitbnffn"), "onnx", *(["--opset", opset] if opset else []))
     quantize_dynamic(file, tmp_path / "q.onnx")
     assert (tmp_path / "q.onnx").stat().st_size < file.stat().st_size
     model, card = onnx.load(file), file.with_name(f"{file.name}.md").read_text()
-    (opset,) = (entry.version for entry in model.opset_import if not entry.domain)
-    assert f"opset {opset} and IR {model.ir_version}" in card
+    assert [entry.version for entry in model.opset_import if not entry.domain] == [opset or 20]
+    runtime, ir = {None: ("1.17", 9), 17: ("1.12", 8), 18: ("1.14", 8)}[opset]
+    assert f"opset {opset or 20}, for ONNX Runtime {runtime} or newer" in card and model.ir_version == ir
+
+
+@pytest.mark.parametrize("words", [("onnx", 16), ("safetensors", 18)])
+def test_an_opset_that_cannot_be_had_is_named(make_saved, words, capsys):
+    form, opset = words
+    arguments = ["export", "--ckpt", str(make_saved("model=vit")), "--format", form, "--opset", str(opset)]
+    assert main(arguments) == 2
+    assert f"--opset {opset}: only with --format onnx, and one of 17, 18, 19, 20" in capsys.readouterr().err
 
 
 def test_the_card_of_a_network_without_slots_and_of_names_with_markup(make_saved):

@@ -17,6 +17,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,11 @@ class Format:
     write: Callable[[Network], bytes]
     run: Callable[[Network, bytes], Predict]  # of images in [0, 1]
     needs: tuple[str, ...] = ()
+    runtime: str = ""  # what else the card says it needs
+
+
+OPSET = 20  # the first with GELU as one operator
+OPSETS = {17: "1.12", 18: "1.14", 19: "1.15", OPSET: "1.17"}  # and the first ONNX Runtime that knows it
 
 
 class Standardised(nn.Module):
@@ -139,16 +145,23 @@ def _run_torch(network: Network, content: bytes) -> Predict:
     return torch.export.load(io.BytesIO(content)).module()
 
 
-def _write_onnx(network: Network) -> bytes:
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+def _write_onnx(network: Network, opset: int = OPSET) -> bytes:
+    import onnx
+
+    for name in ("torch.onnx", "onnxscript"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         program: Any = torch.onnx.export(
-            _program(network), dynamo=True, input_names=["images"], output_names=["logits"], verbose=False
-        )
+            _program(network), dynamo=True, input_names=["images"], output_names=["logits"], verbose=False,
+            opset_version=opset,
+        )  # fmt: skip
     parts = {name: fact if isinstance(fact, str) else json.dumps(fact) for name, fact in facts(network).items()}
     program.model.metadata_props.update(parts)
     proto = program.model_proto
+    if [entry.version for entry in proto.opset_import if not entry.domain] != [opset]:
+        raise InputError(f"--opset {opset}: this network cannot be written so; leave it out")
+    proto.ir_version = onnx.helper.find_min_ir_version_for(proto.opset_import)  # older runtimes read no newer one
     # weights say their shapes twice; ONNX Runtime's quantizer replaces them and stumbles over the second
     weights = {weight.name for weight in proto.graph.initializer}
     others = [info for info in proto.graph.value_info if info.name not in weights]
@@ -164,9 +177,13 @@ def _run_onnx(network: Network, content: bytes) -> Predict:
     return lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
 
 
+def _runtime(opset: int) -> str:
+    return f"opset {opset}, for ONNX Runtime {OPSETS[opset]} or newer"
+
+
 FORMATS = {
     "safetensors": Format(".safetensors", _write_safetensors, _run_safetensors),
-    "onnx": Format(".onnx", _write_onnx, _run_onnx, ("onnx", "onnxscript", "onnxruntime")),
+    "onnx": Format(".onnx", _write_onnx, _run_onnx, ("onnx", "onnxscript", "onnxruntime"), _runtime(OPSET)),
     "torch": Format(".pt2", _write_torch, _run_torch),
 }
 
@@ -174,14 +191,18 @@ FORMATS = {
 HALVED = Format(".safetensors", _write_halved, _run_safetensors)
 
 
-def format_named(name: str, *, half: bool = False) -> Format:
-    """ValueError lists the formats; InputError names a package that is missing, or a format that is never `half`."""
+def format_named(name: str, *, half: bool = False, opset: int | None = None) -> Format:
+    """ValueError lists the formats; InputError names a package that is missing, or an option of another format."""
     if half and name != "safetensors":
         raise InputError(f"--half: only with --format safetensors, not {name}")
     if name not in FORMATS:
         raise ValueError(f"unknown format {name!r}; choose from {', '.join(FORMATS)}")
     if missing := [package for package in FORMATS[name].needs if importlib.util.find_spec(package) is None]:
         raise InputError(f"--format {name}: needs {', '.join(missing)}; pip install 'vitbn[export]'")
+    if opset:
+        if name != "onnx" or opset not in OPSETS:
+            raise InputError(f"--opset {opset}: only with --format onnx, and one of {', '.join(map(str, OPSETS))}")
+        return replace(FORMATS[name], write=partial(_write_onnx, opset=opset), runtime=_runtime(opset))
     return HALVED if half else FORMATS[name]
 
 
@@ -200,12 +221,14 @@ def export(
     out: Path | None = None,
     fold: bool = True,
     half: bool = False,
+    opset: int | None = None,
 ) -> list[Path]:
     """Write the network as one file that has been run again and compared, and its card; their paths.
 
-    `half`: its weights rounded to half precision, for half the size; what is measured is the rounded network.
+    `half`: its weights rounded to half precision, for half the size; what is measured is the rounded network. `opset`:
+    ONNX's, where the runtime is older.
     """
-    chosen = format_named(form, half=half)
+    chosen = format_named(form, half=half, opset=opset)
     network = load_network(ckpt)
     folder = run_folder(network.source)
     out = out or folder / "export" / f"{folder.resolve().name}{chosen.suffix}"
@@ -234,7 +257,8 @@ def export(
     atomic.write(out, lambda file: file.write(content))
     card = out.with_name(f"{out.name}.md")
     differences = (folding_difference, file_difference, rounding_difference)
-    atomic.write_text(card, model_card(out, trained.config, network, images.name, scores, plan, *differences))
+    text = model_card(out, trained.config, network, images.name, scores, plan, *differences, runtime=chosen.runtime)
+    atomic.write_text(card, text)
     return [out, card]
 
 

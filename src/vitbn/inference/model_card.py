@@ -17,8 +17,7 @@ PACKAGES = ("torch", "torchvision", "safetensors", "onnx", "onnxruntime")
 
 INPUT = {
     ".safetensors": "read by `vitbn.weights.network.load_network`, whose `normalise` makes the input of uint8 images",
-    ".onnx": "input `images`, output `logits`; (pixel − mean) / std is done inside; facts in `metadata_props`; "
-    "opset 20 and IR 10, for ONNX Runtime 1.18 or newer",
+    ".onnx": "input `images`, output `logits`; (pixel − mean) / std is done inside; facts in `metadata_props`",
     ".pt2": "`torch.export.load(file).module()(images)`; (pixel − mean) / std is done inside; facts in `vitbn.json`",
 }
 
@@ -33,13 +32,15 @@ def model_card(
     folding_difference: float | None,
     file_difference: float,
     rounding_difference: float | None = None,
+    *,
+    runtime: str = "",
 ) -> str:
-    """The card as Markdown; `trained` is the configuration before folding."""
+    """The card as Markdown; `trained` is the configuration before folding, `runtime` what the file needs."""
     parts = [
         f"# {_escaped(file.name)}",
         _training(trained, network),
         _quality(data, scores, "images" if trained.get("data", {}).get("source") else "test images"),
-        _use(file, network),
+        _use(file, network, runtime),
         _folding(plan, folding_difference, scores.n),
         f"This file was run again and compared: no logit differs from the network's by more than "
         f"{file_difference:.2g} over the same {scores.n:,} images.",
@@ -96,14 +97,14 @@ def _quality(data: str, scores: Scores, kind: str) -> str:
     return f"{heading}{_table(rows)}\n\n| class | images | recognised |\n|---|---|---|\n{classes}"
 
 
-def _use(file: Path, network: Network) -> str:
+def _use(file: Path, network: Network, runtime: str) -> str:
     mean, std = (", ".join(f"{value:g}" for value in values) for values in (network.mean, network.std))
     rows = {
         "input": f"float32 (batch, {network.channels}, {network.image_size}, {network.image_size}), pixels in [0, 1]",
         "preprocessing": f"(pixel − mean) / std with mean {mean} and std {std}",
         "output": f"logits (batch, {len(network.labels)})",
         "labels": ", ".join(network.labels),
-        "how": INPUT[file.suffix],
+        "how": "; ".join(filter(None, (INPUT[file.suffix], runtime))),
     }
     return "## Use\n\n" + _table(rows)
 
