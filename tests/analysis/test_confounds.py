@@ -81,6 +81,15 @@ def test_everything_recorded_of_the_environment_is_compared(run, second, line):
     assert confounds(*pair) == [line]
 
 
+def test_a_run_that_was_resumed_elsewhere_says_what_changed_after_which_step(run):
+    parts = [{"from_step": 0, "hardware": "a laptop, 1 threads", "torch": "2.14.1"}]
+    parts += [{"from_step": 40, "hardware": "a laptop, 2 threads", "torch": "2.14.1"}]
+    first, second = read_run(run(result={"parts": parts})), read_run(run(model="vitbnffn"))
+    words = "a laptop, 1 threads after step 0; a laptop, 2 threads after step 40"
+    assert confounds(first, second) == [f"parts of a resumed run: {words} / one"]
+    assert confounds(first, read_run(run(model="vitbnffn", study="b", result={"parts": parts}))) == []
+
+
 @pytest.mark.parametrize("name", ["matmul", "matmul_precision"])
 def test_a_precision_that_only_the_results_tell_is_caught_and_what_did_not_happen_is_not(run, name):
     first = read_run(run(result={name: "medium", "cuda_graph": False}))

@@ -86,8 +86,20 @@ def _environment(first: RunRecord, second: RunRecord, studied: tuple[str, ...]) 
     one, two = first.environment, second.environment
     if bool(one) != bool(two):
         return [f"environment (matmul precision, versions, hardware): {_recorded(one)} / {_recorded(two)}"]
+    one, two = (record | {"parts": _in_words(record.get("parts"))} for record in (one, two))
     keys = [key for key in sorted(one.keys() | two.keys()) if not within(key, studied)]
-    return _differences(one, two, {key: key.replace("versions.", "version of ") for key in keys})
+    names = {key: key.replace("versions.", "version of ") for key in keys}
+    return _differences(one, two, names | {"parts": "parts of a resumed run"})
+
+
+def _in_words(parts: Any) -> str:
+    """What changed in a run that was resumed elsewhere, and after which steps."""
+    if not isinstance(parts, list | tuple) or not all(isinstance(part, dict) for part in parts):
+        return "one"
+    changed = sorted({key for part in parts for key in part if key != "from_step" and part[key] != parts[0].get(key)})
+    return "; ".join(
+        f"{', '.join(str(part.get(key)) for key in changed)} after step {part.get('from_step')}" for part in parts
+    )
 
 
 def _differences(one: dict[str, Any], two: dict[str, Any], names: dict[str, str]) -> list[str]:

@@ -15,6 +15,7 @@ from scipy.ndimage import distance_transform_edt
 
 from vitbn.data.decode import read_picture
 from vitbn.errors import InputError
+from vitbn.serve.one_digit import require_one
 from vitbn.serve.scene import FAINTEST, Shades, ground_of, require_no_bar, require_one_digit
 
 NO_INK = "there is no digit: no ink stands out from the ground"
@@ -23,6 +24,7 @@ SIDE, BOX, CENTRE = 28, 20, 14
 WORKING = 1024  # longest side of a picture, in pixels: a digit may fill a fiftieth of it
 DRAWN = 8 * BOX  # longest side of a digit whose strokes are measured
 FAINT = 0.1  # ink differs from the ground by at least this part of black to white
+NARROW = 1 / 3  # width by height: a 1, whatever the pen
 DARKEST = 0.2  # of the brightest ground: less light than this shows nothing
 # Strokes are 1.5 to 4.7 of the box's pixels wide in 98 % of MNIST's test images, 2.5 in the median. Thinner ones
 # would turn grey and are drawn 2 wide; thicker ones stay as they are.
@@ -41,7 +43,15 @@ def as_mnist(body: bytes) -> NDArray[np.uint8]:
     if max(digit.shape) > DRAWN:
         digit = _fitted(digit, DRAWN)
     require_one_digit(digit)
-    digit = _fitted(_readable(digit), BOX)
+    seen = fit_digit(digit)
+    if digit.shape[1] > NARROW * digit.shape[0]:
+        require_one(seen)
+    return seen
+
+
+def fit_digit(ink: Shades) -> NDArray[np.uint8]:
+    """Ink of any size, cropped, as MNIST's makers would have had it."""
+    digit = _fitted(_readable(ink), BOX)
     return _centred(np.rint(digit * (255 / digit.max())).astype(np.uint8))
 
 
