@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[1]
 # from the ground up; a room imports only from floors below its own
 FLOORS = (
     ("errors", "rng", "progress", "plotting", "resources", "terminal"),
+    ("norms",),
     ("models",),
     ("store",),
     ("data",),

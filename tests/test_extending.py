@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from vitbn.errors import InputError
-from vitbn.models import norms
+from vitbn.norms import table as norms
 from vitbn.weights.network import load_network
 
 pytestmark = pytest.mark.slow

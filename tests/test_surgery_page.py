@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from vitbn.models.norms import TokenBatchNorm
+from vitbn.norms import TokenBatchNorm
 
 DOCS = Path(__file__).parents[1] / "docs"
 BLOCKS = {page: re.findall(r"^```python\n(.*?)^```", (DOCS / page).read_text(), re.DOTALL | re.MULTILINE)

@@ -3,10 +3,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from vitbn.config.compose import CONF, compose_config, to_plain_dict
+from vitbn.config.compose import compose_config, to_plain_dict
 from vitbn.data.folder import scan
-from vitbn.models.placements import PLACEMENTS, complete
-from vitbn.store.run import run_id
+from vitbn.models.placements import named
+from vitbn.store.run import config_hash, run_id
 
 ROOT = Path(__file__).parents[2]
 
@@ -34,7 +34,7 @@ def test_the_articles_settings_are_the_defaults():
 @pytest.mark.parametrize("model", ["vit", "vitbnffn", "vitbn"])
 def test_every_model_brings_its_placement(model):
     cfg = composed(f"model={model}")
-    assert cfg["model"]["placement"] == cfg["norm"] == {str(s): str(k) for s, k in complete(PLACEMENTS[model]).items()}
+    assert cfg["model"]["placement"] == cfg["norm"] == dict(named(model))
 
 
 def test_placements_can_be_changed_as_a_whole_or_slot_by_slot():
@@ -123,10 +123,21 @@ def test_quickstart_sweeps_by_itself():
     assert text["hydra"] == {"mode": "MULTIRUN", "sweeper": {"params": {"model": "vit,vitbnffn"}}}
 
 
-def test_the_placements_of_conf_are_those_of_the_table():
-    """Hydra reads the files, code without Hydra the table."""
-    files = {path.stem: yaml.safe_load(path.read_text()) for path in (CONF / "norm").glob("*.yaml")}
-    assert files == {name: dict(placement) for name, placement in PLACEMENTS.items()}
+def test_kinds_take_options_in_one_spelling():
+    typed = composed("norm.ffn_hidden={virtual:50,kind:ghost_batch}", "norm.final={kind:layer}")
+    assert (
+        typed["norm"]["ffn_hidden"]
+        == typed["model"]["placement"]["ffn_hidden"]
+        == {"kind": "ghost_batch", "virtual": 50}
+    )
+    assert typed["norm"]["final"] == "layer"
+    same = composed("norm.ffn_hidden={kind:ghost_batch,virtual:32}")
+    assert config_hash(same) == config_hash(composed("norm.ffn_hidden=ghost_batch")) != config_hash(typed)
+
+
+def test_a_slot_that_holds_nothing_leaves_the_name_alone():
+    assert config_hash(composed("norm.attn_post=none")) == config_hash(composed())
+    assert config_hash(composed("norm.attn_post=layer")) != config_hash(composed())
 
 
 def test_loggers_are_a_mapping_of_which_none_may_be_left():

@@ -4,7 +4,7 @@ import torch
 from vitbn.data.mnist import CLOTHES
 from vitbn.data.sources import load
 from vitbn.models.factory import build
-from vitbn.models.norms import ScalarBatchNorm, TokenBatchNorm
+from vitbn.norms.batch import RunningNorm
 from vitbn.store import checkpoint_file
 from vitbn.weights.network import load_network
 
@@ -15,10 +15,10 @@ def scramble(net, seed=0):
     """Random affine maps and running statistics for every norm, as after a training."""
     generator = torch.Generator().manual_seed(seed)
     for module in net.modules():
-        if isinstance(module, (torch.nn.LayerNorm, TokenBatchNorm, ScalarBatchNorm)):
+        if isinstance(module, (torch.nn.LayerNorm, RunningNorm)):
             module.weight.data = torch.empty_like(module.weight).uniform_(-2, 2, generator=generator)
             module.bias.data.normal_(generator=generator)
-        if isinstance(module, (TokenBatchNorm, ScalarBatchNorm)):
+        if isinstance(module, RunningNorm):
             module.running_mean.normal_(generator=generator)
             module.running_var.uniform_(0.1, 3, generator=generator)
     return net

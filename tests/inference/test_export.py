@@ -14,7 +14,7 @@ from vitbn.data.mnist import CLOTHES
 from vitbn.data.sources import load
 from vitbn.errors import InputError
 from vitbn.inference import export
-from vitbn.models.norms import TokenBatchNorm
+from vitbn.norms import TokenBatchNorm
 from vitbn.weights.network import load_network
 
 

@@ -8,7 +8,7 @@ from tests.conftest import ARTICLE
 from vitbn import ViTBN
 from vitbn.cli import main
 from vitbn.inference.model_summary import summarize
-from vitbn.models.placements import PLACEMENTS
+from vitbn.models.placements import named
 from vitbn.models.published import resnet34, vgg16
 from vitbn.models.vit import VisionTransformer
 
@@ -26,7 +26,7 @@ def test_counts_are_those_that_torchvision_publishes(make, weights):
 def vit_b16(**options):
     size = {"image_size": 224, "patch_size": 16, "channels": 3, "num_classes": 10, "dim": 768, "depth": 12,
             "heads": 12, "dim_head": 64, "mlp_dim": 3072, "qkv_bias": True, "norm_eps": 1e-6}  # fmt: skip
-    return VisionTransformer(**size, placement=PLACEMENTS["vit_b16"], **options)
+    return VisionTransformer(**size, placement=named("vit_b16"), **options)
 
 
 def test_every_parameter_and_product_of_a_vit_is_counted():

@@ -18,17 +18,17 @@ from vitbn.cli import main
 from vitbn.config import compose as config
 from vitbn.inference.transplant import Damage, Place, Transplant, layernorm_places
 from vitbn.inference.transplant_report import FILE, heat_map
-from vitbn.models.norms import TokenBatchNorm
-from vitbn.models.placements import PLACEMENTS, Slot, complete
+from vitbn.models.placements import Slot, complete, named
 from vitbn.models.surgery import replace_norms
 from vitbn.models.vit import VisionTransformer
+from vitbn.norms import TokenBatchNorm
 from vitbn.weights.files import Weights, write
 from vitbn.weights.network import Network, load_network
 
 
 def network(placement="vit", dtype=torch.float64, **options):
     """A network of ours with weights away from their start."""
-    kinds = PLACEMENTS[placement] if isinstance(placement, str) else placement
+    kinds = named(placement) if isinstance(placement, str) else placement
     options = {**TINY, **options, "placement": complete(kinds)}
     torch.manual_seed(0)
     net = VisionTransformer(**options).to(dtype).eval()
@@ -50,16 +50,16 @@ def transplant(net, truth=None, chosen=None, calibrate=None):
     return Transplant(net.net, places, calibrate, pictures(40, seed=2), truth, prepare=net.normalise)
 
 
-def named(net):
+def names(net):
     return [str(place) for place in layernorm_places(net.net)]
 
 
 def test_sites_are_the_layernorms_in_the_order_of_the_data():
-    assert named(network()) == ["embed_in", "embed_out", "attn_in 1", "ffn_in 1", "attn_in 2", "ffn_in 2", "final"]
+    assert names(network()) == ["embed_in", "embed_out", "attn_in 1", "ffn_in 1", "attn_in 2", "ffn_in 2", "final"]
     everywhere = network(dict.fromkeys(Slot, "layer"), depth=1)
-    assert named(everywhere) == [str(s) if s in ("embed_in", "embed_out", "final") else f"{s} 1" for s in Slot]
-    assert named(network("vitbnffn", depth=1)) == ["embed_in", "embed_out", "attn_in 1", "final"]
-    assert named(network("vitbn")) == []
+    assert names(everywhere) == [str(s) if s in ("embed_in", "embed_out", "final") else f"{s} 1" for s in Slot]
+    assert names(network("vitbnffn", depth=1)) == ["embed_in", "embed_out", "attn_in 1", "final"]
+    assert names(network("vitbn")) == []
 
 
 def inputs_of(net, path, images):
@@ -246,7 +246,7 @@ def test_the_command_writes_pictures_tables_and_a_network(file, folder, tmp_path
         assert ET.parse(out / f"{name}.svg").getroot().tag.endswith("svg")
     made = load_network(out / FILE)
     kinds = complete(made.config["model"]["placement"])
-    assert kinds == complete(PLACEMENTS["vit_b16_batch"]) and made.labels == ("cat", "dog", "owl")
+    assert kinds == complete(named("vit_b16_batch")) and made.labels == ("cat", "dog", "owl")
     typed = shlex.split(shown.partition("vitbn train ")[2])
     assert {"depth=2", "model.heads=2", "model.qkv_bias=true", "norm=vit_b16_batch"} <= set(typed)
     # all of it can be typed
@@ -326,7 +326,7 @@ def test_bad_input_is_one_line(file, folder, tmp_path, capsys):
     refused("one: a folder without images", "--data", tmp_path / "one")
     next(folder.rglob("*.png")).rename(tmp_path / "one" / "a.png")
     refused("one: one image; it takes at least two", "--data", tmp_path / "one")
-    options = {**SIZE, "placement": PLACEMENTS["vit_b16_batch"]}
+    options = {**SIZE, "placement": named("vit_b16_batch")}
     batch = Weights(VisionTransformer(**options).state_dict(), options, ("a", "b", "c"), (0.5,) * 3, (0.5,) * 3,
                     tmp_path / "batch.safetensors")  # fmt: skip
     write(batch)

@@ -38,7 +38,7 @@ def test_every_option_has_a_rule(name):
 def test_a_norm_that_a_file_names_is_not_imported(tmp_path, monkeypatch):
     (tmp_path / "evil.py").write_text("")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ValueError, match=r"unknown norm 'evil\.Norm'; choose from none, layer"):
+    with pytest.raises(ValueError, match=r"unknown kind 'evil\.Norm'; choose from none, layer"):
         build_known("ViT", {**TINY, "placement": {"final": "evil.Norm"}})
     assert "evil" not in sys.modules
 

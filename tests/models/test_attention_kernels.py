@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from tests.conftest import TINY
 from vitbn.models.attention_kernels import merged_product, scaled_dot_product
-from vitbn.models.placements import PLACEMENTS
+from vitbn.models.placements import named
 from vitbn.models.vit import VisionTransformer
 
 IMAGES = torch.rand(4, 1, 28, 28, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
@@ -29,7 +29,7 @@ NETWORKS = pytest.mark.parametrize(
 
 def network(placement, **options):
     torch.manual_seed(0)
-    return VisionTransformer(**{**TINY, "dim_head": 12, **options}, placement=PLACEMENTS[placement]).double()
+    return VisionTransformer(**{**TINY, "dim_head": 12, **options}, placement=named(placement)).double()
 
 
 class Loss:

@@ -16,9 +16,9 @@ from vitbn.models.bn_statistics import (
     load_bn_stats,
     samples,
 )
-from vitbn.models.norms import ScalarBatchNorm
-from vitbn.models.placements import PLACEMENTS
+from vitbn.models.placements import named
 from vitbn.models.vit import VisionTransformer
+from vitbn.norms import ScalarBatchNorm
 
 IMAGES = torch.rand(23, 1, 28, 28, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 
@@ -26,7 +26,7 @@ IMAGES = torch.rand(23, 1, 28, 28, dtype=torch.float64, generator=torch.Generato
 @pytest.fixture(params=["vitbn", "vitbn_scalar"])
 def net(request):
     torch.manual_seed(0)
-    return scramble(VisionTransformer(**TINY, placement=PLACEMENTS[request.param]).double()).eval()
+    return scramble(VisionTransformer(**TINY, placement=named(request.param)).double()).eval()
 
 
 def test_moments_pool_unequal_batches_exactly():

@@ -7,7 +7,7 @@ from torch import nn
 from vitbn.errors import InputError
 from vitbn.models.factory import build
 from vitbn.models.libraries import library_network
-from vitbn.models.norms import TokenBatchNorm
+from vitbn.norms import TokenBatchNorm
 
 SIZE = {"image_size": 28, "channels": 1, "num_classes": 3, "placement": {}, "depth": None}
 SMALL = {

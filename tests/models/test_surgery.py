@@ -16,9 +16,9 @@ from vitbn.errors import InputError
 from vitbn.models.attach import norm_at
 from vitbn.models.attention import Attention
 from vitbn.models.merged_attention import MergedAttention
-from vitbn.models.norms import ScalarBatchNorm, TokenBatchNorm
 from vitbn.models.placements import Slot, complete
 from vitbn.models.sites import sites
+from vitbn.norms import ScalarBatchNorm, TokenBatchNorm
 from vitbn.weights.translate import translate
 
 OURS = {"ours": lambda: foreign.scattered(ViT(**{**TINY, "channels": 3, "num_classes": 3}))}

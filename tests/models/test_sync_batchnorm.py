@@ -8,10 +8,9 @@ from torch import multiprocessing, nn
 from tests.conftest import TINY
 from vitbn import ViTBN
 from vitbn.errors import InputError
-from vitbn.models import norms
 from vitbn.models.bn_statistics import batch_norms
-from vitbn.models.norms import Norm, ScalarBatchNorm, TokenBatchNorm
 from vitbn.models.sync_batchnorm import SyncBatchNorm, convert_sync_batchnorm
+from vitbn.norms import NORMS, Norm, make_norm, set_progress
 
 
 def step(norm, x, weight):
@@ -19,13 +18,15 @@ def step(norm, x, weight):
     leaf = x.clone().requires_grad_()
     out = norm(leaf)
     (out * weight).sum().backward()
+    gradients = [parameter.grad for parameter in norm.parameters()]
     buffers = [buffer.clone() for buffer in norm.buffers()]
-    return [out.detach(), leaf.grad, norm.weight.grad, norm.bias.grad, *buffers, norm.eval()(x).detach()]
+    evaluated = norm.eval()(x).detach()
+    return {"out": [out.detach(), leaf.grad, evaluated], "gradients": gradients, "buffers": buffers}
 
 
-NORMS = {
-    "tokens": (TokenBatchNorm(4), (5, 3, 4)),
-    "scalar": (ScalarBatchNorm(4), (5, 3, 4)),
+OPTIONS = {"ghost_batch": {"virtual": 1}}  # parts that no process shares with another
+CASES = {
+    **{kind: (make_norm({"kind": kind, **OPTIONS.get(kind, {})}, 4), (5, 3, 4)) for kind in NORMS},
     "features": (nn.BatchNorm1d(4), (5, 4)),
     "pixels": (nn.BatchNorm2d(4), (5, 4, 3, 2)),
 }
@@ -35,16 +36,18 @@ SHARES = {"uneven": [3, 2], "empty": [5, 0]}
 def case(name):
     """A norm, its input and the weights of a loss, the same in every process."""
     torch.manual_seed(0)
-    norm, shape = NORMS[name]
+    norm, shape = CASES[name]
     norm = copy.deepcopy(norm).double()
-    nn.init.normal_(norm.weight)
+    for parameter in norm.parameters():
+        nn.init.normal_(parameter)
+    set_progress(norm, 0.1)
     return norm, *torch.randn(2, *shape, dtype=torch.float64).mul(3).add(1)
 
 
 def process(rank, folder):
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     results = {}
-    for name in NORMS:
+    for name in CASES:
         for shares, sizes in SHARES.items():
             norm, x, weight = case(name)
             net = convert_sync_batchnorm(nn.Sequential(norm))
@@ -62,24 +65,20 @@ def of_two_processes(tmp_path_factory):
 
 
 @pytest.mark.parametrize("shares", SHARES)
-@pytest.mark.parametrize("name", NORMS)
+@pytest.mark.parametrize("name", CASES)
 @pytest.mark.slow
 def test_two_processes_norm_like_one(name, shares, of_two_processes):
     """Uneven shares and an empty one, tokens and pixels, against the norm itself on the whole batch."""
     norm, x, weight = case(name)
-    out, x_grad, weight_grad, bias_grad, *buffers, evaluated = step(norm, x, weight)
+    whole = step(norm, x, weight)
     first, second = (results[name, shares] for results in of_two_processes)
-    pairs = [
-        (torch.cat([first[0], second[0]]), out),
-        (torch.cat([first[1], second[1]]), x_grad),
-        (first[2] + second[2], weight_grad),
-        (first[3] + second[3], bias_grad),
-        *zip(first[4:-1], buffers, strict=True),
-        *zip(second[4:-1], buffers, strict=True),
-        (torch.cat([first[-1], second[-1]]), evaluated),
-    ]
-    for synced, alone in pairs:
-        torch.testing.assert_close(synced, alone, rtol=0, atol=1e-10)
+    for a, b, expected in zip(first["out"], second["out"], whole["out"], strict=True):
+        torch.testing.assert_close(torch.cat([a, b]), expected, rtol=0, atol=1e-10)
+    for a, b, expected in zip(first["gradients"], second["gradients"], whole["gradients"], strict=True):
+        torch.testing.assert_close(a + b, expected, rtol=0, atol=1e-10)
+    for a, b, expected in zip(first["buffers"], second["buffers"], whole["buffers"], strict=True):
+        torch.testing.assert_close(a, expected, rtol=0, atol=1e-10)
+        torch.testing.assert_close(b, expected, rtol=0, atol=1e-10)
 
 
 def test_names_and_values_stay():
@@ -98,6 +97,6 @@ def test_a_kind_that_does_not_say_how_it_pools_is_refused(monkeypatch):
     class OverTheBatch(nn.Module):
         pass
 
-    monkeypatch.setitem(norms.NORMS, "over_the_batch", Norm(OverTheBatch))
+    monkeypatch.setitem(NORMS, "over_the_batch", Norm(OverTheBatch))
     with pytest.raises(InputError, match="1: OverTheBatch cannot be pooled over processes; .*docs/extending.md"):
         convert_sync_batchnorm(nn.Sequential(nn.BatchNorm1d(2), OverTheBatch()))

@@ -11,9 +11,9 @@ import vitbn
 from tests.conftest import ARTICLE, TINY
 from vitbn import ViT, ViTBN, ViTBNFFN
 from vitbn.models import vit
-from vitbn.models.norms import NORMS, Norm, ScalarBatchNorm, TokenBatchNorm
-from vitbn.models.placements import PLACEMENTS, Kind, Slot
+from vitbn.models.placements import Slot, named
 from vitbn.models.vit import VisionTransformer
+from vitbn.norms import NORMS, Norm
 
 
 @pytest.mark.parametrize(("model", "count"), [(ViT, 893_164), (ViTBNFFN, 893_932), (ViTBN, 893_932)])
@@ -40,16 +40,8 @@ def norm_classes(net):
         Slot.embed_in: net.embedding.in_norm, Slot.embed_out: net.embedding.out_norm, Slot.attn_in: block.attn_in,
         Slot.attn_out: block.attn_out, Slot.qk: block.attention.q_norm, Slot.ffn_in: block.ffn_in,
         Slot.ffn_hidden: block.ffn.hidden_norm, Slot.ffn_act: block.ffn.act_norm, Slot.ffn_out: block.ffn_out,
-        Slot.final: net.final_norm,
+        Slot.attn_post: block.attn_post, Slot.ffn_post: block.ffn_post, Slot.final: net.final_norm,
     }  # fmt: skip
-
-
-TYPES = {
-    Kind.none: nn.Identity,
-    Kind.layer: nn.LayerNorm,
-    Kind.batch: TokenBatchNorm,
-    Kind.batch_scalar: ScalarBatchNorm,
-}
 
 
 @pytest.mark.parametrize(
@@ -68,16 +60,16 @@ TYPES = {
 )
 def test_which_norm_stands_where(model, expected):
     found = {slot: type(norm) for slot, norm in norm_classes(model(**TINY)).items()}
-    assert found == {slot: TYPES[Kind(expected.get(slot, "none"))] for slot in Slot}
+    assert found == {slot: NORMS[expected.get(slot, "none")].make for slot in Slot}
 
 
 @pytest.mark.parametrize("slot", list(Slot))
-@pytest.mark.parametrize("kind", [kind for kind in Kind if kind != "none"])
+@pytest.mark.parametrize("kind", [kind for kind in NORMS if kind != "none"])
 def test_any_kind_in_any_slot_gets_gradients(slot, kind):
     net = VisionTransformer(**TINY, placement={slot: kind})
     F.cross_entropy(net(torch.rand(3, 1, 28, 28)), torch.tensor([0, 1, 2])).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
-    assert type(norm_classes(net)[slot]) is TYPES[kind]
+    assert type(norm_classes(net)[slot]) is NORMS[kind].make
 
 
 @pytest.mark.parametrize("model", [ViT, ViTBNFFN, ViTBN])
@@ -111,13 +103,13 @@ def assert_left_out_tokens_change_nothing(net, training, monkeypatch):
 
 def network(slot, kind):
     torch.manual_seed(0)
-    placement = {**PLACEMENTS["vitbnffn" if slot == "attn_in" else "none"], slot: kind}
+    placement = {**named("vitbnffn" if slot == "attn_in" else "none"), slot: kind}
     return VisionTransformer(**{**TINY, "dim": 16, "dim_head": 12}, placement=placement, qkv_bias=True).double()
 
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("slot", list(Slot))
-@pytest.mark.parametrize("kind", list(NORMS))
+@pytest.mark.parametrize("kind", ["none", "layer", "batch", "batch_scalar", "group", "prep_batch"])
 @pytest.mark.parametrize("merged", [False, True])
 def test_tokens_that_nothing_reads_are_not_computed_and_nothing_changes(
     training, slot, kind, merged, merge, monkeypatch
@@ -167,7 +159,7 @@ def rows_of_last_block(net):
     ],
 )
 def test_how_many_tokens_the_last_block_computes(placement, pool, training, rows):
-    net = VisionTransformer(**{**TINY, "pool": pool}, placement=PLACEMENTS[placement])
+    net = VisionTransformer(**{**TINY, "pool": pool}, placement=named(placement))
     assert rows_of_last_block(net.train(training)) == rows
 
 
@@ -232,8 +224,8 @@ def flow_order(name):
         ({"placement": "vitbm"}, "placement: unknown name 'vitbm'; choose from"),
         ({"placement": {"ffn": "batch"}}, "unknown slot 'ffn'; choose from embed_in, embed_out"),
         (
-            {"placement": {"ffn_in": "rms"}},
-            "placement.ffn_in: unknown kind 'rms'; choose from none, layer, batch",
+            {"placement": {"ffn_in": "rmsnorm"}},
+            "placement.ffn_in: unknown kind 'rmsnorm'; choose from none, layer, batch",
         ),
         ({"pos_emb": "pe1d", "dim": 15}, "needs an even dim, got 15"),
     ],

@@ -1,5 +1,7 @@
 import json
 import math
+from functools import reduce
+from operator import getitem
 
 import pytest
 
@@ -64,8 +66,8 @@ def test_the_highest_precision_is_the_same_as_none_mentioned():
 def test_a_value_that_asks_for_nothing_leaves_the_name_alone(key):
     def named(value):
         config = composed()
-        group, _, name = key.rpartition(".")
-        (config[group] if group else config)[name] = value
+        *groups, name = key.split(".")
+        reduce(getitem, groups, config)[name] = value
         return run_id(config)
 
     assert {named(value) for value in NEUTRAL[key]} == {run_id(composed())}

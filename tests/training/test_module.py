@@ -11,14 +11,14 @@ from tests.conftest import TINY
 from vitbn import ViT, rng
 from vitbn.data.batches import Batch
 from vitbn.models.factory import build
-from vitbn.models.placements import PLACEMENTS
+from vitbn.models.placements import named
 from vitbn.training.module import Classifier
 
 SIZE = {"image_size": 28, "channels": 1, "num_classes": 10}
 NARROW = {**TINY, "dim": 8, "dim_head": 8}  # merged attention is cheaper
 NETWORKS = {
     **{name: {"_target_": f"vitbn.{name}", **NARROW} for name in ("ViT", "ViTBNFFN", "ViTBN")},
-    "ViTBN scalar": {"_target_": "vitbn.ViTBN", **NARROW, "placement": PLACEMENTS["vitbn_scalar"]},
+    "ViTBN scalar": {"_target_": "vitbn.ViTBN", **NARROW, "placement": named("vitbn_scalar")},
     "ViT mean": {"_target_": "vitbn.ViT", **TINY, "pool": "mean"},
     "DNN": {"_target_": "vitbn.models.mlp.MLP", **SIZE, "hidden": [20, 20], "activation": "sigmoid", "norm": "none"},
     "MLP + BN": {"_target_": "vitbn.models.mlp.MLP", **SIZE, "hidden": [20], "activation": "relu", "norm": "batch"},

@@ -24,7 +24,8 @@ from vitbn.config.trainer_checks import TRAINER_RANGES, check_callbacks, check_t
 from vitbn.data.files import local_folder
 from vitbn.data.folder import scan
 from vitbn.errors import InputError
-from vitbn.models.placements import Kind, PosEmb, is_kind
+from vitbn.models.placements import PosEmb
+from vitbn.norms.kinds import label, split
 from vitbn.weights.hub import RULE, is_place
 
 RANGES: dict[str, Range] = {
@@ -95,18 +96,24 @@ def check(config: dict[str, Any], typed: Sequence[str] = ()) -> None:
     model, data = config["model"], config["data"]
     if config["depth"] is None and "library" not in model:
         raise InputError(f"depth=null: {counting[1]}")
+    devices, batch_size = config["trainer"]["devices"], config["batch_size"]
     for slot, kind in config["norm"].items():
-        if not (kind is None and "library" in model or kind is not None and is_kind(kind)):
-            choices = f"choose from {', '.join(Kind)}, or module.Class for one of your own"
-            raise InputError(f"norm.{slot}={kind}: {choices}")
-    slot = next((slot for slot, kind in config["norm"].items() if kind not in (None, Kind.none)), None)
-    if slot and "placement" not in model:
-        raise InputError(f"norm.{slot}={config['norm'][slot]}: model={model['name']} has no slots for norms")
+        if kind is None and "library" in model:
+            continue
+        try:
+            name, options = split(kind)
+        except ValueError as error:
+            raise InputError(f"norm.{slot}={label(kind)}: {error}") from None
+        if name != "none" and "placement" not in model:
+            raise InputError(f"norm.{slot}={label(kind)}: model={model['name']} has no slots for norms")
+        if name == "ghost_batch" and batch_size % ((virtual := options.get("virtual", 32)) * devices):
+            per_process = f" on {devices} devices" if devices > 1 else ""
+            remedy = f"virtual={virtual} does not divide batch_size={batch_size}{per_process}"
+            raise InputError(f"norm.{slot}={label(kind)}: {remedy}")
     patch, side = model.get("patch_size"), data["image_size"]
     if patch is not None and side % patch:
         divisors = ", ".join(str(d) for d in range(1, side + 1) if side % d == 0)
         raise InputError(f"model.patch_size={patch}: does not divide the image size {side}; choose from {divisors}")
-    devices, batch_size = config["trainer"]["devices"], config["batch_size"]
     if devices > batch_size:
         raise InputError(f"trainer.devices={devices}: more than batch_size={batch_size} images")
     _check_data(data)

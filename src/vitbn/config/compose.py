@@ -4,6 +4,7 @@ Nothing here imports torch: a mistyped key must be reported within a second.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -17,6 +18,7 @@ from vitbn.config.trainer import TrainerConfig, with_flags_understood
 from vitbn.data import torchvision_table
 from vitbn.data.folder import scan
 from vitbn.models.placements import OF_LIBRARIES, WITHOUT_SLOTS, Pool, PosEmb, Slot, complete
+from vitbn.norms.kinds import normal_form
 from vitbn.resources import resource_folder
 from vitbn.store.run import run_id
 
@@ -53,7 +55,7 @@ class Schema:
     """Root of the configuration; values and comments stand in conf/config.yaml."""
 
     model: Any = MISSING
-    norm: dict[Slot, str | None] = field(default_factory=lambda: {**complete({})})
+    norm: dict[Slot, Any] = field(default_factory=lambda: {**complete({})})
     data: Any = MISSING
     optimizer: Any = MISSING
     schedule: Any = MISSING
@@ -137,4 +139,15 @@ def to_plain_dict(config: DictConfig, without: Sequence[str] = ("hydra",)) -> di
     kept = [str(key) for key in config if key not in without]
     tree = OmegaConf.masked_copy(config, kept) if len(kept) < len(config) else config
     plain: Any = OmegaConf.to_container(tree, resolve=True, throw_on_missing=True, enum_to_str=True)
-    return with_flags_understood(plain)
+    return with_flags_understood(with_kinds_in_normal_form(plain))
+
+
+def with_kinds_in_normal_form(config: dict[str, Any]) -> dict[str, Any]:
+    """A kind of norm has one way to be written: `{kind: batch}` is no other run. What is wrong stays as it is."""
+    model = config.get("model")
+    placements: list[Any] = [config.get("norm"), model.get("placement") if isinstance(model, dict) else None]
+    for placement in filter(None, placements):
+        for slot, kind in placement.items():
+            with suppress(ValueError):
+                placement[slot] = normal_form(kind)
+    return config

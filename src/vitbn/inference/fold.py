@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from vitbn.errors import InputError
 from vitbn.models.attach import norm_at, put_norm
-from vitbn.models.norms import NORMS, entry
 from vitbn.models.placements import Placement
 from vitbn.models.sites import Site, sites
 from vitbn.models.vit import VisionTransformer
+from vitbn.norms.table import NORMS, entry
 
 LIMIT = 1e-4  # a folded network whose logits lie further from the original's is refused
 STAYS = "its mean and variance depend on every input"
@@ -71,7 +71,8 @@ def fold(net: nn.Module) -> Folding:
             continue
         known = entry(norm)
         kind = next((name for name, norm_entry in NORMS.items() if norm_entry is known), type(norm).__name__)
-        if known is None or not known.folds:
+        affine = norm.as_affine() if known is not None and known.folds else None
+        if affine is None:
             plan.append(FoldStep(site, kind, None, STAYS))
             continue
         if not site.linears:
@@ -81,7 +82,7 @@ def fold(net: nn.Module) -> Folding:
         new_bias = (
             " and makes its bias" if any(getattr(linear, _bias_name(linear)) is None for linear in linears) else ""
         )
-        scale, shift = _affine(norm, site.features)
+        scale, shift = affine
         for linear in linears:
             if site.after:
                 _fold_after(linear, scale, shift, site.part)
@@ -94,12 +95,6 @@ def fold(net: nn.Module) -> Folding:
         gone = {step.site.slot for step in plan if step.into}
         folded.placement = {slot: "none" if slot in gone else kind for slot, kind in folded.placement.items()}
     return Folding(folded.to(next(net.parameters()).dtype), tuple(plan))
-
-
-def _affine(norm: Any, features: int) -> tuple[Tensor, Tensor]:
-    """norm(x) = scale * x + shift in evaluation."""
-    scale = norm.weight / (norm.running_var + norm.eps).sqrt()
-    return scale, norm.bias - scale * norm.running_mean
 
 
 def _fold_after(linear: Any, scale: Tensor, shift: Tensor, part: int | None) -> None:

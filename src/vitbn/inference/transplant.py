@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from vitbn.models.attach import norm_at
-from vitbn.models.norms import TokenBatchNorm
 from vitbn.models.placements import Slot
 from vitbn.models.sites import sites
 from vitbn.models.surgery import Recorder
+from vitbn.norms.batch import TokenBatchNorm
 from vitbn.progress import track
 
 TRANSPLANT_BATCH = 250

@@ -9,7 +9,8 @@ from typing import Any
 
 from torch import nn
 
-from vitbn.models.placements import OF_LIBRARIES, Kind, Pool, PosEmb, complete
+from vitbn.models.placements import OF_LIBRARIES, Pool, PosEmb, complete
+from vitbn.norms.kinds import split
 
 VISION_TRANSFORMERS = ("VisionTransformer", "ViT", "ViTBNFFN", "ViTBN")
 MODULES = {
@@ -36,9 +37,12 @@ def _is_number(value: Any) -> bool:
 
 def _is_placement(value: Any) -> bool:
     """ValueError lists the slots and the kinds."""
-    return (
-        isinstance(value, Mapping) and all(isinstance(kind, str) for kind in value.values()) and bool(complete(value))
-    )
+    return isinstance(value, Mapping) and bool(complete(value))
+
+
+def _is_kind(value: Any) -> bool:
+    """ValueError lists the kinds."""
+    return bool(split(value))
 
 
 _FRACTION: Rule = (lambda v: _is_number(v) and 0 <= v < 1, "a number in [0, 1)")
@@ -66,7 +70,7 @@ OPTIONS: dict[str, Rule] = {
         f"at most 100 widths, each {_WIDTH[1]}",
     ),
     "activation": _one_of("relu", "sigmoid"),
-    "norm": _one_of(*Kind),
+    "norm": (_is_kind, "a kind of norm"),
     "norm_at": _one_of("pre", "post"),
     "library": _one_of(*OF_LIBRARIES),
     "name": (lambda v: isinstance(v, str) and bool(re.fullmatch(r"[\w.-]{1,100}", v)), "the name of a network"),
@@ -110,6 +114,8 @@ def build_known(name: str, options: Mapping[str, Any]) -> nn.Module:
     ]  # fmt: skip
     if missing := [option for option in required if option not in options]:
         raise ValueError(f"{name} needs {', '.join(missing)}")
+    if name in VISION_TRANSFORMERS and "placement" in options:
+        options = {**options, "placement": complete(options["placement"])}  # in a file a slot left out has no norm
     return _constructor(name)(**options)
 
 

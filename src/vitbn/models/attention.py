@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitbn.models.attention_kernels import scaled_dot_product
-from vitbn.models.norms import make_norm
+from vitbn.norms.kinds import Kind
+from vitbn.norms.table import make_norm
 
 
 class Attention(nn.Module):
@@ -25,7 +26,7 @@ class Attention(nn.Module):
         dim_head: int,
         dropout: float = 0.0,
         qkv_bias: bool = False,
-        qk_norm: str = "none",
+        qk_norm: Kind = "none",
         norm_eps: float = 1e-5,
     ) -> None:
         super().__init__()

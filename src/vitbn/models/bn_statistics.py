@@ -53,6 +53,11 @@ def samples(norm: Any, x: Tensor) -> Tensor:
     return x.movedim(feature_dim(norm), -1).reshape(-1, norm.running_mean.numel())
 
 
+def statistics(norm: Any, mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
+    """The running statistics of a norm for inputs of this mean and variance: PowerNorm's are others."""
+    return norm.statistics(mean, var) if hasattr(norm, "statistics") else (mean, var)
+
+
 def feature_dim(norm: Any) -> int:
     """The dimension of a norm's input that its features are in."""
     return getattr(norm, "feature_dim", 1)
@@ -93,7 +98,8 @@ def estimate_bn_stats(net: nn.Module, batches: Iterable[Tensor]) -> BNStats:
     with batch_statistics(net), bn_input_hooks(net, lambda name, norm, x: moments[name].add(samples(norm, x))):
         for images in batches:
             net.forward(images)  # not __call__: a compiled network would skip the hooks
-    return {name: (moment.mean, moment.var) for name, moment in moments.items()}
+    norms = batch_norms(net)
+    return {name: statistics(norms[name], moment.mean, moment.var) for name, moment in moments.items()}
 
 
 @torch.no_grad()

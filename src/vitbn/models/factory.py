@@ -8,7 +8,8 @@ from torch import nn, optim
 
 from vitbn.errors import InputError
 from vitbn.models.init import initialize
-from vitbn.models.norms import import_norm
+from vitbn.norms.kinds import split
+from vitbn.norms.table import import_norm
 from vitbn.rng import key
 
 NOT_OPTIONS = ("name", "published", "pretrained")  # keys of a model that its constructor does not take
@@ -23,9 +24,10 @@ def build(config: dict[str, Any], *, seed: int) -> nn.Module:
     """
     from hydra.utils import instantiate
 
-    for kind in set((config.get("placement") or {}).values()):
-        if kind is not None and "." in kind:
-            import_norm(kind)
+    for kind in filter(None, (config.get("placement") or {}).values()):
+        name, _ = split(kind)
+        if "." in name:
+            import_norm(name)
     options = constructor_options(config)
     if "library" in config:
         return _of_library(options, seed)

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from vitbn.models.norms import make_norm
+from vitbn.norms.kinds import Kind
+from vitbn.norms.table import make_norm
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "sigmoid": nn.Sigmoid}
 
@@ -23,7 +24,7 @@ class MLP(nn.Sequential):
         num_classes: int,
         hidden: Sequence[int],
         activation: str,
-        norm: str = "none",
+        norm: Kind = "none",
         norm_at: str = "pre",
     ) -> None:
         if activation not in ACTIVATIONS:

@@ -118,10 +118,12 @@ def _ours(net: Any) -> Iterator[Site]:
             yield Site(Slot.attn_out, "attn_out", dim, after="attention.to_out")
         else:  # one head without projection; attention weights sum to 1, so an affine map may act on the values
             yield Site(Slot.attn_out, "attn_out", dim, after="attention.to_qkv", part=2)
+        yield Site(Slot.attn_post, "attn_post", dim)
         yield Site(Slot.ffn_in, "ffn_in", dim, before=("ffn.fc1",))
         yield Site(Slot.ffn_hidden, "ffn.hidden_norm", hidden, after="ffn.fc1")
         yield Site(Slot.ffn_act, "ffn.act_norm", hidden, before=("ffn.fc2",))
         yield Site(Slot.ffn_out, "ffn_out", dim, after="ffn.fc2")
+        yield Site(Slot.ffn_post, "ffn_post", dim)
 
     yield Site(Slot.embed_in, "embedding.in_norm", patch, before=("embedding.project",))
     yield Site(Slot.embed_out, "embedding.out_norm", dim, after="embedding.project")

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from vitbn.errors import InputError
 from vitbn.models.attach import norm_at, put_norm
 from vitbn.models.merged_attention import suited
-from vitbn.models.norms import entry, make_norm
 from vitbn.models.placements import Placement, Slot, complete
 from vitbn.models.sites import Site, sites
 from vitbn.models.vit import Block, VisionTransformer
+from vitbn.norms.table import entry, make_norm
 
 Net = TypeVar("Net", bound=nn.Module)
 
@@ -120,6 +120,7 @@ class Recorder(nn.Module):
         if norm.running_mean.numel() == 1:  # one mean and one variance for all features
             mean = self.mean_x.mean()
             var = (var + (self.mean_x - mean).square()).mean()
+        mean, var = norm.statistics(mean, var)
         slope = torch.where(self.xx > 0, self.xy / self.xx, 0)
         norm.running_mean.copy_(mean)
         norm.running_var.copy_(var)

@@ -11,18 +11,13 @@ from torch import Tensor, nn
 
 from vitbn.errors import InputError
 from vitbn.models.bn_statistics import batch_norms, feature_dim
-from vitbn.models.norms import Float32Norm, entry
+from vitbn.norms.batch import RunningNorm
+from vitbn.norms.table import entry
 
 
-class SyncBatchNorm(Float32Norm):
+class SyncBatchNorm(RunningNorm):
     """What a BatchNorm is replaced by, with its parameters and buffers under the same names: training, it normalises by
     the samples of all processes, whose counts may differ."""
-
-    weight: Tensor
-    bias: Tensor
-    running_mean: Tensor
-    running_var: Tensor
-    num_batches_tracked: Tensor
 
     def __init__(self, norm: Any) -> None:
         super().__init__()
@@ -52,7 +47,7 @@ class SyncBatchNorm(Float32Norm):
 
 
 def convert_sync_batchnorm(net: nn.Module) -> nn.Module:
-    """The network with every BatchNorm replaced by a `SyncBatchNorm`.
+    """The network with every BatchNorm replaced by a `SyncBatchNorm`, or its relatives told to pool by themselves.
 
     InputError names a norm that mixes images and cannot be pooled over processes.
     """
@@ -62,7 +57,11 @@ def convert_sync_batchnorm(net: nn.Module) -> nn.Module:
             remedy = 'if it norms each image by itself, say pools="alone" in NORMS (docs/extending.md)'
             raise InputError(f"{name}: {type(module).__name__} cannot be pooled over processes; {remedy}")
     for name, norm in batch_norms(net).items():
-        net.set_submodule(name, SyncBatchNorm(norm))
+        of_ours = entry(norm)
+        if of_ours is not None and of_ours.pools == "itself":
+            norm.synced = True
+        else:
+            net.set_submodule(name, SyncBatchNorm(norm))
     return net
 
 

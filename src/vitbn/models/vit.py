@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from vitbn.models.attention import Attention
 from vitbn.models.merged_attention import MergedAttention
-from vitbn.models.norms import make_norm, mixes_tokens
-from vitbn.models.placements import PLACEMENTS, Kind, Placement, Pool, Slot, complete
+from vitbn.models.placements import Placement, Pool, Slot, complete, named
 from vitbn.models.pos_emb import Positions
+from vitbn.norms.kinds import label
+from vitbn.norms.table import make_norm, mixes_tokens
 
 
 class FeedForward(nn.Module):
@@ -41,13 +42,15 @@ class Block(nn.Module):
         self.attn_in = norms["attn_in"]
         self.attention = attention
         self.attn_out = norms["attn_out"]
+        self.attn_post = norms["attn_post"]
         self.ffn_in = norms["ffn_in"]
         self.ffn = ffn
         self.ffn_out = norms["ffn_out"]
+        self.ffn_post = norms["ffn_post"]
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attn_out(self.attention(self.attn_in(x)))
-        return x + self.ffn_out(self.ffn(self.ffn_in(x)))
+        x = self.attn_post(x + self.attn_out(self.attention(self.attn_in(x))))
+        return self.ffn_post(x + self.ffn_out(self.ffn(self.ffn_in(x))))
 
 
 def first_token(block: Block, x: Tensor) -> Tensor:
@@ -62,12 +65,14 @@ def first_token(block: Block, x: Tensor) -> Tensor:
         return x if any(map(mixes_tokens, norms_to_come)) else x[:, :1]
 
     u = block.attn_in(x)
-    queries = narrow(u, attention.q_norm, block.attn_out, block.ffn_in, ffn.hidden_norm, ffn.act_norm, block.ffn_out)
+    to_the_end = (ffn.hidden_norm, ffn.act_norm, block.ffn_out, block.ffn_post)
+    queries = narrow(u, attention.q_norm, block.attn_out, block.attn_post, block.ffn_in, *to_the_end)
     attended = attention(u) if queries is u else attention(queries, u)
-    x = x[:, : queries.shape[1]] + block.attn_out(attended)
-    hidden = narrow(ffn.hidden_norm(ffn.fc1(block.ffn_in(x))), ffn.act_norm, block.ffn_out)
-    hidden = narrow(ffn.act_norm(ffn.act(hidden)), block.ffn_out)
-    return x[:, :1] + block.ffn_out(ffn.drop2(ffn.fc2(ffn.drop1(hidden))))[:, :1]
+    x = block.attn_post(x[:, : queries.shape[1]] + block.attn_out(attended))
+    hidden = narrow(ffn.hidden_norm(ffn.fc1(block.ffn_in(x))), ffn.act_norm, block.ffn_out, block.ffn_post)
+    hidden = narrow(ffn.act_norm(ffn.act(hidden)), block.ffn_out, block.ffn_post)
+    out = narrow(block.ffn_out(ffn.drop2(ffn.fc2(ffn.drop1(hidden)))), block.ffn_post)
+    return block.ffn_post(x[:, : out.shape[1]] + out)[:, :1]
 
 
 class Embedding(nn.Module):
@@ -106,25 +111,25 @@ class Embedding(nn.Module):
 class VisionTransformer(nn.Module):
     """Images (B, channels, image_size, image_size) in [0, 1] -> logits (B, num_classes).
 
-    Pre-norm ViT (Dosovitskiy et al., 2021) whose norms are given by `placement`, a mapping slot -> kind
-    (a slot left out has none) or the name of one.
-    ValueError names any option that does not fit.
+    ViT (Dosovitskiy et al., 2021) at the article's size. `placement` names one of conf/norm/, or maps slots to
+    kinds, `{"ffn_in": "none", "ffn_hidden": {"kind": "ghost_batch", "virtual": 50}}`; a slot left out keeps what the
+    class has there. ValueError names any option that does not fit.
     """
 
-    placement: Placement = PLACEMENTS["vit"]
+    placement: Placement = named("vit")
 
     def __init__(
         self,
         *,
-        image_size: int,
-        patch_size: int,
-        num_classes: int,
-        channels: int,
-        dim: int,
-        depth: int,
-        heads: int,
-        dim_head: int,
-        mlp_dim: int,
+        image_size: int = 28,
+        patch_size: int = 7,
+        num_classes: int = 10,
+        channels: int = 1,
+        dim: int = 64,
+        depth: int = 6,
+        heads: int = 8,
+        dim_head: int = 64,
+        mlp_dim: int = 128,
         pool: str = "cls",
         dropout: float = 0.0,
         emb_dropout: float = 0.0,
@@ -138,22 +143,25 @@ class VisionTransformer(nn.Module):
             raise ValueError(f"patch_size {patch_size} does not divide image_size {image_size}")
         if pool not in set(Pool):
             raise ValueError(f"unknown pool {pool!r}; choose from {', '.join(Pool)}")
-        kinds = complete(self.placement if placement is None else placement)
-        self.placement = {str(slot): str(kind) for slot, kind in kinds.items()}
+        kinds = named(placement) if isinstance(placement, str) else complete(placement or {}, self.placement)
+        self.placement = {str(slot): kind for slot, kind in kinds.items()}
         self.pool = pool
 
         def norm(slot: Slot, width: int = dim) -> nn.Module:
-            return make_norm(kinds[slot], width, norm_eps)
+            try:
+                return make_norm(kinds[slot], width, norm_eps)
+            except ValueError as error:
+                raise ValueError(f"norm.{slot}={label(kinds[slot])}: {error}") from None
 
         def block() -> Block:
             # norms on q and k stand between the weights that merged attention multiplies
-            attention_class = MergedAttention if kinds[Slot.qk] == Kind.none else Attention
+            attention_class = MergedAttention if kinds[Slot.qk] == "none" else Attention
             attention = attention_class(
                 dim=dim, heads=heads, dim_head=dim_head, dropout=dropout,
                 qkv_bias=qkv_bias, qk_norm=kinds[Slot.qk], norm_eps=norm_eps,
             )  # fmt: skip
             ffn = FeedForward(dim, mlp_dim, dropout, norm(Slot.ffn_hidden, mlp_dim), norm(Slot.ffn_act, mlp_dim))
-            slots = (Slot.attn_in, Slot.attn_out, Slot.ffn_in, Slot.ffn_out)
+            slots = (Slot.attn_in, Slot.attn_out, Slot.attn_post, Slot.ffn_in, Slot.ffn_out, Slot.ffn_post)
             return Block(attention, ffn, {slot: norm(slot) for slot in slots})
 
         self.embedding = Embedding(
@@ -177,16 +185,16 @@ class VisionTransformer(nn.Module):
 class ViT(VisionTransformer):
     """LayerNorm in every pre-norm slot: the standard Vision Transformer."""
 
-    placement = PLACEMENTS["vit"]
+    placement = named("vit")
 
 
 class ViTBNFFN(VisionTransformer):
     """BatchNorm between the feed-forward's first Linear and GELU; the feed-forward's pre-norm is gone."""
 
-    placement = PLACEMENTS["vitbnffn"]
+    placement = named("vitbnffn")
 
 
 class ViTBN(VisionTransformer):
     """BatchNorm in place of every norm of ViTBNFFN."""
 
-    placement = PLACEMENTS["vitbn"]
+    placement = named("vitbn")

@@ -8,7 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from vitbn.models.placements import PLACEMENTS, Slot, complete
+from vitbn.models.placements import Slot, named, named_placements
+from vitbn.norms.kinds import label
 from vitbn.store.run import ONLOOKERS, UNHASHED, is_set
 
 FlatConfig = Mapping[str, Any]
@@ -25,10 +26,12 @@ _ABSENT = object()
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mapping to dotted keys; lists become tuples."""
+    """Nested mapping to dotted keys; lists become tuples, and a norm with options its label."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and prefix in ("norm.", "model.placement."):
+            flat[f"{prefix}{key}"] = label(value)
+        elif isinstance(value, Mapping):
             flat.update(flatten(value, f"{prefix}{key}."))
         else:
             flat[f"{prefix}{key}"] = tuple(value) if isinstance(value, list) else value
@@ -117,7 +120,7 @@ def placements(configs: Sequence[FlatConfig]) -> list[str]:
     differing = {
         model: [key for key in sorted(_differing(members)) if within(key, PLACEMENT) and not key.startswith("norm.")]
         for model, members in of_model.items()
-        if model not in PLACEMENTS
+        if model not in named_placements()
     }
     return [_placement(config, differing.get(str(config.get("model.name")), [])) for config in configs]
 
@@ -134,14 +137,15 @@ def _placement(config: FlatConfig, differing: Sequence[str]) -> str:
     if config.get("model.library"):
         kinds = {str(slot): config.get(f"model.placement.{slot}") for slot in Slot}
         return " ".join([name, *(f"{slot}={kind}" for slot, kind in kinds.items() if kind is not None)])
-    if model not in PLACEMENTS or "model.placement.final" not in config:
+    if model not in named_placements() or "model.placement.final" not in config:
         return " ".join([name, *(f"{key.rpartition('.')[2]}={config.get(key, False)}" for key in differing)])
     kinds = {str(slot): config.get(f"model.placement.{slot}", "none") for slot in Slot}
-    own = complete(PLACEMENTS[model])
+    placed = {other: {str(slot): label(kind) for slot, kind in named(other).items()} for other in named_placements()}
+    own = placed[model]
     if kinds == own:
         return name
-    same = [other for other, placement in PLACEMENTS.items() if complete(placement) == kinds]
-    changes = [f"{slot}={kind}" for slot, kind in kinds.items() if own[Slot(slot)] != kind]
+    same = [other for other, placement in placed.items() if placement == kinds]
+    changes = [f"{slot}={kind}" for slot, kind in kinds.items() if own[slot] != kind]
     return " ".join([name, *([f"norm={same[0]}"] if same else changes)])
 
 

@@ -41,6 +41,10 @@ ONLOOKERS = (
 )  # fmt: skip
 # Values that ask for nothing: a key with one of them counts as absent. `limit_train_batches: 1` is one batch, 1.0 all.
 NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "norm.attn_post": ("none",),
+    "norm.ffn_post": ("none",),
+    "model.placement.attn_post": ("none",),
+    "model.placement.ffn_post": ("none",),
     "matmul_precision": ("highest",),
     "label_smoothing": (0.0,),
     "mixup": (0.0,),

@@ -10,6 +10,7 @@ from typing import Any
 from pytorch_lightning.callbacks import Callback, ProgressBar
 
 from vitbn.errors import InputError
+from vitbn.norms.kinds import SCHEDULED, split
 from vitbn.store import atomic, checkpoint_file
 from vitbn.store.run import Run, read_result
 from vitbn.store.yaml_file import read_yaml
@@ -66,6 +67,9 @@ def why_not(donor: Run, run: Run, steps_per_epoch: int) -> str | None:
         return f"it is {result.get('status', 'not readable')}"
     if result.get("epochs") != epochs:
         return f"it ended early, after {result.get('epochs')} epochs"
+    scheduled = [slot for slot, kind in run.config["norm"].items() if split(kind)[0] in SCHEDULED]
+    if scheduled:
+        return f"norm.{scheduled[0]} changes with the share of the training that is over"
     if not same_start(
         donor.config["schedule"], run.config["schedule"],
         before_epochs=epochs, epochs=run.config["epochs"], steps_per_epoch=steps_per_epoch,

@@ -14,6 +14,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionM
 from vitbn import rng
 from vitbn.data.batches import Batch
 from vitbn.errors import InputError
+from vitbn.norms.table import scheduled_norms, set_progress
 from vitbn.training.schedule import SchedulerConfig
 
 
@@ -77,6 +78,7 @@ class Classifier(pl.LightningModule):
         self.label_smoothing = label_smoothing
         self.mix = make_mix(num_classes, mixup=mixup, cutmix=cutmix)
         self.seed = seed
+        self.has_scheduled_norms = bool(scheduled_norms(net))
         for stage in ("train", "val", "test"):
             setattr(self, f"{stage}_loss", Mean())
             # without range checks, which would make an accelerator wait at every step
@@ -128,6 +130,14 @@ class Classifier(pl.LightningModule):
         # the step, unless several batches make one
         number = self.current_epoch * int(self.trainer.num_training_batches) + batch_idx
         seed_generators(rng.key(self.seed, "step", number, self.global_rank))
+        if self.has_scheduled_norms:
+            set_progress(self.net, number / self._batches_in_all())
+
+    def _batches_in_all(self) -> int:
+        """Batches of the whole training."""
+        trainer = self.trainer
+        batches = int(trainer.num_training_batches) * (trainer.max_epochs or 1)
+        return min(batches, trainer.max_steps * trainer.accumulate_grad_batches) if trainer.max_steps > 0 else batches
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss, _ = self._loss_and_logits("train", self.mixed(batch))

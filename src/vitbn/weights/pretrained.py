@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from vitbn.errors import InputError
 from vitbn.models import vit
 from vitbn.models.architectures import VISION_TRANSFORMERS
-from vitbn.models.placements import PLACEMENTS, complete
+from vitbn.models.placements import complete, named, named_placements
 from vitbn.models.vit import VisionTransformer
+from vitbn.norms.kinds import as_typed
 from vitbn.weights.files import Weights, readable
 from vitbn.weights.library import interpolated, load_library_weights
 from vitbn.weights.network import load_state, read_weights
@@ -66,8 +67,9 @@ def model_overrides(options: dict[str, Any]) -> dict[str, str]:
     overrides = {key: f"{'' if key in BARE else 'model.'}{key}={json.dumps(value).strip(chr(34))}"
                  for key, value in options.items() if key != "placement"}  # fmt: skip
     kinds = complete(options["placement"])
-    name = next((name for name, placement in PLACEMENTS.items() if complete(placement) == kinds), None)
-    return overrides | {"placement": f"norm={name}" if name else " ".join(f"norm.{s}={k}" for s, k in kinds.items())}
+    name = next((name for name in named_placements() if named(name) == kinds), None)
+    typed = f"norm={name}" if name else " ".join(f"norm.{slot}={as_typed(kind)}" for slot, kind in kinds.items())
+    return overrides | {"placement": typed}
 
 
 def _require_same_network(theirs: dict[str, Any], ours: dict[str, Any], complaint: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from vitbn.errors import InputError
+from vitbn.models.placements import complete
 from vitbn.weights.layouts import HUGGING_FACE, TIMM, TORCHVISION, Layout, State
 from vitbn.weights.vit_pytorch import VIT_PYTORCH
 
@@ -36,7 +37,7 @@ def translate(theirs: State, file: Path, channels: int | None = None) -> tuple[L
     if missing := [name for name in NEEDED if name not in state]:
         raise InputError(f"{file}: incomplete, missing: {enumerated(missing)}")
     state = _used(_shaped(state, channels, file), file)
-    options = _options(state, file) | {"norm_eps": layout.norm_eps, "placement": layout.placement(state)}
+    options = _options(state, file) | {"norm_eps": layout.norm_eps, "placement": complete(layout.placement(state))}
     options["pools_first"] = "mlp_head.0.weight" in theirs  # vit-pytorch's elder norms what it has pooled
     kernel = state["embedding.project.weight"]  # D C p p -> D (p1 p2 c)
     return layout, {**state, "embedding.project.weight": kernel.permute(0, 2, 3, 1).flatten(1)}, options
