@@ -7,6 +7,7 @@ from tests import foreign
 from tests.conftest import TINY
 from vitbn import ViT
 from vitbn.errors import InputError
+from vitbn.models.placements import Slot
 from vitbn.models.sites import sites
 
 SLOTS = ["embed_in", "embed_out", "attn_in", "qk", "attn_out", "ffn_in", "ffn_hidden", "ffn_act", "ffn_out", "final"]
