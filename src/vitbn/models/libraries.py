@@ -221,12 +221,18 @@ def hf_config(name: str, sized: Mapping[str, Any], options: Mapping[str, Any], n
     if unknown := [option for option in options if option not in own]:
         raise TypeError(f"unexpected keyword argument '{unknown[0]}'")
     given = {field: value for field, value in sized.items() if field in own} | dict(options)
-    return transformers.AutoConfig.for_model(name, **given, num_labels=num_classes)
+    return transformers.AutoConfig.for_model(name, **given, num_labels=num_classes, architectures=[_hf_classes()[name]])
 
 
 def _hf_names(transformers: Any) -> list[str]:
+    return sorted({*_hf_classes()} - {"timm_wrapper"})  # which would fetch another
+
+
+def _hf_classes() -> dict[str, str]:
+    """A classifier's class by its type; the first where there is one with a teacher beside it."""
     auto = import_module("transformers.models.auto.modeling_auto")
-    return sorted({*auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES} - {"timm_wrapper"})  # which would fetch another
+    classes = auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
+    return {name: cls if isinstance(cls, str) else cls[0] for name, cls in classes.items()}
 
 
 LIBRARIES = {

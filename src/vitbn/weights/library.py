@@ -5,7 +5,7 @@ import logging
 import math
 import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -52,7 +52,7 @@ def load_library_weights(net: nn.Module, config: dict[str, Any]) -> None:
         weights = read_run_weights(path)
         state, said = weights.state, {"mean": weights.mean, "std": weights.std}
     else:
-        state, said = _read(path, plain, model, complaint), _standardisation(path)
+        state, said = _read(path, (net, plain), model, complaint), _standardisation(path)
     log.info(f"{path}: initial weights")
     target = net if state.keys() == net.state_dict().keys() else plain
     load_state(target, _adapted(state, target, model["num_classes"]), f"{complaint}: does not fit")
@@ -94,13 +94,14 @@ def _patience(seconds: float):  # type: ignore[no-untyped-def]
         socket.setdefaulttimeout(before)
 
 
-def _read(path: Path, plain: nn.Module, model: dict[str, Any], complaint: str) -> State:
-    """What a file or folder holds, under the names that the network has now."""
+def _read(path: Path, nets: Sequence[nn.Module], model: dict[str, Any], complaint: str) -> State:
+    """What a file or folder holds, under the names that one of these networks has."""
     if model["library"] == "hf":
-        assert isinstance(plain, HuggingFace)
-        return _of_hugging_face(path, plain, model["name"], complaint)
+        return _of_hugging_face(path, nets[0], model["name"], complaint)
     state = containers.read(containers.weights_file(path)).tensors
-    return _of_timm(state, model, complaint) if model["library"] == "timm" else state
+    if model["library"] == "timm" and not any(state.keys() == net.state_dict().keys() for net in nets):
+        return _of_timm(state, model, complaint)
+    return state
 
 
 def _of_timm(state: State, model: dict[str, Any], complaint: str) -> State:
@@ -125,7 +126,7 @@ def _of_timm(state: State, model: dict[str, Any], complaint: str) -> State:
     return net.state_dict()
 
 
-def _of_hugging_face(folder: Path, plain: HuggingFace, name: str, complaint: str) -> State:
+def _of_hugging_face(folder: Path, net: Any, name: str, complaint: str) -> State:
     """As transformers itself reads them, from safetensors alone; of config.json only the network's own fields count."""
     transformers = import_module("transformers")
     said = containers.read_json(folder / CONFIG)
@@ -133,7 +134,7 @@ def _of_hugging_face(folder: Path, plain: HuggingFace, name: str, complaint: str
         raise InputError(f"{complaint}: a folder with Hugging Face's {CONFIG} and model.safetensors, or a hub ID")
     if said.get("model_type") != name:
         raise InputError(f"{complaint}: is of another network; type model.name={str(said.get('model_type'))[:40]}")
-    ours = plain.model.config
+    ours = net.model.config
     fields = [field for field in type(ours).__annotations__ if not field.startswith("_")]
     theirs = {field: said[field] for field in fields if field in said}
     differing = {
@@ -144,7 +145,7 @@ def _of_hugging_face(folder: Path, plain: HuggingFace, name: str, complaint: str
         raise InputError(f"{complaint}: is of another network; type {typed}")
     classes = len(said["id2label"]) if isinstance(said.get("id2label"), dict) else said.get("num_labels", 2)
     try:
-        net, found = transformers.AutoModelForImageClassification.from_pretrained(
+        source, found = transformers.AutoModelForImageClassification.from_pretrained(
             folder, config=hf_config(name, {}, theirs, classes), use_safetensors=True, local_files_only=True,
             output_loading_info=True,
         )  # fmt: skip
@@ -154,7 +155,7 @@ def _of_hugging_face(folder: Path, plain: HuggingFace, name: str, complaint: str
     if lost:
         raise InputError(f"{complaint}: does not fit; missing: {', '.join(sorted(lost)[:3])}")
     headless = {f"model.{key}" for key in found["missing_keys"]}
-    return {key: value for key, value in HuggingFace(net).state_dict().items() if key not in headless}
+    return {key: value for key, value in HuggingFace(source).state_dict().items() if key not in headless}
 
 
 def _standardisation(path: Path) -> dict[str, tuple[float, ...]]:
