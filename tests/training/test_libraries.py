@@ -1,6 +1,7 @@
 """Networks of other libraries, from typed keys through a training to files that are read again."""
 
 import json
+import shlex
 
 import pytest
 import torch
@@ -14,9 +15,11 @@ from vitbn.errors import InputError
 from vitbn.inference.evaluate import evaluate
 from vitbn.inference.export import export
 from vitbn.inference.predict import predict
+from vitbn.inference.transplant_report import transplant_command
+from vitbn.models.norms import TokenBatchNorm
 from vitbn.store.run import Run
 from vitbn.training.outcome import attempt
-from vitbn.training.train import train
+from vitbn.training.train import build_network, train
 from vitbn.weights.network import load_network
 
 TIMM = ["model=timm", "model.name=vit_tiny_patch16_224", "depth=2", "+model.patch_size=14", "+model.embed_dim=24",
@@ -76,6 +79,34 @@ def test_placed_norms_are_arms_of_the_report(make, tmp_path):
     assert set(arms) == {*names, "hf vit"}
     theirs, placed = (arms[name].runs[0] for name in names)
     assert confounds(theirs, placed) == []
+
+
+def trained(make, *overrides):
+    run = make(*overrides, "epochs=1")
+    assert attempt(run, train)["status"] == "done"
+    return run
+
+
+@pytest.mark.parametrize("overrides", [TIMM, HF], ids=["timm", "Hugging Face"])
+def test_its_batchnorms_fold_into_a_file_that_is_read_again(make, overrides):
+    run = trained(make, *overrides, *PLACED, "norm.final=batch")
+    file, card = export(str(run.folder), form="safetensors")
+    folded, images = load_network(file).net, torch.rand(3, 1, 28, 28)
+    assert not [name for name, _ in folded.named_buffers() if name.endswith("running_var")]
+    torch.testing.assert_close(folded(images), load_network(run.folder).net(images), atol=1e-5, rtol=0)
+    assert "ffn_in: none, ffn_hidden: batch, final: batch; elsewhere those of the library" in card.read_text()
+
+
+@pytest.mark.parametrize("overrides", [TIMM, HF], ids=["timm", "Hugging Face"])
+def test_what_transplant_prints_trains_on(make, tmp_path, overrides, capsys):
+    run, out = trained(make, *overrides), tmp_path / "transplanted"
+    transplant_command(str(run.folder), data=None, root=None, count=50, slots=[], out=out)
+    words = shlex.split(capsys.readouterr().out.rpartition("fine-tune: vitbn train ")[2])
+    tuned = make(*words, "trainer.limit_train_batches=1")
+    net, written = build_network(tuned.config), load_network(out / "transplanted.safetensors").net
+    assert {**net.state_dict()}.keys() == written.state_dict().keys()
+    assert all(torch.equal(value, written.state_dict()[name]) for name, value in net.state_dict().items())
+    assert sum(isinstance(module, TokenBatchNorm) for module in net.modules()) == 2 * tuned.config["depth"] + 1
 
 
 def test_networks_of_one_name_and_two_libraries_are_two_runs_without_a_depth(make):

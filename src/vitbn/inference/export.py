@@ -31,6 +31,7 @@ from vitbn.inference.fold import LIMIT, Folding, FoldStep, Predict, fold_proven,
 from vitbn.inference.metrics import score
 from vitbn.inference.model_card import model_card
 from vitbn.models.merged_attention import freeze_attention
+from vitbn.models.sites import has_sites
 from vitbn.models.vit import VisionTransformer
 from vitbn.store import atomic
 from vitbn.store.run import UNHASHED
@@ -238,7 +239,7 @@ def export(
     batch_size = default_batch_size(images.test)
     network = replace(network, config=shareable(network.config))
     trained, plan, folding_difference = network, tuple[FoldStep, ...](), None
-    if fold and isinstance(network.net, VisionTransformer):
+    if fold and has_sites(network.net):
         folding, folding_difference = fold_proven(network.net, inputs(network, images.test, batch_size))
         network, plan = _with_folding(network, folding), folding.plan
     rounding_difference = None
@@ -264,5 +265,12 @@ def export(
 
 def _with_folding(network: Network, folding: Folding) -> Network:
     """The folded network, described so that it can be built again."""
-    model = {**network.config["model"], "placement": dict(folding.placement), "qkv_bias": folding.qkv_bias}
+    model = dict(network.config["model"])
+    if isinstance(folding.net, VisionTransformer):
+        model |= {"placement": dict(folding.placement), "qkv_bias": folding.qkv_bias}
+    else:
+        gone = {str(step.site.slot): "none" for step in folding.plan if step.into}
+        model["placement"] = model["placement"] | gone
+        if gone and "qkv_bias" in model:  # which folding makes where there was none
+            model["qkv_bias"] = True
     return replace(network, net=folding.net, config={**network.config, "model": model})

@@ -13,6 +13,7 @@ from vitbn.inference.metrics import Scores
 from vitbn.weights.network import Network
 
 SETTINGS = ("epochs", "batch_size", "lr", "seed", "pool", "pos_emb", "recalibrate_bn")
+BARE = ("pool", "pos_emb")  # only for networks that have them
 PACKAGES = ("torch", "torchvision", "safetensors", "onnx", "onnxruntime")
 
 INPUT = {
@@ -60,7 +61,7 @@ def _training(config: dict[str, Any], network: Network) -> str:
     }
     decay = groups["optimizer"].get("weight_decay")
     settings = {
-        **{key: config[key] for key in SETTINGS if key in config},
+        **{key: config[key] for key in SETTINGS if key in config and (key not in BARE or key in model)},
         **{group: name for group, name in named.items() if name},
         **({} if decay is None else {"weight_decay": decay}),
         **({"holdout": data["holdout"]} if data.get("holdout") else {}),
@@ -77,7 +78,10 @@ def _training(config: dict[str, Any], network: Network) -> str:
 
 def _norms(placement: dict[str, str] | None, network: Network) -> str:
     """By slot, or counted in a network without slots."""
-    if placement is not None:
+    if placement is not None and None in placement.values():  # of another library
+        if typed := [f"{slot}: {kind}" for slot, kind in placement.items() if kind is not None]:
+            return f"{', '.join(typed)}; elsewhere those of the library"
+    elif placement is not None:
         return ", ".join(f"{slot}: {kind}" for slot, kind in placement.items() if kind != "none") or "none"
     kinds = Counter(type(module).__name__ for module in network.net.modules() if "Norm" in type(module).__name__)
     return ", ".join(f"{count} {kind}" for kind, count in kinds.items()) or "none"

@@ -14,10 +14,11 @@ from vitbn.errors import InputError
 from vitbn.inference.eval_data import Data, load_eval_data
 from vitbn.inference.transplant import Damage, Place, Step, Transplant, layernorm_places
 from vitbn.models.placements import Slot
+from vitbn.models.sites import has_sites
 from vitbn.models.vit import VisionTransformer
 from vitbn.plotting import Picture, grid, look, plain_numbers, style
 from vitbn.store import atomic
-from vitbn.weights.files import Weights, write
+from vitbn.weights.files import Weights, described_network, write
 from vitbn.weights.network import Network, load_network
 from vitbn.weights.pretrained import ADAPTED, model_overrides
 
@@ -30,9 +31,8 @@ def transplant_command(ckpt: str, *, data: Data, root: Path | None, count: int, 
     if count < 2:
         raise InputError(f"--images {count}: must be at least 2")
     network = load_network(ckpt)
-    if not isinstance(network.net, VisionTransformer):
-        raise InputError(f"{network.source}: {network.config['model']['name']} is no Vision Transformer")
-    options = {**network.options, "placement": network.net.placement}
+    if not has_sites(network.net):
+        raise InputError(f"{network.source}: {network.config['model']['name']} is no Vision Transformer that is known")
     places = _choose_places(network, slots)
     images = load_eval_data(network, data, root, count=count)
     network.net.to("cuda" if torch.cuda.is_available() else "cpu")
@@ -47,9 +47,12 @@ def transplant_command(ckpt: str, *, data: Data, root: Path | None, count: int, 
     write_transplant_report(out, transplant.original, alone, order)
     print_tables(transplant.original, alone, order)
     replaced = {str(place.slot): "batch" for place in places}
-    options["placement"] = {**options["placement"], **replaced}
+    architecture, options = described_network(network.config)
+    own = network.net.placement if isinstance(network.net, VisionTransformer) else options["placement"]
+    options["placement"] = {**own, **replaced}
     state = {name: tensor.cpu() for name, tensor in network.net.state_dict().items()}
-    write(Weights(state, options, network.labels, network.mean, network.std, out / FILE))
+    config = {"model": {**network.config["model"], "placement": options["placement"]}} if "library" in options else {}
+    write(Weights(state, options, network.labels, network.mean, network.std, out / FILE, config, architecture))
     overrides = [override for key, override in model_overrides(options).items() if key not in ADAPTED]
     overrides += map(shlex.quote, _data_overrides(network, data))
     print(f"{out}: {FILE}, damage.csv, order.csv, transplant-damage and transplant-order as PNG and SVG")
@@ -71,7 +74,6 @@ def _data_overrides(network: Network, data: Data) -> list[str]:
 
 def _choose_places(network: Network, slots: Sequence[str]) -> list[Place]:
     """The places of the LayerNorms, in some slots or in all."""
-    assert isinstance(network.net, VisionTransformer)
     if unknown := [slot for slot in slots if slot not in set(Slot)]:
         raise InputError(f"--slots {unknown[0]}: unknown; choose from {', '.join(Slot)}")
     places = layernorm_places(network.net)

@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -70,8 +71,14 @@ def library_network(
         options = {source.depth: depth, **options}
     for option, value in options.items():
         require_option(option, value)
+    make = partial(source.make, package, name, image_size, channels, num_classes, options)
     try:
-        net = source.make(package, name, image_size, channels, num_classes, options)
+        try:
+            net = make()
+        except NotImplementedError:  # torchvision's RegNets compute with tensors, and those of shapes alone cannot
+            device = torch.get_default_device()
+            with torch.device("cpu"):
+                net = make().to(device)
     except InputError:
         raise
     except Exception as error:  # whatever their constructors raise

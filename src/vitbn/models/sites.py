@@ -62,6 +62,14 @@ def sites(net: nn.Module) -> list[Site]:
     return [_prefixed(prefix, _checked(vit, site)) for site in family(vit)]
 
 
+def has_sites(net: nn.Module) -> bool:
+    """Whether `sites` knows the network."""
+    try:
+        return bool(sites(net))
+    except InputError:
+        return False
+
+
 def _checked(net: nn.Module, site: Site) -> Site:
     """Without what no affine map can be folded into."""
     foldable = (nn.Linear, nn.Conv2d, nn.MultiheadAttention)

@@ -29,6 +29,8 @@ class SyncBatchNorm(RunningNorm):
             self.register_parameter(name, parameter)
         for name, buffer in norm.named_buffers(recurse=False):
             self.register_buffer(name, buffer)
+        for name, module in norm.named_children():  # timm's BatchNormAct2d applies a dropout and an activation
+            self.add_module(name, module)
         self.train(norm.training)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -43,7 +45,10 @@ class SyncBatchNorm(RunningNorm):
         else:
             normed = (rows - self.running_mean) * (self.running_var + self.eps).rsqrt()
         affine = normed.view(features_last.shape) * self.weight + self.bias
-        return affine.to(x.dtype).movedim(-1, self.feature_dim)
+        out = affine.to(x.dtype).movedim(-1, self.feature_dim)
+        for module in self.children():
+            out = module(out)
+        return out
 
 
 def convert_sync_batchnorm(net: nn.Module) -> nn.Module:

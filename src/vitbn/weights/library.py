@@ -96,7 +96,7 @@ def _patience(seconds: float):  # type: ignore[no-untyped-def]
 
 def _read(path: Path, nets: Sequence[nn.Module], model: dict[str, Any], complaint: str) -> State:
     """What a file or folder holds, under the names that one of these networks has."""
-    if model["library"] == "hf":
+    if model["library"] == "hf" and path.is_dir():
         return _of_hugging_face(path, nets[0], model["name"], complaint)
     state = containers.read(containers.weights_file(path)).tensors
     if model["library"] == "timm" and not any(state.keys() == net.state_dict().keys() for net in nets):

@@ -64,12 +64,21 @@ def vit_options(weights: Weights) -> dict[str, Any]:
 
 def model_overrides(options: dict[str, Any]) -> dict[str, str]:
     """Option of a VisionTransformer -> the overrides of train.py that ask for it."""
+    if "library" in options:
+        return _library_overrides(options)
     overrides = {key: f"{'' if key in BARE else 'model.'}{key}={json.dumps(value).strip(chr(34))}"
                  for key, value in options.items() if key != "placement"}  # fmt: skip
     kinds = complete(options["placement"])
     name = next((name for name in named_placements() if named(name) == kinds), None)
     typed = f"norm={name}" if name else " ".join(f"norm.{slot}={as_typed(kind)}" for slot, kind in kinds.items())
     return overrides | {"placement": typed}
+
+
+def _library_overrides(options: dict[str, Any]) -> dict[str, str]:
+    typed = {"library": "model={}", "name": "model.name={}", "depth": "depth={}"}
+    overrides = {key: typed.get(key, f"+model.{key}={{}}").format(json.dumps(value).replace(" ", "").strip(chr(34)))
+                 for key, value in options.items() if key != "placement"}  # fmt: skip
+    return overrides | {"placement": " ".join(f"norm.{slot}={kind}" for slot, kind in options["placement"].items())}
 
 
 def _require_same_network(theirs: dict[str, Any], ours: dict[str, Any], complaint: str) -> None:
