@@ -16,7 +16,7 @@ from vitbn.inference.evaluate import evaluate
 from vitbn.inference.export import export
 from vitbn.inference.predict import predict
 from vitbn.inference.transplant_report import transplant_command
-from vitbn.models.norms import TokenBatchNorm
+from vitbn.norms import TokenBatchNorm
 from vitbn.store.run import Run
 from vitbn.training.outcome import attempt
 from vitbn.training.train import build_network, train
