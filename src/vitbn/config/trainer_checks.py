@@ -122,12 +122,21 @@ def check_callbacks(config: dict[str, Any]) -> None:
     """InputError for a callback that names no class, or that goes badly with other keys."""
     callbacks = config["callbacks"]
     for name, callback in callbacks.items() if isinstance(callbacks, dict) else [("", callbacks)]:
-        if callback is not None and not _is_made(callback):
+        if callback is None:
+            continue
+        if not _is_made(callback):
             remedy = "must be a mapping with _target_, the callback's class"
             raise InputError(f"{f'callbacks.{name}'.rstrip('.')}={callback}: {remedy}")
-        if config["compile"] and callback and str(callback["_target_"]).endswith(".Instruments"):
+        kind = str(callback["_target_"]).rpartition(".")[2]
+        if kind == "Instruments" and config["compile"]:
             reason = "its hooks see nothing inside of a compiled network; type compile=false"
             raise InputError(f"compile=true callbacks.{name}: {reason}")
-        if config["recalibrate_bn"] and callback and str(callback["_target_"]).endswith("WeightAveraging"):
+        if kind == "LearningRateFinder":
+            remedy = "would look for another rate after an interruption; callbacks=lr_find is the same but for that"
+            raise InputError(f"callbacks.{name}: {remedy}")
+        if kind == "FindLearningRate" and (rate := config["schedule"].get("max_lr")) is not None:
+            reason = "the schedule sets the rate by its max_lr; leave one of them out"
+            raise InputError(f"callbacks.{name} schedule.max_lr={rate}: {reason}")
+        if kind.endswith("WeightAveraging") and config["recalibrate_bn"]:
             remedy = "measures statistics of the weights that are trained, not of averages; leave one of them out"
             raise InputError(f"recalibrate_bn=true callbacks.{name}: {remedy}")

@@ -75,6 +75,7 @@ class Classifier(pl.LightningModule):
         self.net = net
         self.make_optimizer = make_optimizer
         self.make_schedulers = make_schedulers
+        self.lr: float | None = None  # of Lightning's LearningRateFinder, in place of the optimizer's own
         self.label_smoothing = label_smoothing
         self.mix = make_mix(num_classes, mixup=mixup, cutmix=cutmix)
         self.seed = seed
@@ -99,6 +100,9 @@ class Classifier(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         optimizer = self.make_optimizer(self.net)
+        if self.lr is not None:
+            for group in optimizer.param_groups:
+                group["lr"] = self.lr
         return [optimizer], self.make_schedulers(optimizer)
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
@@ -115,6 +119,9 @@ class Classifier(pl.LightningModule):
                         f"schedule.monitor={config.monitor}: is not measured; choose from {', '.join(measured)}"
                     )
                 config.scheduler.step(measured[config.monitor].item())
+
+    def on_train_start(self) -> None:
+        self._logged_epoch = None  # a range test of learning rates has been in this epoch before
 
     def on_train_epoch_start(self) -> None:  # not called where a run resumes in mid-epoch
         for metric in self.epoch_metrics:

@@ -105,6 +105,10 @@ def train_process(run: Run, signals: Signals) -> dict[str, Any]:
             "fingerprint": initial,
             **environment(trainer.strategy.root_device, trainer.world_size),
         }
+
+        def recorded() -> dict[str, Any]:
+            return conditions | parts.recorded() | ({} if module.lr is None else {"lr_found": module.lr})
+
         if shows_bar(run):
             ending.enter_context(logging_redirect_tqdm())  # lines above the bar
         try:
@@ -120,8 +124,7 @@ def train_process(run: Run, signals: Signals) -> dict[str, Any]:
                 "epochs": len(metrics_file.rows),
                 "error": str(divergence),
                 "step": divergence.step,
-                **conditions,
-                **parts.recorded(),
+                **recorded(),
             }
         if trainer.is_global_zero:
             metrics_file.write()
@@ -138,8 +141,7 @@ def train_process(run: Run, signals: Signals) -> dict[str, Any]:
             "error": None,
             "confusion": module.confusion.compute().tolist(),
             "classes": list(data.classes),
-            **conditions,
-            **parts.recorded(),
+            **recorded(),
         }
 
 
