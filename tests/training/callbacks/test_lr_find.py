@@ -55,6 +55,11 @@ def test_a_resumed_run_keeps_the_rate(found, make_run, kill, caplog, killed_at):
     assert curves(run) == curves(whole)
 
 
+def test_the_search_is_as_long_as_asked_for_however_short_the_run(found, make_run):
+    result = attempt(make_run(*OPTIONS, *FIND, "epochs=1"), train)
+    assert result["lr_found"] == found[1] and result["epochs"] == 1
+
+
 def test_it_is_part_of_the_runs_name(make_run):
     assert config_hash(make_run(*FIND).config) != config_hash(make_run().config)
 

@@ -26,7 +26,9 @@ class FindLearningRate(LearningRateFinder):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.found is None:
+            epochs, trainer.fit_loop.max_epochs = trainer.fit_loop.max_epochs, -1  # a short run would cut the search
             self.lr_find(trainer, pl_module)
+            trainer.fit_loop.max_epochs = epochs
             self.found = self.optimal_lr.suggestion() if self.optimal_lr else None
             if self.found is None:
                 if not getattr(trainer, "fast_dev_run", False):
