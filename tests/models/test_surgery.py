@@ -90,7 +90,7 @@ def translated(net, placement):
 def test_a_slot_is_the_same_place_as_in_our_network(name, slot):
     net = foreign.NETWORKS[name]().train()
     if slot not in offered(net):
-        assert (name, slot) == ("torchvision", "qk") or slot in ("attn_post", "ffn_post")
+        assert slot == "attn_post" or (name, slot) in (("torchvision", "qk"), ("vit-pytorch", "ffn_post"))
         return
     own = translated(net, {slot: "batch"}).train()
     replace_norms(net, {slot: "batch"})
@@ -194,6 +194,37 @@ def test_replacing_twice_changes_nothing_more():
     before = logits(net.train())
     replace_norms(net, {"ffn_act": "batch", "qk": "layer"})
     assert dict(net.named_modules()) == modules and torch.equal(logits(net), before)
+
+
+def test_a_kind_with_other_options_keeps_the_weights():
+    net = replace_norms(foreign.timm(), {"ffn_hidden": {"kind": "ghost_batch", "virtual": 2}}).train()
+    logits(net)
+    (first, _), state = standing(net, "ffn_hidden"), copy.deepcopy(net.state_dict())
+    replace_norms(net, {"ffn_hidden": {"kind": "ghost_batch", "virtual": 3}})
+    (norm, _) = standing(net, "ffn_hidden")
+    assert norm is not first and norm.virtual == 3
+    assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items())
+    replace_norms(net, {"ffn_hidden": {"virtual": 3, "kind": "ghost_batch"}})
+    assert standing(net, "ffn_hidden")[0] is norm
+    net.blocks[0].norm1 = nn.RMSNorm(16, eps=1e-6).double()
+    net.blocks[0].norm1.weight.data.fill_(3)
+    assert (standing(replace_norms(net, {"attn_in": "rms"}), "attn_in")[0].weight == 3).all()
+
+
+def test_the_name_of_a_placement_says_it_for_all_slots():
+    net = replace_norms(foreign.torchvision(), "vitbnffn")
+    kinds = {slot: type(standing(net, slot)[0]) for slot in offered(net)}
+    layers = dict.fromkeys(("embed_in", "embed_out", "attn_in", "final"), nn.LayerNorm)
+    assert kinds == {slot: {**layers, "ffn_hidden": TokenBatchNorm}.get(slot, nn.Identity) for slot in kinds}
+    with pytest.raises(ValueError, match=r"^placement: unknown name 'vitbm'; choose from "):
+        replace_norms(net, "vitbm")
+
+
+@pytest.mark.parametrize("kind", ["batch_renorm", "ghost_batch", "power"])
+def test_relatives_of_batchnorm_are_calibrated_too(kind):
+    net = foreign.timm()
+    changed = replace_norms(copy.deepcopy(net), {"ffn_hidden": kind, "qk": kind}, calibrate=[IMAGES])
+    torch.testing.assert_close(logits(changed), logits(net), rtol=0, atol=1e-9)
 
 
 def test_copies_pickles_and_state_dicts_hold_the_norms(tmp_path):

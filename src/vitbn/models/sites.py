@@ -165,6 +165,7 @@ def _timm(net: Any) -> Iterator[Site]:
         if second and hasattr(b.mlp, "norm"):
             yield Site(Slot.ffn_act, "mlp.norm", second.in_features, before=("mlp.fc2",))
         yield Site(Slot.ffn_out, "norm2" if post else "mlp.norm_after", dim, after="mlp.fc2")
+        yield Site(Slot.ffn_post, "norm_after", dim)
 
     projects = "patch_embed.proj"
     yield from _patch_in(net, projects)
@@ -209,6 +210,8 @@ def _huggingface(net: Any) -> Iterator[Site]:
             yield Site(Slot.ffn_hidden, f"{act}.norm_before", hidden, after=first)
         yield Site(Slot.ffn_act, f"{second}.norm_before", hidden, before=(second,))
         yield Site(Slot.ffn_out, f"{second}.norm_after", dim, after=second)
+        if "attention.q_proj" in qkv:  # the blocks before returned tuples
+            yield Site(Slot.ffn_post, "norm_after", dim)
 
     patches = f"{base}embeddings.patch_embeddings"
     yield from _patch_in(net, f"{patches}.projection")
@@ -229,6 +232,7 @@ def _torchvision(net: Any) -> Iterator[Site]:
         yield Site(Slot.ffn_hidden, "mlp.1.norm_before", hidden, after="mlp.0")
         yield Site(Slot.ffn_act, "mlp.1.norm_after", hidden, before=("mlp.3",))
         yield Site(Slot.ffn_out, "mlp.4.norm_after", dim, after="mlp.3")
+        yield Site(Slot.ffn_post, "norm_after", dim)
 
     projects = _first(net, "conv_proj.conv_last", "conv_proj")
     yield from _patch_in(net, projects)

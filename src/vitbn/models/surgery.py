@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from vitbn.errors import InputError
 from vitbn.models.attach import norm_at, put_norm
 from vitbn.models.merged_attention import suited
-from vitbn.models.placements import Placement, Slot, complete
+from vitbn.models.placements import Placement, Slot, complete, named
 from vitbn.models.sites import Site, sites
 from vitbn.models.vit import Block, VisionTransformer
 from vitbn.norms.table import entry, make_norm
@@ -20,29 +20,31 @@ from vitbn.norms.table import entry, make_norm
 Net = TypeVar("Net", bound=nn.Module)
 
 
-def replace_norms(model: Net, placement: Placement, *, calibrate: Iterable[Any] | None = None) -> Net:
+def replace_norms(model: Net, placement: Placement | str, *, calibrate: Iterable[Any] | None = None) -> Net:
     """Put norms into a Vision Transformer, in place: the kind of each slot, where "none" takes a norm out.
 
     Slots that are left out stay as they are, and so do norms of the same kind, which keep their weights.
+    placement  slot -> kind, or the name of a placement, which says it for all slots
     calibrate  batches of inputs, gone through once per norm: a norm with running statistics then starts as near to
                what stood there as it can be; without them it starts fresh, as in a training
-    InputError names an unknown model, slot or kind, and what is known.
+    ValueError names an unknown model, slot or kind, and what is known.
     """
+    asked = named(placement) if isinstance(placement, str) else placement
+    kinds = {slot: kind for slot, kind in complete(asked).items() if slot in asked}
     places = sites(model)
-    offered = {site.slot for site in places}
-    for slot, kind in complete(placement).items():  # which refuses unknown slots and kinds
-        if kind != "none" and slot not in offered:
-            known = ", ".join(name for name in Slot if name in offered)
-            raise InputError(f"slot '{slot}': {type(model).__name__} has no place for it; it has {known}")
-    old = {site: norm_at(model, site) for site in places if site.slot in placement}
+    offered = [slot for slot in Slot if any(site.slot == slot for site in places)]
+    if lacking := [slot for slot, kind in kinds.items() if kind != "none" and slot not in offered]:
+        known = ", ".join(offered)
+        raise InputError(f"slot '{lacking[0]}': {type(model).__name__} has no place for it; it has {known}")
+    old = {site: norm_at(model, site) for site in places if site.slot in kinds}
     eps = {site: getattr(norm_at(model, site), "eps", None) for site in places}
     usual = next(filter(None, eps.values()), 1e-5)
     new: dict[Site, nn.Module] = {}
     for site, before in old.items():
-        norm = make_norm(placement[site.slot], site.features, eps[site] or usual)
-        if not _same_kind(before, norm):
+        norm = make_norm(kinds[site.slot], site.features, eps[site] or usual)
+        if not _is_already(before, norm):
             like = next(chain(before.parameters(), _parameters_near(model, site), model.parameters()))
-            new[site] = norm.to(like.device, like.dtype).train(model.training)
+            new[site] = _with_weights_of(before, norm.to(like.device, like.dtype)).train(model.training)
     _put(model, new)
     if calibrate is not None:
         try:
@@ -53,7 +55,7 @@ def replace_norms(model: Net, placement: Placement, *, calibrate: Iterable[Any] 
             _put(model, old)
             raise
     for vit in [module for module in model.modules() if isinstance(module, VisionTransformer)]:
-        vit.placement = {**vit.placement, **{str(slot): kind for slot, kind in placement.items()}}
+        vit.placement = {**vit.placement, **{str(slot): kind for slot, kind in kinds.items()}}
     return model
 
 
@@ -64,11 +66,21 @@ def _put(model: nn.Module, norms: Mapping[Site, nn.Module]) -> None:
         block.attention = suited(block.attention)
 
 
-def _same_kind(old: nn.Module, new: nn.Module) -> bool:
-    """Also of a library's own LayerNorm: a subclass that the table does not have. Norms of ours may have options."""
+def _is_already(old: nn.Module, new: nn.Module) -> bool:
+    """Of the same kind with the same options. A library's own LayerNorm is a subclass that the table does not have."""
     if entry(old) is None or isinstance(old, nn.LayerNorm):
         return isinstance(old, type(new))
-    return type(old) is type(new) and old.extra_repr() == new.extra_repr()
+    options = [
+        {name: v for name, v in vars(norm).items() if name[0] != "_" and name != "training"} for norm in (old, new)
+    ]
+    return type(old) is type(new) and options[0] == options[1]
+
+
+def _with_weights_of(old: nn.Module, new: nn.Module) -> nn.Module:
+    """Norms of one kind, or of torch's class beneath it, whose options differ."""
+    if type(old) is type(new) or (entry(old) is None and isinstance(new, type(old))):
+        new.load_state_dict(old.state_dict())
+    return new
 
 
 def _parameters_near(net: nn.Module, site: Site) -> Iterator[nn.Parameter]:
