@@ -24,11 +24,23 @@ def step(norm, x, weight):
     return {"out": [out.detach(), leaf.grad, evaluated], "gradients": gradients, "buffers": buffers}
 
 
+class Activated(nn.BatchNorm2d):
+    """As timm's BatchNormAct2d."""
+
+    def __init__(self, features):
+        super().__init__(features)
+        self.act = nn.ReLU()
+
+    def forward(self, x):
+        return self.act(super().forward(x))
+
+
 OPTIONS = {"ghost_batch": {"virtual": 1}}  # parts that no process shares with another
 CASES = {
     **{kind: (make_norm({"kind": kind, **OPTIONS.get(kind, {})}, 4), (5, 3, 4)) for kind in NORMS},
     "features": (nn.BatchNorm1d(4), (5, 4)),
     "pixels": (nn.BatchNorm2d(4), (5, 4, 3, 2)),
+    "pixels, with an activation behind": (Activated(4), (5, 4, 3, 2)),
 }
 SHARES = {"uneven": [3, 2], "empty": [5, 0]}
 
