@@ -1,3 +1,4 @@
+import os
 import csv
 import logging
 import sys
@@ -178,3 +179,12 @@ def test_callbacks_find_the_loggers_of_lightning(make_run, add_callback):
 def test_without_loggers_callbacks_still_find_one(make_run, words):
     with open_loggers(make_run(words)) as loggers:
         assert len(loggers) == 1 and isinstance(loggers[0], Logger)
+
+
+def test_nobody_is_told_of_a_training_unless_one_says_so(make_run, monkeypatch):
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "false")
+    with open_loggers(run := make_run("logger=csv")):
+        assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "false"
+    monkeypatch.delenv("MLFLOW_DISABLE_TELEMETRY")
+    with open_loggers(run):
+        assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"

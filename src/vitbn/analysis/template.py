@@ -68,8 +68,10 @@ code { background: var(--shade); padding: .1rem .3rem; border-radius: 3px; font-
   th, td, thead th, td:not(.word), .word { white-space: normal; padding-right: .4rem; min-width: 0; }
   thead th, td:not(.word) { overflow-wrap: normal; }
   td a { display: none; }
-  .verdict { white-space: normal; border: 1px solid #666; font-size: 7pt; }
+  td .verdict { font-size: 6pt; padding: .1rem .2rem; overflow-wrap: normal; }
+  .verdict { border: 1px solid #666; }
   tr { break-inside: avoid; }
+  thead, tbody tr:first-child { break-before: avoid; break-after: avoid; }
 }
 """
 
