@@ -146,7 +146,7 @@ def _fit(model: nn.Module, site: Site, norm: nn.Module, original: nn.Module, bat
     recorder = Recorder(original, norm)
     put_norm(model, site, recorder)
     device = next(model.parameters()).device
-    with evaluating(model):
+    with _evaluating(model):
         for batch in batches:
             model((batch[0] if isinstance(batch, list | tuple) else batch).to(device))
     put_norm(model, site, norm)
@@ -156,7 +156,7 @@ def _fit(model: nn.Module, site: Site, norm: nn.Module, original: nn.Module, bat
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
+def _evaluating(model: nn.Module) -> Iterator[None]:
     """Inside, the whole network is in evaluation mode; afterwards every module in its own again."""
     before = {module: module.training for module in model.modules()}
     model.eval()
