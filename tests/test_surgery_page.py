@@ -1,4 +1,4 @@
-"""The Python of docs/surgery.md and of docs/transplant.md is run, in the order of the pages, on a smaller network."""
+"""The Python of README and of the pages on norms is run, in their order, on a smaller network."""
 
 import re
 from functools import partial
@@ -11,7 +11,7 @@ from vitbn.norms import TokenBatchNorm
 
 DOCS = Path(__file__).parents[1] / "docs"
 BLOCKS = {page: re.findall(r"^```python\n(.*?)^```", (DOCS / page).read_text(), re.DOTALL | re.MULTILINE)
-          for page in ("surgery.md", "transplant.md")}  # fmt: skip
+          for page in ("surgery.md", "transplant.md", "norms.md", "../README.md")}  # fmt: skip
 LOADER = [(torch.rand(4, 3, 32, 32), torch.arange(4)) for _ in range(2)]
 
 
@@ -42,6 +42,17 @@ def test_the_page_trains_calibrates_and_folds(small, capsys):
     with torch.no_grad():
         torch.testing.assert_close(names["small"](images), model(images), rtol=0, atol=1e-4)
     assert not batchnorms(names["small"])
+
+
+def test_readme_has_the_same_lines():
+    assert BLOCKS["../README.md"] == BLOCKS["surgery.md"][:1]
+
+
+def test_the_page_of_norms_runs():
+    ours, theirs = BLOCKS["norms.md"]
+    names = {}
+    exec(ours + theirs, names)
+    assert len(batchnorms(names["net"])) == 25  # two in each of twelve blocks, and the last
 
 
 def test_the_page_measures_what_each_replacement_costs(small, capsys):

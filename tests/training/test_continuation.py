@@ -75,6 +75,7 @@ def test_the_nearest_that_can_be_used_is_taken(finished, make_run, caplog):
      ((*TORCHS[:1], "+schedule.step_size=${epochs}"), "learning rates differ"),
      (("stop_stuck=1", "lr=1e-9"), "ended early, after 1 epochs"), (("lr=1e30", "norm=none"), "it is diverged"),
      (("checkpoint.keep=best",), "last.ckpt was not kept"),
+     (("norm.ffn_in=prep_batch",), "norm.ffn_in changes with the share of the training that is over"),
      ((f"{SWA}._target_=pytorch_lightning.callbacks.StochasticWeightAveraging", f"{SWA}.swa_lrs=0.01"),
       "StochasticWeightAveraging depends on the number of epochs")],
 )  # fmt: skip

@@ -12,7 +12,10 @@ from vitbn import ViT, rng
 from vitbn.data.batches import Batch
 from vitbn.models.factory import build
 from vitbn.models.placements import named
+from vitbn.store import checkpoint_file
 from vitbn.training.module import Classifier
+from vitbn.training.outcome import attempt
+from vitbn.training.train import train
 
 SIZE = {"image_size": 28, "channels": 1, "num_classes": 10}
 NARROW = {**TINY, "dim": 8, "dim_head": 8}  # merged attention is cheaper
@@ -202,3 +205,11 @@ def test_mixed_batches_train_as_torchvision_mixes_them(fit, options, names, prec
         assert losses[step] == pytest.approx(loss.item(), rel=1e-6)
         right += (logits.argmax(1) == labels.argmax(1)).sum().item()
     assert used == names and logged["train/acc"].item() == pytest.approx(right / 48)
+
+
+@pytest.mark.parametrize(("flags", "share"), [((), 11 / 12), (("trainer.max_steps=8",), 7 / 8)])
+def test_norms_are_told_how_much_of_the_training_is_over(make_run, flags, share):
+    run = make_run("epochs=2", "norm.final=prep_batch", *flags)
+    attempt(run, train)
+    state = checkpoint_file.load(run.checkpoints / "last.ckpt")["state_dict"]
+    assert state["net.final_norm.progress"].item() == pytest.approx(share)

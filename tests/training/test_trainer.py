@@ -43,6 +43,8 @@ RESUMED = {
     "never validated": ("trainer.limit_val_batches=0", "trainer.max_time=09:00:00:00"),
     "averaged": ("callbacks=[ema,early_stopping]", "callbacks.ema.decay=0.8", "callbacks.early_stopping.patience=1",
                  "callbacks.early_stopping.min_delta=1"),
+    "norms": ("norm.attn_in=prep_batch", "norm.ffn_in=batch_renorm", "norm.ffn_hidden={kind:ghost_batch,virtual:10}",
+              "norm.attn_post=power", "norm.ffn_out=rep_batch"),
 }  # fmt: skip
 
 

@@ -49,6 +49,7 @@ class Classifier(pl.LightningModule):
 
     `make_schedulers` returns what Lightning calls scheduler configurations. `mixup` and `cutmix` are the alpha of
     torchvision's transforms of a training batch, 0 for none; with both, each batch takes one of them by chance.
+    `max_steps`: after which the training ends, if before its last epoch does; -1 for never.
     Every step draws from generators seeded with (seed, step, rank): a resumed run draws the same.
     """
 
@@ -69,6 +70,7 @@ class Classifier(pl.LightningModule):
         label_smoothing: float = 0.0,
         mixup: float = 0.0,
         cutmix: float = 0.0,
+        max_steps: int = -1,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -78,6 +80,7 @@ class Classifier(pl.LightningModule):
         self.lr: float | None = None  # of Lightning's LearningRateFinder, in place of the optimizer's own
         self.label_smoothing = label_smoothing
         self.mix = make_mix(num_classes, mixup=mixup, cutmix=cutmix)
+        self.max_steps = max_steps
         self.seed = seed
         self.has_scheduled_norms = bool(scheduled_norms(net))
         for stage in ("train", "val", "test"):
@@ -142,9 +145,9 @@ class Classifier(pl.LightningModule):
 
     def _batches_in_all(self) -> int:
         """Batches of the whole training."""
-        trainer = self.trainer
-        batches = int(trainer.num_training_batches) * (trainer.max_epochs or 1)
-        return min(batches, trainer.max_steps * trainer.accumulate_grad_batches) if trainer.max_steps > 0 else batches
+        batches = int(self.trainer.num_training_batches) * (self.trainer.max_epochs or 1)
+        limit = self.max_steps * self.trainer.accumulate_grad_batches
+        return min(batches, limit) if limit > 0 else batches
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss, _ = self._loss_and_logits("train", self.mixed(batch))

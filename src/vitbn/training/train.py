@@ -86,6 +86,7 @@ def train_process(run: Run, signals: Signals) -> dict[str, Any]:
             label_smoothing=cfg["label_smoothing"],
             mixup=cfg["mixup"],
             cutmix=cfg["cutmix"],
+            max_steps=cfg["trainer"].get("max_steps", -1),
             seed=cfg["seed"],
         )
 
