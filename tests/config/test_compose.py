@@ -94,6 +94,12 @@ def test_a_folder_says_how_many_classes_the_network_has(photos):
     assert cfg["data"]["content"] == scan(str(photos)).content
 
 
+@pytest.mark.parametrize(("side", "patch"), [(224, 16), (64, 8)])
+def test_photographs_are_cut_into_at_most_some_hundred_patches(photos, side, patch):
+    cfg = composed("data=folder", "model=vit", f"data.root={photos}", f"data.image_size={side}")
+    assert cfg["model"]["patch_size"] == patch
+
+
 def test_vit_b16_has_its_own_depth_and_any_placement(photos):
     assert composed("model=vit_b16", "data=imagenette")["depth"] == 12
     cfg = composed("model=vit_b16", "data=imagenette", "depth=2", "norm=vitbn")
