@@ -58,7 +58,7 @@ def test_a_measurement_that_tells_the_end_comes_first(measured, study):
         measured(seed=seed, gap=gap, final=0.9 - gap)
     measured(seed=9, gap=0.6, status="diverged")  # a guess, 10 %
     rows = bad_ends(read_study(study))
-    assert [row[0] for row in rows] == ["mean gap", "mean gap, largest of the layers", "mean gap, smallest"]
+    assert [row[0] for row in rows] == ["mean gap", "mean gap, largest", "mean gap, smallest"]
     assert rows[0][1:3] == ["6", "−1.00"] and rows[0][3].startswith("[−1.00, −0.")
 
 

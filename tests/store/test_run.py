@@ -153,3 +153,5 @@ def test_a_skipped_run_names_what_was_typed_for_its_training(make_run):
     assert skipped_line(run, "done", ["seed=0"]) == plain
     line = skipped_line(run, "done", ["seed=0", "logger=wandb", "logger.wandb.offline=true", "log_every=1"])
     assert line == f"{plain}; nothing is logged then, logger=wandb logger.wandb.offline=true log_every=1 has no effect"
+    line = skipped_line(run, "done", ["callbacks=[default,instruments]", "callbacks=ema"])
+    assert line == f"{plain}; nothing is logged then, callbacks=[default,instruments] has no effect"

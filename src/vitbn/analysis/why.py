@@ -149,14 +149,14 @@ def _alt(panels: Panels, lasts: dict[str, dict]) -> str:
 
 
 def summarized(values: Mapping[Key, float]) -> dict[str, float]:
-    """One number per measurement: the mean over layers, of some also the largest and the smallest."""
+    """One number per measurement: the mean over layers, of some also the largest and the smallest of these."""
     found = {}
     for name in ("sharpness", "gradient norm", "update ratio", "attention entropy", "mean gap", "deviation gap"):
         whole = "" if name in ("gradient norm", "update ratio") else None
         if layers := list(over_layers(values, name, whole).values()):
             found[name] = float(np.mean(layers))
             if len(layers) > 1:
-                found |= {f"{name}, largest of the layers": max(layers), f"{name}, smallest": min(layers)}
+                found |= {f"{name}, largest": max(layers), f"{name}, smallest": min(layers)}
     for slot in (slot for slot in Slot if slot != Slot.embed_in):  # where the images arrive
         if layers := list(over_layers(values, "variance", slot).values()):
             found[f"variance at {slot}"] = float(np.mean(layers))
@@ -201,5 +201,5 @@ def why_section(runs: list[RunRecord], pictures: list[Picture]) -> Section:
         "the larger the measurement at the end of epoch 1, the lower the final val/acc (a diverged run counts as "
         "a guess). Spearman's rank correlation, interval by Fisher's z with the variance of Bonett and Wright, 2000."
     )
-    head = ["measurement at the end of epoch 1", "n", "rank correlation with the final val/acc", "95 % interval"]
+    head = ["at the end of epoch 1", "n", "correlation with final val/acc", "95 % interval"]
     return Section("Why", [text, exploratory], [Table("What went with a bad end", head, rows)], pictures)

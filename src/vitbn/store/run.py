@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -203,8 +204,8 @@ def last_line(error: Any) -> str | None:
 
 def skipped_line(run: Run, status: str, typed: Iterable[str]) -> str:
     """Says that a complete run is not trained again, and which of the typed overrides therefore had no effect."""
-    training_only = ("logger", "log_every")
-    idle = [text for text in typed if text.lstrip("+").partition("=")[0].partition(".")[0] in training_only]
+    training_only = re.compile(r"\+*(logger|log_every|callbacks=.*\binstruments|callbacks\.instruments)\b")
+    idle = [text for text in typed if training_only.match(text)]
     unused = f"; nothing is logged then, {' '.join(idle)} has no effect" if idle else ""
     return f"{run.folder}: {status}, skipped (rerun=true trains it again){unused}"
 

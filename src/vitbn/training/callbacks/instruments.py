@@ -301,9 +301,9 @@ def summary(values: dict[Key, float]) -> dict[str, float]:
     """What the loggers get: a value per layer, of the slots the mean over all layers, and sharpness."""
     found: dict[str, list[float]] = {}
     for (layer, slot, name), value in values.items():
-        if name in ("gradient norm", "update ratio") and slot:
-            continue  # of weights and others: in the file only
-        of_slot = name in ("mean", "variance", "mean gap", "deviation gap")
-        group = f"activation {name}" if name in ("mean", "variance") else name
+        if name == "mean" or (name in ("gradient norm", "update ratio") and slot):
+            continue  # in the file only
+        of_slot = name in ("variance", "mean gap", "deviation gap")
+        group = "activation variance" if name == "variance" else name
         found.setdefault("/".join(part for part in (group, slot if of_slot else layer) if part), []).append(value)
     return {name: sum(of) / len(of) for name, of in found.items()}
