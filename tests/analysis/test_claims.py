@@ -11,7 +11,8 @@ from vitbn.errors import InputError
 
 EXPECTED = {
     "fig8", "fig9", "fig10", "fig1_3", "critical-depth", "notebook-accuracy", "notebook-loss", "webapp",
-    "yao-crash", "yao-on-par", "bn-starts-faster", "bn-ends-behind",
+    "yao-crash", "yao-on-par", "bn-starts-faster", "bn-ends-behind", "dyt-on-par", "prepbn-on-par",
+    "peri-ln-variance", "rbn-gap",
 }  # fmt: skip
 MINIMAL = {
     "id": "mine",

@@ -4,6 +4,9 @@ import math
 
 import pytest
 
+from vitbn.analysis.formatting import effect_texts, expectation
+from vitbn.analysis.instruments import COLUMNS
+
 VIT, BN = {"model.name": "vit"}, {"model.name": "vitbnffn"}
 NOISE = (0.0, 0.002, -0.001, 0.001)  # per seed, of the difference
 
@@ -207,3 +210,32 @@ def test_other_budgets_are_other_runs(planted, part, verdict):
     planted(0.03, epochs=2)
     ten = {"epochs": 10}
     assert verdict(part(a=BN | ten, b=VIT | ten)).parts[0].effect.n == 0
+
+
+def with_instruments(folder, gap, growth=(1.0, 2.0)):
+    """Gap of means after epoch 1; variances that enter the first and the last block at the end."""
+    lines = [f"10,1,blocks.0,attn_in,mean gap,{gap}", f"20,2,blocks.0,attn_in,variance,{growth[0]}",
+             f"20,2,blocks.1,attn_in,variance,{growth[1]}"]  # fmt: skip
+    (folder / "instruments.csv").write_text("\n".join([COLUMNS, *lines]) + "\n")
+
+
+def test_what_was_measured_after_the_first_epoch_may_predict_the_end(run, part, verdict):
+    predicts = part("correlation", "less", b={}, predictor="mean gap")
+    run(model="vitbnffn", seed=8, final=0.9)
+    assert verdict(predicts).parts[0].verdict == "NOT RUN"  # without instruments.csv
+    for seed in range(8):
+        with_instruments(run(model="vitbnffn", seed=seed, final=0.9 - 0.01 * seed), gap=0.1 * (1 + seed))
+    (found,) = verdict(predicts).parts
+    assert found.verdict == "SUPPORTED" and found.effect.n == 8 and found.effect.estimate == pytest.approx(-1)
+    assert found.notes == ("8 runs of 9 seeds",)
+    assert expectation(predicts) == "a: rank correlation of mean gap with val/acc < 0"
+
+
+def test_measurements_are_compared_as_metrics_are(run, part, verdict):
+    for seed in range(3):
+        with_instruments(run(model="vit", seed=seed), 0, growth=(1, 8 + 0.1 * seed))
+        with_instruments(run(model="vitbnffn", seed=seed), 0, growth=(1, 2 + 0.01 * seed))
+    (found,) = verdict(part("difference", "less", metric="variance growth")).parts
+    assert found.verdict == "SUPPORTED" and found.effect.estimate == pytest.approx(-2, abs=0.05)
+    (level,) = verdict(part("level", "less", b={}, metric="variance growth", than=1.5)).parts
+    assert level.verdict == "SUPPORTED" and effect_texts(level.part, level.effect)[0] == "1.01"

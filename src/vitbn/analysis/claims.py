@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from vitbn.analysis.instruments import MEASURED
 from vitbn.analysis.records import EPOCH_METRICS, METRICS
 from vitbn.analysis.stats import Interval
 from vitbn.errors import InputError
@@ -33,6 +34,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "critical_depth": ("a", "b", "metric", "where"),  # depth from which a is ahead of b
     "critical_depth_fall": ("a", "b", "metric", "from", "to"),  # critical depth at `from`, and at `to`
     "overtakes": ("a", "b", "metric"),  # epoch from which a is ahead of b
+    "correlation": ("a", "metric", "with"),  # over the runs of a: rank correlation of `with` after epoch 1 and the end
 }
 BOUNDS = ("greater", "less", "equal", "far_greater", "far_less")
 EXPECTATIONS: dict[str, tuple[str, ...]] = dict.fromkeys(KINDS, BOUNDS) | {
@@ -41,7 +43,7 @@ EXPECTATIONS: dict[str, tuple[str, ...]] = dict.fromkeys(KINDS, BOUNDS) | {
     "overtakes": ("inside",),
 }
 PART_KEYS = {
-    "id", "statement", "kind", "expect", "a", "b", "where", "metric", "at", "steps", "than", "from", "to",
+    "id", "statement", "kind", "expect", "a", "b", "where", "metric", "with", "at", "steps", "than", "from", "to",
     "figure", "smallest_effect", "margin", "train",
 }  # fmt: skip
 CLAIM_KEYS = {
@@ -71,6 +73,7 @@ class Part:
     steps: tuple[int, int] | None  # mean over these training steps instead of an epoch
     than: float
     figure: str
+    predictor: str = ""  # `with`
     a_name: str = "a"
     b_name: str = "b"
 
@@ -203,6 +206,7 @@ def _part(raw: Any, claim: dict[str, Any], where: str) -> Part:
         steps=tuple(raw["steps"]) if "steps" in raw else None,
         than=_number(raw.get("than", 0), float, f"{where}: than"),
         figure=str(raw.get("figure", "")),
+        predictor=raw.get("with", ""),
         a_name=NAMES.get(raw["a"], raw["a"]),
         b_name=NAMES.get(raw.get("b", ""), raw.get("b", "")),
     )
@@ -223,7 +227,10 @@ def _check_part(raw: Any, claim: dict[str, Any], where: str) -> None:
     for key in {"where", "from", "to"} & raw.keys():
         _mapping(raw, key, where)
     if "metric" in raw:
-        _choice(raw, "metric", METRICS if raw.get("at", "last") == "last" else EPOCH_METRICS, where)
+        known = {"last": (*METRICS, *MEASURED), 1: (*EPOCH_METRICS, *MEASURED)}
+        _choice(raw, "metric", known.get(raw.get("at", "last"), EPOCH_METRICS), where)
+    if "with" in raw:
+        _choice(raw, "with", MEASURED, where)
     steps = raw.get("steps", [1, 1])
     if not (isinstance(steps, list) and len(steps) == 2) or ("steps" in raw and raw["metric"] != "train/loss"):
         raise InputError(f"{where}: steps {steps!r} of {raw['metric']}; steps is [first, last], of train/loss")

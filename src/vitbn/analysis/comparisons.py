@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vitbn.analysis.arms import Arm, cells, paired
+from vitbn.analysis.instruments import MEASURED, summarized
 from vitbn.analysis.records import RunRecord
 from vitbn.analysis.stats import Interval, paired_interval
 
@@ -24,8 +25,11 @@ def metric_value(run: RunRecord, metric: str, epoch: int | None = None) -> float
     """The metric after an epoch (None: the last); a diverged run scores as a guess: 1/classes, ln(classes).
 
     Leaving diverged runs out would favour the arm that loses its bad seeds, so a comparison keeps them with
-    what such a network is worth.
+    what such a network is worth. What instruments have measured is there after epoch 1 and at the end.
     """
+    if metric in MEASURED:
+        measured = run.instruments
+        return None if measured is None else summarized(measured.last if epoch is None else measured.first).get(metric)
     value = run.last(metric) if epoch is None else run.at_epoch(metric, epoch)
     if run.status == "diverged" and (epoch is None or value is None or not math.isfinite(value)):
         return 1 / run.classes if metric.endswith("acc") else math.log(run.classes)

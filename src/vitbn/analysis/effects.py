@@ -12,7 +12,7 @@ from vitbn.analysis.comparisons import metric_value
 from vitbn.analysis.confounds import studied_keys, tally
 from vitbn.analysis.formatting import onset_text
 from vitbn.analysis.records import RunRecord
-from vitbn.analysis.stats import Interval, Onset, onset, paired_interval, share_interval
+from vitbn.analysis.stats import Interval, Onset, onset, paired_interval, rank_correlation, share_interval
 
 INF = math.inf
 Filter = dict[str, Any]
@@ -61,6 +61,19 @@ def diverged_share(part: Part, runs: FinishedRuns) -> PartResult:
     interval = share_interval(diverged, len(arm))
     notes = (f"{diverged} of {len(arm)} runs diverged, {seeds} seeds",) if arm else ()
     return PartResult(part, judge(interval, region(part), seeds), interval, notes)
+
+
+def correlation(part: Part, runs: FinishedRuns) -> PartResult:
+    """The rank correlation, over the arm's runs, of a measurement after epoch 1 and the metric at the end."""
+    arm = runs.fitting(part.a)
+    pairs = [(metric_value(run, part.predictor, 1), metric_value(run, part.metric)) for run in arm]
+    known = [(x, y) for x, y in pairs if x is not None and y is not None]
+    found = rank_correlation(*zip(*known, strict=True)) if known else None
+    seeds = len({run.seed for run in arm})
+    notes = (f"{len(known)} runs of {seeds} seeds",) if known else ("no instruments.csv: callbacks=instruments",)
+    if found is None:
+        return PartResult(part, INCONCLUSIVE, Interval(math.nan, None, None, 0, "Fisher z"), notes)
+    return PartResult(part, judge(found, region(part), seeds), found, notes)
 
 
 def critical_depth(part: Part, runs: FinishedRuns) -> PartResult:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from vitbn.analysis.claims import Part, region
+from vitbn.analysis.instruments import MEASURED
 from vitbn.analysis.stats import Interval, Onset
 
 INF = math.inf
@@ -86,6 +87,8 @@ def expectation(part: Part) -> str:
     of = {
         "difference": f"{part.a_name} − {part.b_name}",
         "drop": f"drop of {part.a_name}",
+        "level": f"{part.metric} of {part.a_name}" if part.metric in MEASURED else part.a_name,
+        "correlation": f"{part.a_name}: rank correlation of {part.predictor} with {part.metric}",
         "drop_difference": f"drop of {part.a_name} − drop of {part.b_name}",
     }.get(part.kind, part.a_name)
     low, high = region(part)
@@ -101,6 +104,8 @@ def _unit(part: Part) -> tuple[Show, str]:
         return _count, " layers"
     if part.kind == "overtakes":
         return _count, " epochs"
+    if part.kind == "correlation" or part.metric in MEASURED:
+        return (lambda x: f"{x:.2f}" if part.kind == "level" else signed(x, 2)), ""
     if part.metric.endswith("loss"):
         return (lambda x: f"{x:.3f}" if part.kind == "level" else signed(x, 3)), ""
     if part.kind in ("level", "diverged_share"):

@@ -8,11 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vitbn.errors import InputError, describe
+from vitbn.models.placements import Slot
 from vitbn.store.text_file import read_text
 
 log = logging.getLogger("vitbn")
 COLUMNS = "step,epoch,layer,slot,name,value"
 Key = tuple[str, str, str]  # layer, slot (of gradients and updates a group of parameters, "" for all), name
+MEASUREMENTS = ("sharpness", "gradient norm", "update ratio", "attention entropy", "mean gap", "deviation gap")
+GROWTH = "variance growth"  # of what enters the blocks: log2 of the last block's over the first's
+MEASURED = (*MEASUREMENTS, GROWTH)  # what a claim may ask for
 OVER_TIME = ("sharpness", "gradient norm", "mean gap", "attention entropy")
 
 
@@ -72,3 +76,21 @@ def over_layers(values: Mapping[Key, float], name: str, slot: str | None = None)
         if what == name and slot in (None, at):
             found.setdefault(layer_name(layer), []).append(value)
     return {layer: sum(of) / len(of) for layer, of in found.items()}
+
+
+def summarized(values: Mapping[Key, float]) -> dict[str, float]:
+    """One number per measurement: the mean over layers, of some also the largest and the smallest of these."""
+    found = {}
+    for name in MEASUREMENTS:
+        whole = "" if name in ("gradient norm", "update ratio") else None
+        if layers := list(over_layers(values, name, whole).values()):
+            found[name] = sum(layers) / len(layers)
+            if len(layers) > 1:
+                found |= {f"{name}, largest": max(layers), f"{name}, smallest": min(layers)}
+    for slot in (slot for slot in Slot if slot != Slot.embed_in):  # where the images arrive
+        if layers := list(over_layers(values, "variance", slot).values()):
+            found[f"variance at {slot}"] = sum(layers) / len(layers)
+    blocks = list(over_layers(values, "variance", Slot.attn_in).values())
+    if len(blocks) > 1 and min(blocks[0], blocks[-1]) > 0:
+        found[GROWTH] = math.log2(blocks[-1] / blocks[0])
+    return found

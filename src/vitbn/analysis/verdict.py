@@ -7,6 +7,7 @@ from vitbn.analysis.arms import FinishedRuns
 from vitbn.analysis.claims import INCONCLUSIVE, MIN_SEEDS, NOT_RUN, REFUTED, Claim, Part, PartResult
 from vitbn.analysis.effects import (
     AmbiguousArm,
+    correlation,
     critical_depth,
     critical_depth_fall,
     diverged_share,
@@ -24,6 +25,7 @@ _MEASURES: dict[str, Callable[[Part, FinishedRuns], PartResult]] = {
     "critical_depth": critical_depth,
     "critical_depth_fall": critical_depth_fall,
     "overtakes": overtakes,
+    "correlation": correlation,
 }
 
 

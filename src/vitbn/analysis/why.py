@@ -1,6 +1,6 @@
 """The report's section "Why": what instruments have measured over depth and time, and what went with a bad end."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -8,7 +8,7 @@ import numpy as np
 from vitbn.analysis.arms import Arm, cells
 from vitbn.analysis.comparisons import final_accuracies, metric_value
 from vitbn.analysis.formatting import cell_text, interval_text, signed
-from vitbn.analysis.instruments import OVER_TIME, Key, Measured, over_layers
+from vitbn.analysis.instruments import OVER_TIME, Key, Measured, over_layers, summarized
 from vitbn.analysis.records import RunRecord
 from vitbn.analysis.sections import Section, Table
 from vitbn.analysis.stats import rank_correlation
@@ -146,21 +146,6 @@ def _alt(panels: Panels, lasts: dict[str, dict]) -> str:
             if of := list(over_layers(values, name, slot).values()):
                 texts.append(f"{slot or name}, {arm}: {of[0]:.3g} to {of[-1]:.3g}")
     return f"From the first to the last layer, measured last: {'; '.join(texts)}."
-
-
-def summarized(values: Mapping[Key, float]) -> dict[str, float]:
-    """One number per measurement: the mean over layers, of some also the largest and the smallest of these."""
-    found = {}
-    for name in ("sharpness", "gradient norm", "update ratio", "attention entropy", "mean gap", "deviation gap"):
-        whole = "" if name in ("gradient norm", "update ratio") else None
-        if layers := list(over_layers(values, name, whole).values()):
-            found[name] = float(np.mean(layers))
-            if len(layers) > 1:
-                found |= {f"{name}, largest": max(layers), f"{name}, smallest": min(layers)}
-    for slot in (slot for slot in Slot if slot != Slot.embed_in):  # where the images arrive
-        if layers := list(over_layers(values, "variance", slot).values()):
-            found[f"variance at {slot}"] = float(np.mean(layers))
-    return found
 
 
 def bad_ends(runs: list[RunRecord]) -> list[list[str]]:
