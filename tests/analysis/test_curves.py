@@ -33,3 +33,11 @@ def test_a_further_metric_has_a_figure_of_the_epochs_that_measured_it(further):
     assert len(drawn) == 3 and picture.title == "sharpness, mean over epochs"
     bold = next(line for line in picture.figure.axes[0].lines if line.get_linewidth() == 2.0)
     assert [list(axis) for axis in bold.get_data()] == [[2, 4, 6, 8, 10], [5, 10, 15, 20, 25]]
+
+
+def test_one_epoch_is_a_point(run, study):
+    run(epochs=1)
+    with style():
+        accuracy = over_epochs(group(read_study(study)))[0]
+    (bold,) = (line for line in accuracy.figure.axes[0].lines if line.get_linewidth() == 2.0)
+    assert bold.get_marker() == "o"

@@ -41,7 +41,8 @@ def accuracy_against(axis: str, arms: list[Arm]) -> list[Picture]:
         for depth, lr in cells(members):
             if any(final_accuracies(arm.at(depth, lr)) for arm in members):
                 fixed, x = (lr, depth) if axis == "depth" else (depth, lr)
-                panels.setdefault(fixed, []).append(x)
+                if x is not None:  # the depth of a network that has none
+                    panels.setdefault(fixed, []).append(x)
         order = sorted(panels, key=lambda fixed: fixed or 0)
         panels = {fixed: panels[fixed] for fixed in order if len(panels[fixed]) > 1}
         if not panels:

@@ -199,6 +199,7 @@ def _curve(ax: Any, runs: list[RunRecord], metric: str, scale: float, line: dict
     table = scale * np.array([[course[epoch] for epoch in epochs] for course in courses])
     intervals = [mean_interval(values) for values in table.T]
     means = [interval.estimate for interval in intervals]
+    line = {"marker": "o"} | line if len(epochs) == 1 else line  # one epoch is no line
     ax.plot(epochs, means, **line, linewidth=2.0, label=label, markevery=max(1, len(epochs) // 5), markersize=4.5)
     if len(done) > 1:
         low, high = ([getattr(interval, end) for interval in intervals] for end in ("low", "high"))

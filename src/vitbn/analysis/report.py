@@ -148,7 +148,7 @@ def _sections(
     def named(*prefixes: str) -> list[Picture]:
         return [picture for picture in drawn if picture.name.startswith(prefixes)]
 
-    curves = ("accuracy", "loss", "metric", "learning-rates", "heat-map")
+    curves = ("accuracy", "loss", "learning-rates", "heat-map")
     sections = [
         _verdicts(claims),
         headline(arms),
