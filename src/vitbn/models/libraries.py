@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from vitbn.errors import InputError
 from vitbn.models.surgery import replace_norms
+from vitbn.norms.kinds import label
 
 # what data and `model.pretrained` say, or what would fetch something
 NOT_TYPED = ("num_classes", "in_chans", "num_labels", "num_channels", "device", "dtype", "features_only", "cache_dir",
@@ -138,8 +139,8 @@ def _place(net: nn.Module, placement: Mapping[str, Any]) -> None:
     try:
         replace_norms(net, placement)
     except InputError as error:
-        typed = " ".join(f"norm.{slot}={kind}" for slot, kind in placement.items())
-        raise ValueError(f"{typed}: {error}") from error
+        slot, kind = next(iter(placement.items()))
+        raise ValueError(f"norm.{slot}={label(kind)}: {error}") from error
 
 
 def _refusal(error: Exception, library: str, name: str, options: Mapping[str, Any]) -> str:
