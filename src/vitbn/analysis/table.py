@@ -153,7 +153,7 @@ def _with_changes(rows: list[dict[str, Any]], varying: list[str]) -> tuple[list[
         differing = [f"{key}={row.get(key)}" for key in further if str(row.get(key)) != usual[key]]
         row["changes"] = "\n".join(differing) or DASH
     axes = [key for key in varying if key in AXES and key != "seed"]
-    return rows, [*axes, "changes", *(key for key in varying if key == "seed")]
+    return rows, [*axes, *(["changes"] if further else []), *(key for key in varying if key == "seed")]
 
 
 def _runs_table(rows: Sequence[Mapping[str, Any]], varying: Sequence[str]) -> Any:
