@@ -137,3 +137,21 @@ def test_gpu_without_a_gpu_is_one_clear_line(make_run):
         pytest.skip("this machine has a GPU")
     with pytest.raises(InputError, match="trainer.accelerator=gpu: no GPU here.*trainer=cpu"):
         train(make_run("trainer=gpu"), Signals())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "steps"),
+    [(("model=dnn_bn", "batch_size=299"), "the last step of 300 images has"),
+     (("norm=vit_power", "batch_size=299", "model.patch_size=28"), "the last step of 300 images has"),
+     (("norm=vitbn", "batch_size=1", "model.patch_size=28"), "every step has")],
+)  # fmt: skip
+def test_a_batchnorm_of_one_sample_is_refused_before_training(make_run, overrides, steps):
+    run = make_run(*overrides)
+    result = attempt(run, train)
+    assert result["status"] == "failed" and result["error"].endswith(
+        f"{steps} one image, one sample for a BatchNorm; choose another size"
+    )
+
+
+def test_one_image_has_many_tokens(make_run):
+    assert attempt(make_run("norm=vitbn", "batch_size=299", "epochs=1"), train)["status"] == "done"

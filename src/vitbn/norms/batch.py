@@ -151,6 +151,8 @@ class _Formula(RunningNorm):
     def forward(self, x: Tensor) -> Tensor:
         rows = x.reshape(-1, self.num_features).to(torch.promote_types(x.dtype, torch.float32))
         if self.training:
+            if len(rows) == 1 and not self.synced:
+                raise ValueError(f"Expected more than 1 value per channel when training, got {tuple(x.shape)}")
             normed = self.normalised(rows)
         else:
             normed = (rows - self.running_mean) * (self.running_var + self.eps).rsqrt()

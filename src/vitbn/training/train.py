@@ -1,17 +1,20 @@
 """One training, top to bottom: data, network, callbacks, logger, trainer, fit, test, result."""
 
+import copy
 import logging
 import warnings
 from contextlib import ExitStack
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.plugins.environments import LightningEnvironment
 from torch import nn
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from vitbn.data.datamodule import ImageData
+from vitbn.errors import InputError
 from vitbn.models.factory import build, make_optimizer
 from vitbn.models.sync_batchnorm import convert_sync_batchnorm
 from vitbn.store import checkpoint_file
@@ -67,6 +70,7 @@ def train_process(run: Run, signals: Signals) -> dict[str, Any]:
         net = build_network(cfg)  # before the data: what is wrong with it is said before photographs are decoded
         data = ImageData.of(cfg)
         data.setup("fit")
+        require_samples(net, cfg, len(data.splits[0]))
         chance = chance_level(data.splits[1].labels)
 
         initial = fingerprint(
@@ -154,6 +158,24 @@ def build_network(cfg: dict[str, Any]) -> nn.Module:
     if cfg["trainer"]["devices"] > 1 and cfg["trainer"]["sync_batchnorm"]:
         net = convert_sync_batchnorm(net)
     return net
+
+
+def require_samples(net: nn.Module, cfg: dict[str, Any], images: int) -> None:
+    """InputError if a norm over the batch would get a single sample in the smallest step of an epoch."""
+    smallest = images % cfg["batch_size"] or cfg["batch_size"]
+    if smallest > 1 or cfg["trainer"]["devices"] > 1:  # which pool their samples
+        return
+    outline = copy.deepcopy(net).to("meta").train()
+    side = cfg["data"]["image_size"]
+    try:
+        outline(torch.empty(smallest, cfg["data"]["channels"], side, side, device="meta"))
+    except ValueError as error:
+        if "more than 1 value" not in str(error):
+            raise
+        steps = "every step has" if cfg["batch_size"] == 1 else f"the last step of {images:,} images has"
+        raise InputError(
+            f"batch_size={cfg['batch_size']}: {steps} one image, one sample for a BatchNorm; choose another size"
+        ) from None
 
 
 def build_callbacks(
