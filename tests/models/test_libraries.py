@@ -74,6 +74,7 @@ REFUSED = {
     "checkpoint_path: cannot be typed": {"library": "timm", "name": "test_resnet", "checkpoint_path": "x.pth"},
     "weights: cannot be typed": {"library": "torchvision", "name": "resnet18", "weights": "DEFAULT"},
     "act_layer=os.system": {"library": "timm", "name": "test_vit", "act_layer": "os.system('x')"},
+    "num_hidden_layers=251: at most 250": {"library": "hf", "name": "vit", "num_hidden_layers": 251},
     "width=1048577": {"library": "timm", "name": "test_vit", "width": 2**20 + 1},
     "does not take images of 1 x 28 x 28": {"library": "torchvision", "name": "alexnet"},
     "does not give one logit for each class": {"library": "timm", "name": "test_vit", "image_size": 160,

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from dataclasses import replace
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from vitbn.inference.evaluate import evaluate
 from vitbn.inference.export import export
 from vitbn.inference.predict import predict
 from vitbn.inference.transplant_report import transplant_command
+from vitbn.models.libraries import LIBRARIES, sum_colours
 from vitbn.norms import TokenBatchNorm
 from vitbn.store.run import Run
 from vitbn.training.outcome import attempt
@@ -30,10 +32,27 @@ PLACED = ["norm.ffn_in=none", "norm.ffn_hidden=batch"]
 NETWORKS = {
     "timm's ViT": TIMM,
     "timm's ViT, norms placed": [*TIMM, *PLACED],
-    "timm's CNN": ["model=timm", "model.name=test_resnet"],
+    "timm's CNN": pytest.param(["model=timm", "model.name=test_resnet"], marks=pytest.mark.slow),
     "Hugging Face's ViT, norms placed": [*HF, *PLACED],
-    "torchvision's CNN": ["model=torchvision", "model.name=shufflenet_v2_x0_5"],
+    "torchvision's CNN": pytest.param(["model=torchvision", "model.name=shufflenet_v2_x0_5"], marks=pytest.mark.slow),
+    "torchvision's ViT, norms placed": ["model=torchvision", "model.name=tiny_vit", *PLACED],
 }
+
+
+@pytest.fixture(autouse=True)
+def tiny_vit(monkeypatch):
+    """One more name of torchvision's, of its own class: its smallest Vision Transformer has 86 million weights."""
+    known = LIBRARIES["torchvision"]
+
+    def make(torchvision, name, image_size, channels, num_classes, options):
+        if name != "tiny_vit":
+            return known.make(torchvision, name, image_size, channels, num_classes, options)
+        net = torchvision.models.VisionTransformer(image_size, 14, 2, 2, 24, 32, num_classes=num_classes)
+        sum_colours(net, channels)
+        return net
+
+    names = lambda torchvision: [*known.names(torchvision), "tiny_vit"]
+    monkeypatch.setitem(LIBRARIES, "torchvision", replace(known, make=make, names=names))
 
 
 @pytest.fixture
@@ -60,7 +79,7 @@ def test_it_trains_resumes_exactly_and_its_files_are_read_again(make, kill, outc
     assert outcome(cut) == outcome(run)
 
     network = load_network(run.folder)
-    images = torch.rand(3, 1, 28, 28)
+    images = torch.rand(3, 1, network.image_size, network.image_size)
     (file, card) = export(str(run.folder), form="safetensors", fold=False)
     assert torch.equal(network.net(images), load_network(file).net(images))
     assert run.config["model"]["name"] in card.read_text()
@@ -147,8 +166,12 @@ def test_a_strangers_configuration_names_no_network_from_elsewhere(make, tmp_pat
         ("name: hf-hub:evil/net", "model is not a named network"),
         ("name: hf-hub_evil", "unknown network of timm"),
         ("name: vit_tiny_patch16_224\n  checkpoint_path: x.pth", "checkpoint_path: cannot be typed"),
+        ("name: vit_tiny_patch16_224\n  blocks: 100000", "blocks=100000: at most 250"),
     ):
         file.write_text(text.replace("name: vit_tiny_patch16_224", theirs))
         with pytest.raises(InputError, match=line) as refused:
             load_network(run.folder)
         assert "\n" not in str(refused.value)
+    file.write_text(text.replace("    ffn_in: null", "    ffn_in: evil.Norm"))
+    with pytest.raises(InputError, match=r"evil\.Norm"):
+        load_network(run.folder)

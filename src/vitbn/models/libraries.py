@@ -24,6 +24,8 @@ from vitbn.norms.kinds import label
 NOT_TYPED = ("num_classes", "in_chans", "num_labels", "num_channels", "device", "dtype", "features_only", "cache_dir",
              "checkpoint_path", "progress", "scriptable", "exportable", "no_jit")  # fmt: skip
 FETCHING = ("pretrained", "weights")  # how such names begin
+COUNTING = re.compile("depth|layers|blocks|stages|repeats")  # of modules, which take time and memory without weights
+MAX_BLOCKS = 250
 WITH_AUXILIARY_HEADS = {"aux_logits": False, "init_weights": True}  # which would make the output a tuple
 
 
@@ -124,6 +126,9 @@ def require_option(option: str, value: Any) -> None:
         raise ValueError(f"{option}: cannot be typed here; weights are named by model.pretrained, classes by data")
     if not re.fullmatch(r"[a-z]\w{0,60}", option) or not is_plain(value):
         raise ValueError(f"{option}={str(value)[:60]}: must be a plain number, true, false, a word or a list of them")
+    counts = value if isinstance(value, list) else [value]
+    if COUNTING.search(option) and any(isinstance(count, int) and count > MAX_BLOCKS for count in counts):
+        raise ValueError(f"{option}={str(value)[:60]}: at most {MAX_BLOCKS}")
 
 
 def is_plain(value: Any) -> bool:
