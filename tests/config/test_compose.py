@@ -137,7 +137,7 @@ def test_kinds_take_options_in_one_spelling():
         == {"kind": "ghost_batch", "virtual": 50}
     )
     assert typed["norm"]["final"] == "layer"
-    same = composed("norm.ffn_hidden={kind:ghost_batch,virtual:32}")
+    same = composed("norm.ffn_hidden={kind:ghost_batch,virtual:25}")
     assert config_hash(same) == config_hash(composed("norm.ffn_hidden=ghost_batch")) != config_hash(typed)
 
 

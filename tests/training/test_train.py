@@ -141,8 +141,7 @@ def test_gpu_without_a_gpu_is_one_clear_line(make_run):
 
 @pytest.mark.parametrize(
     ("overrides", "steps"),
-    [(("model=dnn_bn", "batch_size=299"), "the last step of 300 images has"),
-     (("norm=vit_power", "batch_size=299", "model.patch_size=28"), "the last step of 300 images has"),
+    [(("norm=vit_power", "batch_size=299", "model.patch_size=28"), "the last step of 300 images has"),
      (("norm=vitbn", "batch_size=1", "model.patch_size=28"), "every step has")],
 )  # fmt: skip
 def test_a_batchnorm_of_one_sample_is_refused_before_training(make_run, overrides, steps):

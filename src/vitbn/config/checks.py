@@ -106,7 +106,7 @@ def check(config: dict[str, Any], typed: Sequence[str] = ()) -> None:
             raise InputError(f"norm.{slot}={label(kind)}: {error}") from None
         if name != "none" and "placement" not in model:
             raise InputError(f"norm.{slot}={label(kind)}: model={model['name']} has no slots for norms")
-        if name == "ghost_batch" and batch_size % ((virtual := options.get("virtual", 32)) * devices):
+        if name == "ghost_batch" and batch_size % ((virtual := options.get("virtual", 25)) * devices):
             per_process = f" on {devices} devices" if devices > 1 else ""
             remedy = f"virtual={virtual} does not divide batch_size={batch_size}{per_process}"
             raise InputError(f"norm.{slot}={label(kind)}: {remedy}")

@@ -75,7 +75,7 @@ class GhostBatchNorm(TokenBatchNorm):
 
     synced = False  # whether the running statistics count the parts of all processes
 
-    def __init__(self, num_features: int, eps: float = 1e-5, *, virtual: int = 32, momentum: float = 0.1) -> None:
+    def __init__(self, num_features: int, eps: float = 1e-5, *, virtual: int = 25, momentum: float = 0.1) -> None:
         super().__init__(num_features, eps=eps, momentum=momentum)
         self.virtual = virtual
 

@@ -49,7 +49,7 @@ KINDS: dict[str, dict[str, Option]] = {
         "momentum": (0.01, *_MOMENTUM[1:]), "r_max": _at_least(1, 3.0), "d_max": _at_least(0, 5.0),
         "ramp": _share(0.25),
     },
-    "ghost_batch": {"virtual": _whole(32), "momentum": _MOMENTUM},
+    "ghost_batch": {"virtual": _whole(25), "momentum": _MOMENTUM},
     "power": {"momentum": _MOMENTUM},
     "rep_batch": {"momentum": _MOMENTUM, "eta": _real(1.0)},
     "prep_batch": {"momentum": _MOMENTUM, "eta": _real(1.0), "over": _share(0.8)},
