@@ -60,3 +60,10 @@ def test_vitbn_train_is_train_py(tmp_path):
 def test_the_shell_completes_commands_and_what_train_takes(tmp_path, line, choices):
     done = vitbn_command(tmp_path, "-sc", "query=bash", COMP_LINE=line)
     assert done.stdout.startswith(choices), done.stderr
+
+
+def test_models_lists_the_networks_of_a_library(capsys):
+    assert cli.main(["models", "torchvision", "resnet1*"]) == 0
+    assert capsys.readouterr().out.split() == ["resnet101", "resnet152", "resnet18"]
+    assert cli.main(["models", "torchvision", "nothing*"]) == 2
+    assert "nothing*: no network of torchvision is called so" in capsys.readouterr().err
