@@ -26,11 +26,21 @@ def keep(study: Path) -> int:
         for name in FILES:
             if (run / name).exists():
                 shutil.copy(run / name, target / name)
+        if (run / "instruments.csv").exists():
+            (target / "instruments.csv").write_text(first_and_last((run / "instruments.csv").read_text()))
         config = yaml.safe_load((run / "config.yaml").read_text())
         config["runs"], config["data"]["root"] = "runs", "data"
         (target / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
         new += 1
     return new
+
+
+def first_and_last(measured: str) -> str:
+    """Of instruments.csv what verdicts and the table in "Why" read: the end of the first epoch, and the last values."""
+    header, *lines = measured.splitlines()
+    steps = {line.split(",")[1]: line.split(",")[0] for line in lines}  # epoch -> its last step
+    kept = {steps.get("1"), lines[-1].split(",")[0]} if lines else set()
+    return "\n".join([header, *(line for line in lines if line.split(",")[0] in kept), ""])
 
 
 if __name__ == "__main__":
