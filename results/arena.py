@@ -103,7 +103,7 @@ def measure_cost() -> None:
     torch.manual_seed(0)
     images, nets = torch.rand(BATCH, 1, 28, 28), {}
     for name in sorted({placement_of(arm) for arm in group(read_studies([KEPT / "norm_arena"])[0])} | {"vit"}):
-        net = VisionTransformer(depth=4, placement=dict(named(name))).eval()
+        net = VisionTransformer(depth=4, placement=named(name)).eval()
         set_progress(net, 1)
         nets[name] = fold(net).net
     seconds: dict[str, list[float]] = {name: [] for name in nets}

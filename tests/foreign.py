@@ -9,7 +9,7 @@ from vitbn.models.placements import named
 
 SIZE = {"image_size": 28, "patch_size": 7, "num_classes": 3, "channels": 3, "dim": 16, "depth": 2, "mlp_dim": 24,
         "heads": 2, "dim_head": 8, "pool": "cls", "pos_emb": "learn", "qkv_bias": True, "dropout": 0.0,
-        "emb_dropout": 0.0, "placement": dict(named("vit_b16"))}  # fmt: skip
+        "emb_dropout": 0.0, "placement": named("vit_b16")}  # fmt: skip
 EPS = {"Hugging Face": 1e-12, "timm": 1e-6, "torchvision": 1e-6}
 
 

@@ -34,7 +34,7 @@ def test_the_articles_settings_are_the_defaults():
 @pytest.mark.parametrize("model", ["vit", "vitbnffn", "vitbn"])
 def test_every_model_brings_its_placement(model):
     cfg = composed(f"model={model}")
-    assert cfg["model"]["placement"] == cfg["norm"] == dict(named(model))
+    assert cfg["model"]["placement"] == cfg["norm"] == named(model)
 
 
 def test_placements_can_be_changed_as_a_whole_or_slot_by_slot():

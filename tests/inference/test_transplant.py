@@ -326,7 +326,7 @@ def test_bad_input_is_one_line(file, folder, tmp_path, capsys):
     refused("one: a folder without images", "--data", tmp_path / "one")
     next(folder.rglob("*.png")).rename(tmp_path / "one" / "a.png")
     refused("one: one image; it takes at least two", "--data", tmp_path / "one")
-    options = {**SIZE, "placement": dict(named("vit_b16_batch"))}
+    options = {**SIZE, "placement": named("vit_b16_batch")}
     batch = Weights(VisionTransformer(**options).state_dict(), options, ("a", "b", "c"), (0.5,) * 3, (0.5,) * 3,
                     tmp_path / "batch.safetensors")  # fmt: skip
     write(batch)

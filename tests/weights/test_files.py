@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from tests.conftest import TINY
 from vitbn.cli import main
 from vitbn.errors import InputError
+from vitbn.models.placements import complete
 from vitbn.models.vit import ViT
 from vitbn.weights.files import Weights, write
 from vitbn.weights.network import load_network
@@ -209,7 +210,7 @@ def test_weights_that_are_not_finite_are_refused(make_file, state, value):
 
 def test_negative_variances_are_refused(make_file):
     torch.manual_seed(0)
-    net = ViT(**TINY, placement={"final": "batch"})
+    net = ViT(**TINY, placement=complete({"final": "batch"}))
     net.final_norm.running_var[3] = -1
     file = make_file(lambda d: d["config"]["model"].update(placement={"final": "batch"}), net.state_dict())
     assert "a negative variance: final_norm.running_var" in refusal(file)

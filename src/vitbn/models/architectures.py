@@ -13,6 +13,8 @@ from vitbn.models.placements import OF_LIBRARIES, Pool, PosEmb, complete
 from vitbn.norms.kinds import split
 
 VISION_TRANSFORMERS = ("VisionTransformer", "ViT", "ViTBNFFN", "ViTBN")
+# what the constructor knows for the article's networks, and a file must say: weights do not tell their heads
+SIZES = ("image_size", "patch_size", "num_classes", "channels", "dim", "depth", "heads", "dim_head", "mlp_dim")
 MODULES = {
     **dict.fromkeys(VISION_TRANSFORMERS, "vitbn.models.vit"),
     "MLP": "vitbn.models.mlp",
@@ -108,7 +110,7 @@ def build_known(name: str, options: Mapping[str, Any]) -> nn.Module:
     Its weights are those of its constructor, to be replaced.
     """
     check_options(name, options)
-    required = [
+    required = SIZES if name in VISION_TRANSFORMERS else [
         option for option, p in _parameters(name).items()
         if p.default is Parameter.empty and p.kind is not Parameter.VAR_KEYWORD
     ]  # fmt: skip

@@ -7,7 +7,6 @@ A new placement is one file in conf/norm/.
 from collections.abc import Mapping
 from enum import StrEnum
 from functools import cache
-from types import MappingProxyType
 
 import yaml
 
@@ -59,13 +58,17 @@ def named_placements() -> list[str]:
     return sorted(path.stem for path in (resource_folder("conf") / "norm").glob("*.yaml"))
 
 
-@cache
-def named(name: str) -> Placement:
+def named(name: str) -> dict[str, Kind]:
     """The placement conf/norm/NAME.yaml, all slots with their kind; ValueError lists the names."""
+    return dict(_read(name))
+
+
+@cache
+def _read(name: str) -> Placement:
     if name not in named_placements():
         raise ValueError(f"placement: unknown name {name!r}; choose from {', '.join(named_placements())}")
     placement = yaml.safe_load((resource_folder("conf") / "norm" / f"{name}.yaml").read_text())
-    return MappingProxyType({str(slot): kind for slot, kind in complete(placement).items()})
+    return {str(slot): kind for slot, kind in complete(placement).items()}
 
 
 def complete(placement: Placement, base: Placement | None = None) -> dict[Slot, Kind]:
