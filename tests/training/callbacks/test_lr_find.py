@@ -60,6 +60,11 @@ def test_the_search_is_as_long_as_asked_for_however_short_the_run(found, make_ru
     assert result["lr_found"] == found[1] and result["epochs"] == 1
 
 
+def test_the_epoch_that_was_searched_in_is_logged(make_run):
+    run = make_run(*FIND, "batch_size=10", "callbacks.lr_find.num_training_steps=20", "epochs=1")
+    assert attempt(run, train)["metrics"]["train/loss"] is not None
+
+
 def test_it_is_part_of_the_runs_name(make_run):
     assert config_hash(make_run(*FIND).config) != config_hash(make_run().config)
 
