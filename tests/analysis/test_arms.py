@@ -17,6 +17,13 @@ def test_arms_are_placements_times_settings_in_a_fixed_order(run, study):
     }
 
 
+def test_of_many_placements_each_is_paired_with_the_first_alone(run, study):
+    for kind in ("none", "batch", "rms", "dyt", "group"):
+        run(model="vit", norm={"qk": kind})
+    pairs = placement_pairs(group(read_study(study)))
+    assert len(pairs) == 4 and {first.name for first, _ in pairs} == {"ViT"}
+
+
 def test_seed_depth_and_rate_do_not_part_arms(run, study):
     run(depth=2, lr=0.003, seed=0)
     run(depth=3, lr=0.005, seed=1)

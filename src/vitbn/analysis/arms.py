@@ -38,6 +38,7 @@ class Arm:
         return runs_at
 
 
+MOST_PLACEMENTS = 4  # of one setting that are all paired with each other
 _MISSING = object()
 COMPUTED = "matmul_precision"  # how a run was computed: an earlier version chose it by itself
 PLACEMENT_KEYS = ("model.name", "model.norm")
@@ -88,12 +89,19 @@ def cells(arms: Iterable[Arm]) -> list[tuple[Any, Any]]:
 
 
 def placement_pairs(arms: list[Arm]) -> list[tuple[Arm, Arm]]:
-    """(reference, other) for every two arms that differ in placement only."""
+    """(reference, other) for every two arms that differ in placement only.
+
+    Of more than MOST_PLACEMENTS in one setting, each is paired with the first alone: sixteen would make 120 pairs.
+    """
+    settings: dict[Any, list[Arm]] = {}
+    for arm in arms:
+        settings.setdefault(arm.setting, []).append(arm)
     return [
         (first, second)
-        for index, first in enumerate(arms)
-        for second in arms[index + 1 :]
-        if first.setting == second.setting and first.placement != second.placement
+        for members in settings.values()
+        for index, first in enumerate(members if len(members) <= MOST_PLACEMENTS else members[:1])
+        for second in members[index + 1 :]
+        if first.placement != second.placement
     ]
 
 

@@ -93,7 +93,7 @@ def learning_rates(arms: list[Arm]) -> list[Picture]:
         if not depths or len(order) > len(RATE_COLOURS):
             continue
         panels = [(depth, arm) for depth in depths for arm in members]
-        figure, axes = grid(len(panels), len(members), height=2.5, sharey=True)
+        figure, axes = grid(len(panels), min(len(members), 4), height=2.5, sharey=True)
         for ax, (depth, arm) in zip(axes, panels, strict=True):
             for index, lr in enumerate(order):
                 look = {"color": RATE_COLOURS[index], "linestyle": DASHES[index]}

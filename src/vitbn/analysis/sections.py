@@ -145,7 +145,7 @@ def _remarks(runs: list[RunRecord]) -> str:
 
 
 def paired_section(arms: list[Arm], pictures: list[Picture]) -> Section:
-    """Every two placements at equal seed."""
+    """Two placements at a time, at equal seed."""
     rows: list[list[str]] = []
     ends: list[tuple[float, float]] = []
     for first, second in placement_pairs(arms):
