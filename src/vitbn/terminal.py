@@ -17,13 +17,18 @@ def print_text(line: str) -> None:
 
 
 def terminal_table(columns: Sequence[str], lines: Iterable[Sequence[str]], words: Sequence[str] = ()) -> Any:
-    """A table for rich; `words` are columns that read from the left. Where there is little room cells are folded."""
+    """A table for rich; `words` are columns that read from the left. Where there is little room cells are folded.
+
+    A verdict is not.
+    """
     from rich.table import Table
     from rich.text import Text
 
     table = Table()
     for column in columns:
-        table.add_column(column, justify="left" if column in words else "right", overflow="fold")
+        table.add_column(
+            column, justify="left" if column in words else "right", overflow="fold", no_wrap=column == "verdict"
+        )
     for line in lines:
         table.add_row(*(Text(printable(cell)) for cell in line))
     return table

@@ -11,6 +11,7 @@ import yaml
 from vitbn.analysis.arms import FinishedRuns
 from vitbn.analysis.claims import Claim, Part
 from vitbn.analysis.records import read_study
+from vitbn.analysis.stats import mean_interval
 from vitbn.analysis.verdict import judge_claim
 
 SLOTS = (
@@ -140,6 +141,18 @@ def verdict(study):
         return judge_claim(Claim("c", "", "", "article", seeds, list(parts)), FinishedRuns(read_study(study)))
 
     return judge
+
+
+@pytest.fixture(scope="session")
+def reach():
+    """Half the width of the interval of a mean, in standard deviations of a seed: reach(n, level)."""
+
+    def of(n, level=0.95):
+        values = np.arange(n)
+        interval = mean_interval(values, level)
+        return (interval.high - interval.estimate) / values.std(ddof=1)
+
+    return of
 
 
 @pytest.fixture

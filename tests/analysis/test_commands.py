@@ -36,7 +36,7 @@ def test_claims_print_verdicts_and_the_command_for_what_is_missing(run, study, c
         run(model="vitbnffn", depth=6, seed=seed, final=0.9)
     assert commands.claims(["fig8"], study.parent) == 0
     out = capsys.readouterr().out
-    assert "SUPPORTED" in out and "+10.00 points" in out and "[+10.00, +10.00]" in out
+    assert "SUPPORTED" in out and "+10.00 points" in out and "[+9.99, +10.01]" in out
     assert f"vitbn train -m experiment=fig8 seed=0,1,2 runs={study.parent}" in out
 
 
@@ -45,7 +45,7 @@ def test_the_verdicts_as_markdown(run, study, capsys):
         run(model="vit", depth=3, lr=0.003, seed=seed, final=0.90)
     assert commands.claims(["fig10", "webapp"], study.parent, markdown=True) == 0
     head, rule, *rows = capsys.readouterr().out.splitlines()
-    assert head == "| claim | part | verdict | expected | effect | 95 % interval | n |"
+    assert head == "| claim | part | verdict | expected | effect | 95 % interval | n | verdict's 99 % interval |"
     assert len({line.count("|") for line in (head, rule, *rows)}) == 1
     assert [line for line in rows if "**webapp**" in line] and rows[-1].startswith("| | clean test images | NOT RUN |")
 

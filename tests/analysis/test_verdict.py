@@ -4,7 +4,10 @@ import pytest
 
 from vitbn.analysis.arms import FinishedRuns
 from vitbn.analysis.claims import Claim
+from vitbn.analysis.formatting import result_texts
+from vitbn.analysis.looks import look_level
 from vitbn.analysis.records import read_study
+from vitbn.analysis.stats import mean_interval
 from vitbn.analysis.verdict import missing
 
 
@@ -47,15 +50,44 @@ def test_what_to_do_next(planted, part, verdict):
     supported = verdict(part())
     assert (supported.advice, supported.commands) == ("reproduce with", ["vitbn train -m x=1 seed=0,1,2,3"])
     open_ = verdict(part(than=0.03))
-    assert (open_.missing, open_.advice) == ([], "undecided, more seeds narrow the intervals")
-    assert open_.commands == ["vitbn train -m x=1 seed=4,5,6"]
+    assert (open_.missing, open_.advice) == ([], "undecided after look 1 of 5; the next is at 5 seeds, train with")
+    assert open_.commands == ["vitbn train -m x=1 seed=4"]
     assert verdict(part(), seeds=6).commands == ["vitbn train -m x=1 seed=4,5"]
+
+
+def test_after_the_last_look_more_seeds_decide_nothing(planted, part, verdict):
+    planted(0.03, seeds=41, epochs=1)
+    result = verdict(part(than=0.03, expect="equal", smallest_effect=0.0001))
+    assert result.verdict == "INCONCLUSIVE" and result.advice.startswith("undecided after look 5 of 5, the last")
+    assert result.parts[0].judged.n == 40 and result.parts[0].effect.n == 41
+
+
+def test_between_looks_the_verdict_of_the_lowest_seeds_stands(run, part, verdict):
+    for seed, lead in enumerate((0.05, 0.051, 0.052, -0.9)):
+        run(model="vit", seed=seed + 2, final=0.9)
+        run(model="vitbnffn", seed=seed + 2, final=0.9 + lead)
+    (result,) = verdict(part()).parts
+    assert result.verdict == "SUPPORTED" and (result.effect.n, result.judged.n) == (4, 3)
+    assert result.judged.low == pytest.approx(mean_interval([0.05, 0.051, 0.052], look_level()).low)
+    run(model="vit", seed=0, final=0.9)  # a seed that was missing is counted where its number stands
+    run(model="vitbnffn", seed=0, final=0.2)
+    assert verdict(part()).parts[0].verdict == "INCONCLUSIVE"
+
+
+def test_equal_differences_are_known_to_one_image(run, part, verdict):
+    for seed in range(3):
+        run(model="vit", seed=seed, final=0.9)
+        run(model="vitbnffn", seed=seed, final=0.9)
+    (result,) = verdict(part()).parts
+    assert result.verdict == "INCONCLUSIVE"
+    assert result.judged.high == -result.judged.low == result.effect.high == 1 / 9_800  # test images there
 
 
 def test_no_runs_of_an_arm(run, part, verdict):
     run(model="vit")
     result = verdict(part())
     assert result.verdict == result.parts[0].verdict == "NOT RUN" and result.parts[0].effect.n == 0
+    assert result_texts(result.parts[0]) == ("–", "–", "–", "–")
     assert result.missing == ["vitbn train -m x=1 seed=0,1,2"]
 
 
@@ -65,6 +97,15 @@ def test_parts_make_the_claim(planted, part, verdict):
     assert verdict(yes, yes).verdict == "SUPPORTED"
     assert verdict(yes, open_).verdict == "INCONCLUSIVE"
     assert verdict(yes, open_, no).verdict == "REFUTED"
+
+
+def test_parts_share_the_chance_of_refuting_a_true_claim(planted, part, verdict):
+    planted(-0.011)  # wholly below 0 at 99 %, not at 99.5 %
+    assert verdict(part()).verdict == verdict(part(), part()).verdict == "REFUTED"
+    four = verdict(*[part()] * 4)
+    assert four.verdict == "INCONCLUSIVE" and "99.5 %" in four.sharing and not verdict(part()).sharing
+    assert four.parts[0].notes == ("outside at 99 % but not at 99.5 %, which it takes to refute one of 4 parts",)
+    assert verdict(*[part(expect="less")] * 4).verdict == "SUPPORTED", "all must be, so nothing is shared"
 
 
 def test_two_runs_of_one_seed_in_an_arm_are_not_guessed_between(planted, run, part, verdict):

@@ -1,8 +1,9 @@
 """Published statements as data, `claims/*.yaml`, and the rule that turns an effect into a verdict.
 
 A claim names its arms (configuration filters) and has parts. Each part states one effect and the region it must lie in.
-A filter value may be a list: any of them. The 95 % interval wholly inside the region: SUPPORTED; wholly outside:
-REFUTED; across its edge, or fewer than 3 seeds: INCONCLUSIVE; no runs: NOT RUN. `verdict.py` holds claims against runs.
+A filter value may be a list: any of them. The interval of the last look (`looks.py`) wholly inside the region:
+SUPPORTED; wholly outside: REFUTED; across its edge, or no look yet: INCONCLUSIVE; no runs: NOT RUN. `verdict.py` holds
+claims against runs.
 """
 
 import math
@@ -16,13 +17,12 @@ import yaml
 
 from vitbn.analysis.instruments import MEASURED
 from vitbn.analysis.records import EPOCH_METRICS, METRICS
-from vitbn.analysis.stats import Interval
+from vitbn.analysis.stats import NO_RUNS, Interval
 from vitbn.errors import InputError
 from vitbn.resources import resource_folder
 from vitbn.store.labels import NAMES
 
 SUPPORTED, REFUTED, INCONCLUSIVE, NOT_RUN = "SUPPORTED", "REFUTED", "INCONCLUSIVE", "NOT RUN"
-MIN_SEEDS = 3
 CLAIMS = resource_folder("claims")
 # kind -> the keys it needs; docs/report.md says what it measures
 KINDS: dict[str, tuple[str, ...]] = {
@@ -105,7 +105,8 @@ class PartResult:
 
     part: Part
     verdict: str
-    effect: Interval
+    effect: Interval  # of all seeds, 95 %
+    judged: Interval = NO_RUNS  # of the seeds of the last look, at its level
     notes: tuple[str, ...] = ()
 
 
@@ -121,9 +122,9 @@ def region(part: Part) -> tuple[float, float]:
     }[part.expect]
 
 
-def judge(interval: Interval, allowed: tuple[float, float], seeds: int | None = None) -> str:
-    """Where the interval lies beside the allowed region; `seeds` where they are fewer than its n."""
-    if interval.low is None or interval.high is None or (interval.n if seeds is None else seeds) < MIN_SEEDS:
+def judge(interval: Interval, allowed: tuple[float, float]) -> str:
+    """Where the interval lies beside the allowed region."""
+    if interval.low is None or interval.high is None:
         return INCONCLUSIVE
     if allowed[0] < interval.low and interval.high < allowed[1]:
         return SUPPORTED

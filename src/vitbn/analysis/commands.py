@@ -14,7 +14,7 @@ from rich.console import Console
 from vitbn.analysis.arms import FinishedRuns
 from vitbn.analysis.claims import Claim, load_claims
 from vitbn.analysis.filters import fitting, split_words
-from vitbn.analysis.formatting import effect_texts, expectation
+from vitbn.analysis.formatting import NUMBER_COLUMNS, expectation, result_texts
 from vitbn.analysis.records import RunRecord, read_studies
 from vitbn.analysis.table import print_table, study_configs
 from vitbn.analysis.verdict import ClaimResult, judge_claim
@@ -23,7 +23,6 @@ from vitbn.resources import resource_folder
 from vitbn.store.status import study_folder, study_folders
 from vitbn.terminal import print_text, printable, terminal_table
 
-NUMBER_COLUMNS = ("effect", "95 % interval", "n")
 VERDICT_COLUMNS = ("claim", "part", "verdict", "expected", *NUMBER_COLUMNS)
 KEPT = resource_folder("results")  # the runs behind docs/results.md, in a checkout
 
@@ -101,7 +100,8 @@ def markdown_table(results: list[ClaimResult]) -> str:
     """The verdict table for a page: a row per claim with its statement, a row per part."""
     lines = [f"| {' | '.join(VERDICT_COLUMNS)} |", "|---|---|---|---|" + "---:|" * len(NUMBER_COLUMNS)]
     for result in results:
-        lines.append(f"| **{result.claim.id}** | {_cell(result.claim.statement)} | **{result.verdict}** | | | | |")
+        empty = "| " * (1 + len(NUMBER_COLUMNS))
+        lines.append(f"| **{result.claim.id}** | {_cell(result.claim.statement)} | **{result.verdict}** {empty}|")
         lines += [f"| | {' | '.join(map(_cell, row))} |" for row in _part_rows(result)]
     return "\n".join(lines)
 
@@ -116,11 +116,7 @@ def _escaped(found: re.Match[str]) -> str:
 
 
 def _part_rows(result: ClaimResult) -> list[tuple[str, ...]]:
-    """Part, verdict, expected, effect, interval, n."""
-    return [
-        (p.part.id, p.verdict, expectation(p.part), *effect_texts(p.part, p.effect), str(p.effect.n))
-        for p in result.parts
-    ]
+    return [(p.part.id, p.verdict, expectation(p.part), *result_texts(p)) for p in result.parts]
 
 
 def _print_details(console: Console, result: ClaimResult, runs_root: Path) -> None:
@@ -134,6 +130,8 @@ def _print_details(console: Console, result: ClaimResult, runs_root: Path) -> No
         for note in judged.notes:
             style = "yellow" if note.startswith("confound") else None
             console.print(f"  {judged.part.id}: {printable(note)}", markup=False, style=style)
+    if result.sharing:
+        print_text(f"  {result.sharing}")
     budget = f" ({claim.budget} in all)" if result.missing and claim.budget else ""
     print_text(f"  {result.advice}{budget}:")
     for command in result.commands:

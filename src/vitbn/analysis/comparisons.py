@@ -1,13 +1,16 @@
 """Accuracies after the last epoch, and same-seed differences between arms."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from vitbn.analysis.arms import Arm, cells, paired
 from vitbn.analysis.instruments import MEASURED, summarized
 from vitbn.analysis.records import RunRecord
-from vitbn.analysis.stats import Interval, paired_interval
+from vitbn.analysis.stats import Interval, mean_interval
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,16 @@ def metric_value(run: RunRecord, metric: str, epoch: int | None = None) -> float
     return value
 
 
+def resolution(metric: str, runs: Iterable[RunRecord]) -> float:
+    """The smallest step of the metric: one test image in an accuracy, a digit of float32 in anything else.
+
+    Where no run has told how many test images there are they are taken for 100.
+    """
+    if not metric.endswith("acc"):
+        return float(np.finfo(np.float32).eps)
+    return 1 / next((np.sum(run.result["confusion"]) for run in runs if run.result.get("confusion")), 100)
+
+
 def final_accuracies(runs: list[RunRecord]) -> list[float]:
     """Validation accuracies after the last epoch of the runs that are done; diverged ones are counted apart."""
     accuracies = [run.last("val/acc") for run in runs if run.status == "done"]
@@ -51,5 +64,6 @@ def differences(first: Arm, second: Arm) -> list[Difference]:
         values = [two - one for one, two in scores if one is not None and two is not None]
         if values:
             diverged = sum("diverged" in (one.status, two.status) for one, two in pairs)
-            by_cell.append(Difference(depth, lr, values, paired_interval(values), diverged))
+            interval = mean_interval(values, resolution=resolution("val/acc", [run for pair in pairs for run in pair]))
+            by_cell.append(Difference(depth, lr, values, interval, diverged))
     return by_cell

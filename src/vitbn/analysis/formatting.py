@@ -4,12 +4,14 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from vitbn.analysis.claims import Part, region
+from vitbn.analysis.claims import Part, PartResult, region
 from vitbn.analysis.instruments import MEASURED
+from vitbn.analysis.looks import look_level
 from vitbn.analysis.stats import Interval, Onset
 
 INF = math.inf
 DASH = "–"  # nothing to show
+NUMBER_COLUMNS = ("effect", "95 % interval", "n", f"verdict's {100 * look_level():g} % interval")
 Show = Callable[[float], str]
 
 
@@ -73,6 +75,13 @@ def effect_texts(part: Part, effect: Interval) -> tuple[str, str]:
         return DASH, DASH
     show, unit = _unit(part)
     return show(effect.estimate) + unit, interval_text(effect, show)
+
+
+def result_texts(result: PartResult) -> tuple[str, ...]:
+    """The cells of NUMBER_COLUMNS; of n also how many the verdict counts, where these are fewer."""
+    all_, judged = result.effect, result.judged
+    n = str(all_.n or DASH) if all_.n == judged.n else f"{all_.n} ({judged.n} judged)"
+    return (*effect_texts(result.part, all_), n, effect_texts(result.part, judged)[1])
 
 
 def expectation(part: Part) -> str:

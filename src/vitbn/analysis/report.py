@@ -16,7 +16,8 @@ from vitbn.analysis import charts, curves
 from vitbn.analysis.arms import Arm, FinishedRuns, group
 from vitbn.analysis.claims import INCONCLUSIVE, NOT_RUN, REFUTED, SUPPORTED, load_claims
 from vitbn.analysis.filters import fitting
-from vitbn.analysis.formatting import DASH, effect_texts, expectation
+from vitbn.analysis.formatting import DASH, NUMBER_COLUMNS, expectation, result_texts
+from vitbn.analysis.looks import LOOKS, look_level
 from vitbn.analysis.records import RunRecord, by_data, read_studies
 from vitbn.analysis.search_sections import search_pictures, search_section
 from vitbn.analysis.sections import (
@@ -172,9 +173,11 @@ def _sections(
 def _verdicts(claims: list[ClaimBlock]) -> Section:
     rows = [[claim.id, claim.verdict, claim.statement, claim.parts] for claim in claims]
     text = (
-        "A statement allows a region of effects. The 95 % interval wholly inside it: SUPPORTED; wholly outside: "
-        "REFUTED; across its edge, or fewer than 3 seeds: INCONCLUSIVE; no runs: NOT RUN. A claim is supported when "
-        "every part is, and refuted when one part is."
+        f"A statement allows a region of effects, and is judged at {', '.join(map(str, LOOKS[:-1]))} and {LOOKS[-1]} "
+        f"seeds. The {100 * look_level():g} % interval of the seeds at the last of these looks wholly inside it: "
+        "SUPPORTED; wholly outside: REFUTED; across its edge, or no look yet: INCONCLUSIVE; no runs: NOT RUN. A claim "
+        "on the edge is decided in at most 5 % of studies, all looks together. It is supported when every part is, "
+        "and refuted when one part is; where it has more than two, these share that chance."
     )
     table = Table(
         "What these runs say of published claims", ["claim", "verdict", "statement", "parts"], rows, (0, 1, 2, 3)
@@ -193,12 +196,9 @@ def _block(result: ClaimResult) -> ClaimBlock:
     rows = []
     for judged in result.parts:
         part = judged.part
-        effect, interval = effect_texts(part, judged.effect)
-        rows.append([
-            part.id, part.statement, judged.verdict, expectation(part), effect, interval,
-            str(judged.effect.n), part.figure or DASH,
-        ])  # fmt: skip
-    head = ["part", "statement", "verdict", "expected", "effect", "95 % interval", "n", "source's figure"]
+        cells = (part.id, part.statement, judged.verdict, expectation(part), *result_texts(judged))
+        rows.append([*cells, part.figure or DASH])
+    head = ["part", "statement", "verdict", "expected", *NUMBER_COLUMNS, "source's figure"]
     claim = result.claim
     notes = [f"{judged.part.id}: {'; '.join(judged.notes)}." for judged in result.parts if judged.notes]
     figures = f"Figures given: {claim.figures}." if claim.figures else ""
@@ -207,7 +207,8 @@ def _block(result: ClaimResult) -> ClaimBlock:
     parts = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
     return ClaimBlock(
         claim.id, result.verdict, claim.statement, parts, claim.source, table,
-        [text for text in (figures, claim.note, *notes) if text], f"{result.advice.capitalize()}:", result.commands,
+        [text for text in (figures, claim.note, *notes, result.sharing) if text], f"{result.advice.capitalize()}:",
+        result.commands,
     )  # fmt: skip
 
 
@@ -230,7 +231,7 @@ def _page(
     made = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
     lead = (
         f"Computed from the files in the run folders on {made} by vitbn {__version__}; "
-        "intervals are 95 % intervals over seeds. A click on a column's head sorts a table."
+        "intervals are 95 % intervals over seeds, but for those of verdicts. A click on a column's head sorts a table."
     )
     content: dict[str, Any] = {
         "title": title, "lead": lead, "sections": sections, "claims": claims, "wide": wide, "narrow": narrow,

@@ -158,8 +158,8 @@ def paired_section(arms: list[Arm], pictures: list[Picture]) -> Section:
     text = (
         "Second arm minus first, in percentage points of val/acc after the last epoch, run by run at equal "
         "seed: equal initial weights where names agree, equal images in equal order. A diverged run scores "
-        "as a guess (1/classes), since leaving it out would favour the arm that loses its bad seeds. Below "
-        "10 seeds the interval is the paired t interval, from 10 on the bias-corrected bootstrap. "
+        "as a guess (1/classes), since leaving it out would favour the arm that loses its bad seeds. The "
+        "interval is the paired t interval (95 %), and at least one test image wide to each side. "
         f"{len(rows)} comparisons were made, {len(ends)} of them with an interval, and {apart} of these intervals "
         "leave 0 out; nothing is corrected for their number: where nothing differs, 1 in 20 leaves it out by chance."
     )

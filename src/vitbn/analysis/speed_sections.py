@@ -58,7 +58,8 @@ def crossover_section(arms: list[Arm]) -> Section:
         "The crossover is the first epoch from which on, to the last, the mean same-seed difference of "
         "val/acc favours one arm. In brackets: the first epoch from which on it may be ahead (every upper "
         "end of the 95 % intervals above 0), and the first from which on it surely is (every lower end). "
-        "One arm is said to overtake the other only where the intervals say both: not ahead at first, ahead later."
+        "One arm is said to overtake the other only where the intervals say both: not ahead at the first epoch, "
+        "ahead at the last."
     )
     head = ["arms", "depth", "lr", "n", "course"]
     return tabled("Crossover", text, Table("Who is ahead from which epoch on", head, rows, words=(0, 4)))
@@ -77,7 +78,7 @@ def _crossover(first: Arm, second: Arm, pairs: list[tuple[RunRecord, RunRecord]]
         surely = course.high is not None and course.high < INF
         if course.estimate == course.first == course.high:
             return f"{name} ahead throughout"
-        if surely and course.low is not None and course.low > course.first:
+        if course.overtakes:
             return f"{name} overtakes {other} at epoch {onset_text(course)}"
         when = "throughout" if course.estimate == course.first else f"from epoch {course.estimate:g} on"
         rest = f"established from epoch {course.high:g} on" if surely else "not established by the intervals"

@@ -1,28 +1,28 @@
-"""Means and differences over seeds with 95 % intervals, and when one curve overtakes another."""
+"""Means, shares and correlations over seeds with their intervals, and when one curve overtakes another."""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
 
-LEVEL = 0.95
-BOOTSTRAP_FROM = 10  # seeds; below, resampling so few values gives intervals that are too short
-RESAMPLES = 9_999
+LEVEL = 0.95  # of intervals that describe; those of verdicts have look_level
 THRESHOLDS = (0.90, 0.95, 0.97)
 
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate from n values with its 95 % interval; low and high are None where none can be given."""
+    """An estimate from n values with its interval; low and high are None where none can be given."""
 
     estimate: float
     low: float | None
     high: float | None
     n: int
-    method: str  # "t", "bootstrap", "exact", "onset" or "single seed"
+    method: str  # "t", "exact", "Fisher z", "onset", "single seed" or "no runs"
+
+
+NO_RUNS = Interval(math.nan, None, None, 0, "no runs")
 
 
 @dataclass(frozen=True)
@@ -35,65 +35,51 @@ class Onset:
     n: int  # the fewest seeds at any x
     first: float
     last: float
+    margin: float = 0.0
+    at_first: Interval = NO_RUNS  # the lead at the first x
+    at_last: Interval = NO_RUNS
+
+    @property
+    def overtakes(self) -> bool:
+        """Whether the lead is surely not there at the first x and surely there at the last."""
+        return (
+            self.at_first.high is not None and self.at_first.high <= self.margin and self.high not in (None, math.inf)
+        )
 
 
-def mean_interval(values: Sequence[float]) -> Interval:
-    """Mean over seeds with Student's t interval; one value has no interval."""
-    return _interval(np.asarray(values, dtype=float), bootstrap=False)
+def mean_interval(values: Sequence[float], level: float = LEVEL, resolution: float = 0.0) -> Interval:
+    """Mean over seeds with Student's t interval; one value has none.
 
+    It reaches at least the resolution of what was measured to each side: seeds that agree do not make it exact.
+    """
+    data = np.asarray(values, dtype=float)
+    n = len(data)
+    if n < 2:
+        return Interval(float(data[0]), None, None, 1, "single seed") if n else NO_RUNS
+    from scipy.special import stdtrit
 
-def paired_interval(differences: Sequence[float]) -> Interval:
-    """Mean of same-seed differences: paired t below 10 seeds, bias-corrected bootstrap from there."""
-    data = np.asarray(differences, dtype=float)
-    return _interval(data, bootstrap=len(data) >= BOOTSTRAP_FROM)
-
-
-def _interval(data: np.ndarray, bootstrap: bool) -> Interval:
-    if not len(data):
-        return Interval(float("nan"), None, None, 0, "no runs")
     mean = float(data.mean())
-    if len(data) == 1:
-        return Interval(mean, None, None, 1, "single seed")
-    method = "bootstrap" if bootstrap else "t"
-    if np.ptp(data) == 0:  # every seed agrees to the last digit: nothing to spread
-        return Interval(mean, mean, mean, len(data), method)
-    if bootstrap:
-        low, high = _bootstrapped(tuple(data.tolist()))
-    else:
-        reach = _quantile(len(data) - 1) * data.std(ddof=1) / math.sqrt(len(data))
-        low, high = mean - reach, mean + reach
-    return Interval(mean, float(low), float(high), len(data), method)
+    reach = max(float(stdtrit(n - 1, (1 + level) / 2) * data.std(ddof=1)) / math.sqrt(n), resolution)
+    return Interval(mean, mean - reach, mean + reach, n, "t")
 
 
-@cache  # the same for every interval of so many seeds, and slow
-def _quantile(freedom: int) -> float:
-    """Student's t for the two-sided level."""
-    from scipy import stats
+def share_interval(shares: Sequence[float], level: float = LEVEL) -> Interval:
+    """Mean of one share per seed with the exact (Clopper-Pearson) interval of n seeds, whose hits are their sum.
 
-    return float(stats.t.ppf((1 + LEVEL) / 2, freedom))
-
-
-@cache  # pictures, tables and verdicts ask for the same
-def _bootstrapped(values: tuple[float, ...]) -> tuple[float, float]:
-    from scipy import stats
-
-    generator = np.random.default_rng(0)
-    chosen: dict[str, Any] = {"confidence_level": LEVEL, "n_resamples": RESAMPLES, "rng": generator}
-    result = stats.bootstrap((values,), np.mean, **chosen, batch=500)  # the same resamples, from the cache
-    return result.confidence_interval.low, result.confidence_interval.high
-
-
-def share_interval(hits: int, n: int) -> Interval:
-    """A share of runs with its exact (Clopper-Pearson) interval."""
+    With one run per seed it is the usual one. Several runs of a seed may all depend on it and count as one observation.
+    """
+    n, hits = len(shares), math.fsum(shares)
     if not n:
-        return Interval(float("nan"), None, None, 0, "no runs")
-    from scipy import stats
+        return NO_RUNS
+    from scipy.special import betaincinv
 
-    low, high = stats.binomtest(hits, n).proportion_ci(LEVEL, method="exact")
-    return Interval(hits / n, float(low), float(high), n, "exact")
+    tail = (1 - level) / 2
+    low = float(betaincinv(hits, n - hits + 1, tail)) if hits > 0 else 0.0
+    high = float(betaincinv(hits + 1, n - hits, 1 - tail)) if hits < n else 1.0
+    return Interval(hits / n, low, high, n, "exact")
 
 
-def rank_correlation(x: Sequence[float], y: Sequence[float]) -> Interval | None:
+def rank_correlation(x: Sequence[float], y: Sequence[float], *, level: float = LEVEL) -> Interval | None:
     """Spearman's, with an interval by Fisher's z of variance (1 + r^2/2) / (n - 3) (Bonett and Wright, 2000).
 
     None where one of the two does not vary, or of fewer than four values. z is infinite for two equal orders, which
@@ -109,11 +95,13 @@ def rank_correlation(x: Sequence[float], y: Sequence[float]) -> Interval | None:
     r = float(stats.spearmanr(xs, ys).statistic)
     most = 1 - 6 / (n**3 - n)
     z = math.atanh(max(-most, min(most, r)))
-    reach = float(stats.norm.ppf((1 + LEVEL) / 2)) * math.sqrt((1 + r**2 / 2) / (n - 3))
+    reach = float(stats.norm.ppf((1 + level) / 2)) * math.sqrt((1 + r**2 / 2) / (n - 3))
     return Interval(r, min(r, math.tanh(z - reach)), max(r, math.tanh(z + reach)), n, "Fisher z")
 
 
-def onset(differences: Mapping[Any, Sequence[float]], margin: float = 0.0) -> Onset:
+def onset(
+    differences: Mapping[Any, Sequence[float]], margin: float = 0.0, level: float = LEVEL, resolution: float = 0.0
+) -> Onset:
     """The smallest x from which on, up to the largest x, the mean paired difference exceeds the margin.
 
     With x = depth it is the critical depth, with x = epoch the crossover; infinite where the margin is not
@@ -122,19 +110,19 @@ def onset(differences: Mapping[Any, Sequence[float]], margin: float = 0.0) -> On
     ahead). Needs two seeds at every x.
     """
     xs = sorted(differences)
-    counts = min(len(values) for values in differences.values())
+    intervals = {x: mean_interval(differences[x], level, resolution) for x in xs}
     start = dict.fromkeys(("estimate", "high", "low"), float("inf"))
     ahead = list(start)
     for x in reversed(xs):
-        interval = paired_interval(differences[x])
-        ends = {name: getattr(interval, name) for name in ahead}
+        ends = {name: getattr(intervals[x], name) for name in ahead}
         ahead = [name for name, end in ends.items() if end is not None and end > margin]
         start |= dict.fromkeys(ahead, x)
         if not ahead:
             break
+    counts = min(interval.n for interval in intervals.values())
     # where the upper ends begin to exceed the margin is the earliest onset, and the lower ends give the latest
     low, high = (start["high"], start["low"]) if counts >= 2 else (None, None)
-    return Onset(start["estimate"], low, high, counts, xs[0], xs[-1])
+    return Onset(start["estimate"], low, high, counts, xs[0], xs[-1], margin, intervals[xs[0]], intervals[xs[-1]])
 
 
 def epochs_to(epochs: np.ndarray, accuracy: np.ndarray, threshold: float) -> float:

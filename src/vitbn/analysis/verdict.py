@@ -1,22 +1,16 @@
 """Claims held against runs: a verdict per part and for the whole, and the commands for what is missing."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from vitbn.analysis.arms import FinishedRuns
-from vitbn.analysis.claims import INCONCLUSIVE, MIN_SEEDS, NOT_RUN, REFUTED, Claim, Part, PartResult
-from vitbn.analysis.effects import (
-    AmbiguousArm,
-    correlation,
-    critical_depth,
-    critical_depth_fall,
-    diverged_share,
-    effect,
-    overtakes,
-)
-from vitbn.analysis.stats import Interval
+from vitbn.analysis.claims import INCONCLUSIVE, NOT_RUN, REFUTED, Claim, Part, PartResult
+from vitbn.analysis.effects import AmbiguousArm, Effect, correlation, diverged_share, effect
+from vitbn.analysis.looks import LOOKS, look_level, looks_taken, next_look, seeds_judged
+from vitbn.analysis.onsets import critical_depth, critical_depth_fall, overtakes
+from vitbn.analysis.stats import LEVEL, NO_RUNS, Interval
 
-_MEASURES: dict[str, Callable[[Part, FinishedRuns], PartResult]] = {
+_EFFECTS: dict[str, Callable[[Part, FinishedRuns], Effect]] = {
     "level": effect,
     "difference": effect,
     "drop": effect,
@@ -39,11 +33,13 @@ class ClaimResult:
     missing: list[str]  # commands that train what it lacks
     advice: str
     commands: list[str]
+    sharing: str  # how the parts share the chance to err, where they must
 
 
 def judge_claim(claim: Claim, runs: FinishedRuns) -> ClaimResult:
     """Supported when every part is, refuted when one part is, otherwise open."""
-    parts = [_judge_part(part, runs) for part in claim.parts]
+    ways = sum(2 if part.kind == "overtakes" else 1 for part in claim.parts)  # to be refuted
+    parts = [_judge_part(part, runs, ways) for part in claim.parts]
     verdicts = {result.verdict for result in parts}
     if REFUTED in verdicts:
         overall = REFUTED
@@ -53,18 +49,39 @@ def judge_claim(claim: Claim, runs: FinishedRuns) -> ClaimResult:
     if lacking:
         advice, commands = "missing, train with", lacking
     elif overall == INCONCLUSIVE:
-        advice, commands = "undecided, more seeds narrow the intervals", missing(claim, runs, extra=3)
+        advice, commands = _next(claim, runs, [result.part for result in parts if result.verdict == INCONCLUSIVE])
     else:
         advice, commands = "reproduce with", reproduce(claim, runs)
-    return ClaimResult(claim, overall, parts, lacking, advice, commands)
+    return ClaimResult(claim, overall, parts, lacking, advice, commands, _sharing(ways))
 
 
-def missing(claim: Claim, runs: FinishedRuns, extra: int = 0) -> list[str]:
-    """The commands that train what the claim lacks, or so many extra seeds; `vitbn train` skips what is finished."""
+def _sharing(ways: int) -> str:
+    """How so many ways to refute a claim share the chance of refuting a true one; empty where they need not."""
+    if look_level(ways) == look_level():
+        return ""
+    level = f"{100 * look_level(ways):.4g} %"
+    return f"A part is refuted by its {level} interval, so that all refute a true claim in at most 5 % of studies."
+
+
+def _next(claim: Claim, runs: FinishedRuns, undecided: list[Part]) -> tuple[str, list[str]]:
+    """What leads an undecided claim to its next look."""
+    seeds = min((len(_seeds(part, runs)) for part in undecided), default=0)
+    taken = f"undecided after look {looks_taken(seeds)} of {len(LOOKS)}"
+    wanted = next_look(seeds)
+    if wanted is None:
+        return f"{taken}, the last: more seeds decide nothing; reproduce with", reproduce(claim, runs)
+    return f"{taken}; the next is at {wanted} seeds, train with", missing(claim, runs, wanted)
+
+
+def missing(claim: Claim, runs: FinishedRuns, seeds: int | None = None) -> list[str]:
+    """The commands that train what it lacks to have so many seeds, by default those that the claim asks for.
+
+    `vitbn train` skips what is finished.
+    """
+    wanted = max(claim.seeds, LOOKS[0]) if seeds is None else seeds
     lacking: dict[str, set[int]] = {}
     for part in claim.parts:
         have = _seeds(part, runs)
-        wanted = max(claim.seeds, MIN_SEEDS, len(have) + extra)
         fresh = [seed for seed in range(wanted + len(have)) if seed not in have]
         if part.train and len(have) < wanted:
             lacking.setdefault(part.train, set()).update(fresh[: wanted - len(have)])
@@ -89,9 +106,44 @@ def _command(train: str, seeds: set[int]) -> str:
     return f"vitbn train -m {train} seed={','.join(map(str, sorted(seeds)))}"
 
 
-def _judge_part(part: Part, runs: FinishedRuns) -> PartResult:
+def _judge_part(part: Part, runs: FinishedRuns, ways: int) -> PartResult:
+    """What all seeds describe, and the verdict that those of the last look allow: the lowest numbers."""
     try:
-        result = _MEASURES[part.kind](part, runs)
+        measured = _EFFECTS[part.kind](part, runs)
     except AmbiguousArm as error:
-        return PartResult(part, INCONCLUSIVE, Interval(float("nan"), None, None, 0, "no runs"), (str(error),))
-    return result if result.effect.n else replace(result, verdict=NOT_RUN)
+        return PartResult(part, INCONCLUSIVE, NO_RUNS, notes=(str(error),))
+    seeds = sorted(measured.seeds)
+    whole, _ = measured.over(seeds, LEVEL)
+    if not whole.n:
+        return PartResult(part, NOT_RUN, whole, notes=tuple(measured.notes))
+    look = seeds[: seeds_judged(len(seeds))]
+    judged, verdict = _held(measured, look, ways)
+    notes = list(measured.notes)
+    if _tiny(whole, part):
+        notes.insert(0, f"any effect is smaller than {part.smallest_effect:g}, the smallest worth calling one")
+    if verdict == INCONCLUSIVE and _held(measured, look, ways=1)[1] == REFUTED:
+        levels = (f"{100 * look_level(count):.4g} %" for count in (1, ways))
+        notes.insert(0, "outside at {} but not at {}, which it takes to refute one of {} parts".format(*levels, ways))
+    if measured.unstable:
+        others = [seed for seed in seeds if seed not in measured.unstable]
+        _, without = _held(measured, others[: seeds_judged(len(others))], ways)
+        note = f"diverged runs in {len(measured.unstable)} of {len(seeds)} seeds, scored as guesses"
+        notes.insert(0, note + (f"; without these seeds {without}" if without != verdict else ""))
+    return PartResult(part, verdict, whole, judged, tuple(notes))
+
+
+def _held(measured: Effect, look: list[int], ways: int) -> tuple[Interval, str]:
+    """The interval of these seeds at the level of a look, and its verdict; to refute, all ways share the error."""
+    if not look:
+        return NO_RUNS, INCONCLUSIVE
+    judged, verdict = measured.over(look, look_level())
+    if verdict == REFUTED:
+        _, verdict = measured.over(look, look_level(ways))
+    return judged, verdict
+
+
+def _tiny(interval: Interval, part: Part) -> bool:
+    """An effect that is surely too small to matter, where the statement only says greater or less."""
+    if interval.low is None or interval.high is None or part.expect not in ("greater", "less") or part.than:
+        return False
+    return max(abs(interval.low), abs(interval.high)) < part.smallest_effect
