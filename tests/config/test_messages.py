@@ -61,10 +61,10 @@ COMMANDS = [
     ("norm=nope", "norm=nope: unknown; choose from alexnet, dnn, dnn_bn, hf, mlp, mlp_bn, none, resnet34, timm,"),
     ("model.pretrained=nowhere.pth", "model.pretrained=nowhere.pth: neither a file or folder here nor a hub ID"),
     ("norm.ffn_hiden=batch", "norm.ffn_hiden=batch: unknown key; did you mean norm.ffn_hidden?"),
-    ("norm.ffn_hidden=rms", "norm.ffn_hidden=rms: choose from none, layer, batch, batch_scalar"),
+    ("norm.ffn_hidden=rmsnorm", "norm.ffn_hidden=rmsnorm: unknown kind 'rmsnorm'; choose from none, layer, batch"),
     (
-        "-m norm.ffn_hidden=layer,rms",
-        "norm.ffn_hidden=rms: choose from none, layer, batch, batch_scalar, or module.Class",
+        "-m norm.ffn_hidden=layer,rmsnorm",
+        "norm.ffn_hidden=rmsnorm: unknown kind 'rmsnorm'; choose from none, layer, batch, batch_scalar",
     ),
     ("depth=deep", "depth=deep: Value 'deep'"),
     ("-m depth=4,0", "depth=0: must be a whole number, at least 1"),
