@@ -46,7 +46,7 @@ COMMANDS = [
     ("runs=~/runs", "runs=~/runs: the value has characters that need quotes"),
     ("~schedule", "~schedule: schedule cannot be left out; choose from constant, cosine,"),
     ("model=null", "model=null: model cannot be left out; choose from alexnet,"),
-    ("norm=3", "norm=3: norm cannot be left out; choose from none, vit,"),
+    ("norm=3", "norm=3: norm cannot be left out; choose from bn_ffn_bn, ffn_bn_both,"),
     # where runs would not be where the table looks
     ("runs=s3://bucket/runs", "runs=s3://bucket/runs: must be a folder of this machine"),
     ('runs="~/runs"', "runs=~/runs: must be a folder of this machine"),
@@ -58,7 +58,7 @@ COMMANDS = [
     ("pool=men", "pool=men: choose from cls, mean"),
     ("depth=0", "depth=0: must be a whole number, at least 1"),
     ("model=nope", "model=nope: unknown; choose from alexnet, dnn, dnn_bn, hf, mlp, mlp_bn, resnet34, timm,"),
-    ("norm=nope", "norm=nope: unknown; choose from alexnet, dnn, dnn_bn, hf, mlp, mlp_bn, none, resnet34, timm,"),
+    ("norm=nope", "norm=nope: unknown; choose from alexnet, bn_ffn_bn, dnn, dnn_bn, ffn_bn_both,"),
     ("model.pretrained=nowhere.pth", "model.pretrained=nowhere.pth: neither a file or folder here nor a hub ID"),
     ("norm.ffn_hiden=batch", "norm.ffn_hiden=batch: unknown key; did you mean norm.ffn_hidden?"),
     ("norm.ffn_hidden=rmsnorm", "norm.ffn_hidden=rmsnorm: unknown kind 'rmsnorm'; choose from none, layer, batch"),

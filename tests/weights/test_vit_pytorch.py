@@ -8,6 +8,7 @@ from tests import foreign
 from tests.foreign import saved
 from tests.weights.descendants import Wrapped, article, elder
 from vitbn.errors import InputError
+from vitbn.models.placements import named
 from vitbn.weights.network import load_network, read_weights
 
 SIZE = {"image_size": 28, "patch_size": 7, "num_classes": 3, "dim": 16, "depth": 2, "heads": 2, "dim_head": 8,
@@ -43,7 +44,7 @@ def test_the_elder_spelling(tmp_path):
     net = theirs()
     net.to_patch_embedding[1] = net.to_patch_embedding[3] = torch.nn.Identity()
     place = saved(tmp_path, elder(net.state_dict()), HEADS, "w.pth")
-    assert set(agree(place, net).options["placement"]) == {"attn_in", "ffn_in", "final"}
+    assert agree(place, net).options["placement"] == named("vit_b16")
     saved(tmp_path, elder(net.state_dict()), {**HEADS, "pool": "mean"}, "w.pth")
     with pytest.raises(InputError, match="norms the mean of its tokens"):
         read_weights(place)
