@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vitbn.analysis.looks import LOOKS, look_level, looks_taken, next_look, seeds_judged
+from vitbn.analysis.looks import LOOKS, look_level, looks_taken, seeds_judged
 
 STUDIES = 20_000
 
@@ -11,7 +11,6 @@ STUDIES = 20_000
 def test_what_so_many_seeds_allow():
     assert [looks_taken(n) for n in (0, 2, 3, 4, 5, 39, 40, 41)] == [0, 0, 1, 1, 2, 4, 5, 5]
     assert [seeds_judged(n) for n in (0, 2, 3, 4, 5, 39, 40, 41)] == [0, 0, 3, 3, 5, 20, 40, 40]
-    assert [next_look(n) for n in (0, 3, 4, 39, 40)] == [3, 5, 5, 40, None]
     assert [look_level(ways) for ways in (1, 2, 4)] == pytest.approx([0.99, 0.99, 0.995])
 
 

@@ -62,6 +62,19 @@ def test_after_the_last_look_more_seeds_decide_nothing(planted, part, verdict):
     assert result.parts[0].judged.n == 40 and result.parts[0].effect.n == 41
 
 
+def test_a_part_that_shares_few_seeds_with_the_others_still_leads_to_a_look(run, part, verdict):
+    for seed in range(3):
+        for depth in (2, 3):
+            run(model="vit", depth=depth, seed=seed + depth, final=0.8)
+            run(model="vitbnffn", depth=depth, seed=seed + depth, final=0.9 + 0.001 * seed)
+    vit, bn = {"model.name": "vit"}, {"model.name": "vitbnffn"}
+    each = [part(a=bn | {"depth": depth}, b=vit | {"depth": depth}) for depth in (2, 3)]
+    tried = {"depth": [2, 3]}
+    result = verdict(*each, part("critical_depth", "reached", a=bn | tried, b=vit | tried, train=""))
+    assert [found.verdict for found in result.parts] == ["SUPPORTED", "SUPPORTED", "INCONCLUSIVE"]
+    assert result.parts[2].effect.n == 2 and result.commands == ["vitbn train -m x=1 seed=0,1"]
+
+
 def test_between_looks_the_verdict_of_the_lowest_seeds_stands(run, part, verdict):
     for seed, lead in enumerate((0.05, 0.051, 0.052, -0.9)):
         run(model="vit", seed=seed + 2, final=0.9)

@@ -21,12 +21,6 @@ def seeds_judged(seeds: int) -> int:
     return LOOKS[taken - 1] if taken else 0
 
 
-def next_look(seeds: int) -> int | None:
-    """The number of seeds at the next look; None after the last."""
-    taken = looks_taken(seeds)
-    return LOOKS[taken] if taken < len(LOOKS) else None
-
-
 def look_level(ways: int = 1) -> float:
     """The level of an interval at one look; `ways` is in how many ways its claim can be refuted.
 

@@ -176,8 +176,8 @@ def _verdicts(claims: list[ClaimBlock]) -> Section:
         f"A statement allows a region of effects, and is judged at {', '.join(map(str, LOOKS[:-1]))} and {LOOKS[-1]} "
         f"seeds. The {100 * look_level():g} % interval of the seeds at the last of these looks wholly inside it: "
         "SUPPORTED; wholly outside: REFUTED; across its edge, or no look yet: INCONCLUSIVE; no runs: NOT RUN. A claim "
-        "on the edge is decided in at most 5 % of studies, all looks together. It is supported when every part is, "
-        "and refuted when one part is; where it has more than two, these share that chance."
+        "on the edge is decided in at most 5 % of studies, all looks together. A claim is supported when every "
+        "part is, and refuted when one part is; more than two parts share the chance to err."
     )
     table = Table(
         "What these runs say of published claims", ["claim", "verdict", "statement", "parts"], rows, (0, 1, 2, 3)

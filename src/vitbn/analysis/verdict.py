@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from vitbn.analysis.arms import FinishedRuns
 from vitbn.analysis.claims import INCONCLUSIVE, NOT_RUN, REFUTED, Claim, Part, PartResult
 from vitbn.analysis.effects import AmbiguousArm, Effect, correlation, diverged_share, effect
-from vitbn.analysis.looks import LOOKS, look_level, looks_taken, next_look, seeds_judged
+from vitbn.analysis.looks import LOOKS, look_level, looks_taken, seeds_judged
 from vitbn.analysis.onsets import critical_depth, critical_depth_fall, overtakes
 from vitbn.analysis.stats import LEVEL, NO_RUNS, Interval
 
@@ -49,7 +49,8 @@ def judge_claim(claim: Claim, runs: FinishedRuns) -> ClaimResult:
     if lacking:
         advice, commands = "missing, train with", lacking
     elif overall == INCONCLUSIVE:
-        advice, commands = _next(claim, runs, [result.part for result in parts if result.verdict == INCONCLUSIVE])
+        undecided = [result.part for result in parts if result.verdict in (INCONCLUSIVE, NOT_RUN)]
+        advice, commands = _next(claim, runs, undecided)
     else:
         advice, commands = "reproduce with", reproduce(claim, runs)
     return ClaimResult(claim, overall, parts, lacking, advice, commands, _sharing(ways))
@@ -65,12 +66,12 @@ def _sharing(ways: int) -> str:
 
 def _next(claim: Claim, runs: FinishedRuns, undecided: list[Part]) -> tuple[str, list[str]]:
     """What leads an undecided claim to its next look."""
-    seeds = min((len(_seeds(part, runs)) for part in undecided), default=0)
+    seeds = min(len(_seeds(part, runs)) for part in undecided)
     taken = f"undecided after look {looks_taken(seeds)} of {len(LOOKS)}"
-    wanted = next_look(seeds)
-    if wanted is None:
-        return f"{taken}, the last: more seeds decide nothing; reproduce with", reproduce(claim, runs)
-    return f"{taken}; the next is at {wanted} seeds, train with", missing(claim, runs, wanted)
+    for wanted in LOOKS[looks_taken(seeds) :]:
+        if commands := missing(claim, runs, wanted):
+            return f"{taken}; the next is at {wanted} seeds, train with", commands
+    return f"{taken}, the last: more seeds decide nothing; reproduce with", reproduce(claim, runs)
 
 
 def missing(claim: Claim, runs: FinishedRuns, seeds: int | None = None) -> list[str]:
