@@ -146,6 +146,15 @@ def test_rank_correlation_and_its_interval():
     assert (opposite.low, opposite.high) == pytest.approx((-1, -equal.low))
 
 
+def test_a_rank_correlation_of_runs_that_share_seeds_is_as_sure_as_its_seeds():
+    x, y = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0] * 2, [2.0, 1.0, 4.0, 3.0, 30.0, 5.0] * 2
+    of_seeds, of_runs = rank_correlation(x, y, seeds=6), rank_correlation(x, y)
+    assert (of_seeds.estimate, of_seeds.n, of_runs.n) == (of_runs.estimate, 6, 12)
+    reach = 1.959964 * math.sqrt((1 + of_seeds.estimate**2 / 2) / 3)
+    assert of_seeds.low == pytest.approx(math.tanh(math.atanh(of_seeds.estimate) - reach))
+    assert rank_correlation(x, y, seeds=3) is None
+
+
 def test_no_rank_correlation_of_few_or_equal_values():
     assert rank_correlation([1.0, 2.0, 3.0], [1.0, 2.0, 3.0]) is None
     assert rank_correlation([1.0] * 5, [1.0, 2.0, 3.0, 4.0, 5.0]) is None

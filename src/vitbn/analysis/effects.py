@@ -86,13 +86,13 @@ def correlation(part: Part, runs: FinishedRuns) -> Effect:
     pairs: dict[int, list[tuple[float, float]]] = {}
     for run in runs.fitting(part.a):
         x, y = metric_value(run, part.predictor, 1), metric_value(run, part.metric)
-        if x is not None and y is not None:
+        if x is not None and y is not None and math.isfinite(x) and math.isfinite(y):
             pairs.setdefault(run.seed, []).append((x, y))
 
     def over(seeds: Sequence[int], level: float) -> tuple[Interval, str]:
         known = [pair for seed in seeds for pair in pairs[seed]]
-        found = rank_correlation([x for x, _ in known], [y for _, y in known], level=level)
-        interval = found or Interval(math.nan, None, None, len(known), "Fisher z")
+        found = rank_correlation([x for x, _ in known], [y for _, y in known], level=level, seeds=len(seeds))
+        interval = found or Interval(math.nan, None, None, len(seeds), "Fisher z")
         return interval, judge(interval, region(part))
 
     note = f"{sum(map(len, pairs.values()))} runs of {len(pairs)} seeds"

@@ -79,21 +79,24 @@ def share_interval(shares: Sequence[float], level: float = LEVEL) -> Interval:
     return Interval(hits / n, low, high, n, "exact")
 
 
-def rank_correlation(x: Sequence[float], y: Sequence[float], *, level: float = LEVEL) -> Interval | None:
+def rank_correlation(
+    x: Sequence[float], y: Sequence[float], *, level: float = LEVEL, seeds: int | None = None
+) -> Interval | None:
     """Spearman's, with an interval by Fisher's z of variance (1 + r^2/2) / (n - 3) (Bonett and Wright, 2000).
 
-    None where one of the two does not vary, or of fewer than four values. z is infinite for two equal orders, which
-    are therefore taken for half an exchange of neighbours less, 1 - 6 / (n^3 - n).
+    Where several values share a seed, n is the number of `seeds`: how far they are alike is not known.
+    None where one of the two does not vary, or of fewer than four values or seeds. z is infinite for two equal
+    orders, which are therefore taken for half an exchange of neighbours less, 1 - 6 / (k^3 - k) of k values.
     """
     known = np.isfinite(x) & np.isfinite(y)
     xs, ys = np.asarray(x, dtype=float)[known], np.asarray(y, dtype=float)[known]
-    n = len(xs)
+    values, n = len(xs), len(xs) if seeds is None else seeds
     if n < 4 or not np.ptp(xs) or not np.ptp(ys):
         return None
     from scipy import stats
 
     r = float(stats.spearmanr(xs, ys).statistic)
-    most = 1 - 6 / (n**3 - n)
+    most = 1 - 6 / (values**3 - values)
     z = math.atanh(max(-most, min(most, r)))
     reach = float(stats.norm.ppf((1 + level) / 2)) * math.sqrt((1 + r**2 / 2) / (n - 3))
     return Interval(r, min(r, math.tanh(z - reach)), max(r, math.tanh(z + reach)), n, "Fisher z")
