@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import numpy as np
 
-from vitbn.analysis.arms import Arm, cells, finished, paired, placement_pairs
+from vitbn.analysis.arms import MOST_PLACEMENTS, Arm, cells, finished, paired, placement_pairs
 from vitbn.analysis.charts import class_names, confusion, most_confused
 from vitbn.analysis.comparisons import Difference, differences, final_accuracies
 from vitbn.analysis.confounds import tally
@@ -157,7 +157,8 @@ def paired_section(arms: list[Arm], pictures: list[Picture]) -> Section:
     head = ["contrast", "depth", "lr", "n", "points", "95 % interval", "method", "with diverged"]
     text = (
         "Second arm minus first, in percentage points of val/acc after the last epoch, run by run at equal "
-        "seed: equal initial weights where names agree, equal images in equal order. A diverged run scores "
+        "seed: equal initial weights where names agree, equal images in equal order. Of more than "
+        f"{MOST_PLACEMENTS} placements each is compared with the first. A diverged run scores "
         "as a guess (1/classes), since leaving it out would favour the arm that loses its bad seeds. The "
         "interval is the paired t interval (95 %), and at least one test image wide to each side. "
         f"{len(rows)} comparisons were made, {len(ends)} of them with an interval, and {apart} of these intervals "
