@@ -62,6 +62,7 @@ def test_a_measurement_that_tells_the_end_comes_first(measured, study):
     assert rows[0][1:3] == ["6", "−1.00"] and rows[0][3].startswith("[−1.00, −0.")
 
 
+@pytest.mark.slow
 def test_fewer_than_five_runs_have_no_table_and_none_no_section(measured, run, study):
     run(seed=7)
     (page,) = write_reports([study])

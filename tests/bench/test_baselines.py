@@ -52,6 +52,7 @@ def test_the_plain_loop_is_adam_on_the_transformed_pictures(source, watch, monke
 
 @pytest.mark.parametrize("new_net", [vit, other(baselines.vit_pytorch), other(baselines.timm)])
 @pytest.mark.parametrize("make", [PlainLoop, partial(PlainLoop, fused=True), LightningDefaults])
+@pytest.mark.slow
 def test_every_loop_trains_every_network(source, watch, make, new_net):
     figures = make(source, new_net, **LOOP).turn(0, watch).figures
     assert list(figures) == ["train/loss", "val/loss", "val/acc"] and figures["val/acc"] in (0, 1)

@@ -161,6 +161,7 @@ def test_networks_have_the_data_sets_shape(cifar10, model):
     assert loss.isfinite() and (len(data.splits[1]), len(data.test)) == (20, 20)
 
 
+@pytest.mark.slow
 def test_5000_training_images_are_held_out_and_digits_are_not_mirrored():
     names = ("cifar10", "cifar100", "svhn", "kmnist")
     data = {name: configured(f"data={name}")["data"] for name in names}

@@ -167,6 +167,7 @@ def test_what_cannot_be_read_is_named_and_the_others_are_predicted(weights, pict
     assert status == 0 and "[red]" in out.replace("\n", "")
 
 
+@pytest.mark.slow
 def test_neither_hydra_nor_lightning_is_imported(weights, pictures):
     script = (
         "import sys\n"

@@ -109,7 +109,7 @@ def network(slot, kind):
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("slot", list(Slot))
-@pytest.mark.parametrize("kind", ["none", "layer", "batch", "batch_scalar", "group", "prep_batch"])
+@pytest.mark.parametrize("kind", ["none", "layer", "batch", "group"])
 @pytest.mark.parametrize("merged", [False, True])
 def test_tokens_that_nothing_reads_are_not_computed_and_nothing_changes(
     training, slot, kind, merged, merge, monkeypatch

@@ -1,3 +1,4 @@
+import copy
 import json
 import math
 from functools import reduce
@@ -64,14 +65,16 @@ def test_the_highest_precision_is_the_same_as_none_mentioned():
 
 @pytest.mark.parametrize("key", NEUTRAL)
 def test_a_value_that_asks_for_nothing_leaves_the_name_alone(key):
+    plain = composed()
+
     def named(value):
-        config = composed()
+        config = copy.deepcopy(plain)
         *groups, name = key.split(".")
         reduce(getitem, groups, config)[name] = value
         return run_id(config)
 
-    assert {named(value) for value in NEUTRAL[key]} == {run_id(composed())}
-    assert run_id(composed()) not in {named("another"), named(7)}
+    assert {named(value) for value in NEUTRAL[key]} == {run_id(plain)}
+    assert run_id(plain) not in {named("another"), named(7)}
 
 
 def test_one_batch_is_not_all_of_them():

@@ -107,6 +107,7 @@ def trained(make, *overrides):
 
 
 @pytest.mark.parametrize("overrides", [TIMM, HF], ids=["timm", "Hugging Face"])
+@pytest.mark.slow
 def test_its_batchnorms_fold_into_a_file_that_is_read_again(make, overrides):
     run = trained(make, *overrides, *PLACED, "norm.final=batch")
     file, card = export(str(run.folder), form="safetensors")
@@ -117,6 +118,7 @@ def test_its_batchnorms_fold_into_a_file_that_is_read_again(make, overrides):
 
 
 @pytest.mark.parametrize("overrides", [TIMM, HF], ids=["timm", "Hugging Face"])
+@pytest.mark.slow
 def test_what_transplant_prints_trains_on(make, tmp_path, overrides, capsys):
     run, out = trained(make, *overrides), tmp_path / "transplanted"
     transplant_command(str(run.folder), data=None, root=None, count=50, slots=[], out=out)

@@ -62,6 +62,7 @@ def test_only_the_checkpoint_at_the_epochs_end(make_run, kill, outcome, undistur
      (signal.SIGTERM, "on_train_batch_start", 3 * STEPS), (signal.SIGTERM, "on_validation_start", 3),
      (signal.SIGINT, "on_test_batch_start", 1)],
 )  # fmt: skip
+@pytest.mark.slow
 def test_signals_end_with_a_checkpoint_and_their_status(make_run, at, outcome, undisturbed, number, hook, n, caplog):
     caplog.set_level("INFO")
     run = make_run(*OPTIONS, "study=signal")

@@ -128,6 +128,7 @@ def test_overfitting_sees_the_same_batches_in_every_epoch(make_run, add_callback
      "num_sanity_val_steps=2", "inference_mode=false", "enable_model_summary=true",
      "reload_dataloaders_every_n_epochs=1", "log_every_n_steps=3"],
 )  # fmt: skip
+@pytest.mark.slow
 def test_flags_that_only_look_on_change_no_number(make_run, undisturbed, flag):
     run = make_run("log_every=2", f"trainer.{flag}", "study=flag")
     attempt(run, train)

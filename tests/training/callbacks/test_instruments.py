@@ -67,6 +67,7 @@ def test_after_an_interruption_the_file_goes_on(make_run, kill, outcome, undistu
     assert texts[0] == texts[1]
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_without_them_and_a_repeated_one_removes_the_file(make_run, kill, outcome, undisturbed):
     run = make_run(*OPTIONS, *ON)
     kill(run, "on_train_batch_start", STEPS + 3)
@@ -77,6 +78,7 @@ def test_a_run_goes_on_without_them_and_a_repeated_one_removes_the_file(make_run
     assert not (run.folder / "instruments.csv").exists()
 
 
+@pytest.mark.slow
 def test_the_steps_that_are_measured(make_run):
     """The first, every fourth and the last but one of an epoch of six steps, or the last of three of two batches."""
     assert steps(finished(make_run(*ON))) == [1, 4, 5, 8, 11, 12]
@@ -163,6 +165,7 @@ def test_a_network_without_slots_has_its_batchnorms_gradients_and_sharpness(tmp_
 
 @pytest.mark.parametrize("options", [("trainer.precision=bf16-mixed",), ("trainer.precision=bf16-true",),
                                      ("norm.qk=layer",), ("pool=mean", "callbacks=[instruments,ema]")])  # fmt: skip
+@pytest.mark.slow
 def test_other_ways_to_train(make_run, options):
     found = measured(finished(make_run("model=vitbn", *ON, *options, "epochs=1")))
     assert {"attention entropy", "sharpness", "mean gap", "update ratio"} <= {name for *_, name in found}

@@ -55,6 +55,7 @@ def test_a_resumed_run_keeps_the_rate(found, make_run, kill, caplog, killed_at):
     assert curves(run) == curves(whole)
 
 
+@pytest.mark.slow
 def test_the_search_is_as_long_as_asked_for_however_short_the_run(found, make_run):
     result = attempt(make_run(*OPTIONS, *FIND, "epochs=1"), train)
     assert result["lr_found"] == found[1] and result["epochs"] == 1

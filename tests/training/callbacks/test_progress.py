@@ -1,3 +1,5 @@
+import pytest
+
 """What a run says of itself."""
 
 import io
@@ -13,6 +15,7 @@ def lines(caplog):
     return [record.message for record in caplog.records if record.name == "vitbn"]
 
 
+@pytest.mark.slow
 def test_every_epoch_is_a_line_of_the_log_with_the_time_left(make_run, caplog):
     caplog.set_level(logging.INFO, "vitbn")
     attempt(make_run(), train)
