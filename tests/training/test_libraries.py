@@ -33,9 +33,11 @@ NETWORKS = {
     "timm's ViT": TIMM,
     "timm's ViT, norms placed": [*TIMM, *PLACED],
     "timm's CNN": pytest.param(["model=timm", "model.name=test_resnet"], marks=pytest.mark.slow),
-    "Hugging Face's ViT, norms placed": [*HF, *PLACED],
+    "Hugging Face's ViT, norms placed": pytest.param([*HF, *PLACED], marks=pytest.mark.slow),
     "torchvision's CNN": pytest.param(["model=torchvision", "model.name=shufflenet_v2_x0_5"], marks=pytest.mark.slow),
-    "torchvision's ViT, norms placed": ["model=torchvision", "model.name=tiny_vit", *PLACED],
+    "torchvision's ViT, norms placed": pytest.param(
+        ["model=torchvision", "model.name=tiny_vit", *PLACED], marks=pytest.mark.slow
+    ),
 }
 
 

@@ -1,11 +1,11 @@
-import pytest
-
 """What a run says of itself."""
 
 import io
 import logging
 import re
 import sys
+
+import pytest
 
 from vitbn.training.outcome import attempt
 from vitbn.training.train import train
