@@ -8,6 +8,7 @@ import json
 import statistics
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -44,7 +45,13 @@ def speed(run: RunRecord) -> float | None:
 def shown(values: list[float | None]) -> str:
     """Mean and interval in percent."""
     interval = mean_interval([value for value in values if value is not None])
-    return f"{percent(interval.estimate)} {interval_text(interval, lambda x: f'{100 * x:.1f}')}" if interval.n else DASH
+    within = replace(interval, low=bounded(interval.low), high=bounded(interval.high))
+    return f"{percent(interval.estimate)} {interval_text(within, lambda x: f'{100 * x:.1f}')}" if interval.n else DASH
+
+
+def bounded(share: float | None) -> float | None:
+    """The end of an interval, within what an accuracy can be."""
+    return None if share is None else min(1.0, max(0.0, share))
 
 
 def table(arms: list[Arm], lrs: list[float], cost: dict[str, dict]) -> list[str]:
