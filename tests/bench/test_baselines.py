@@ -15,6 +15,8 @@ from vitbn import ViT, rng
 from vitbn.data.splits import Split
 from vitbn.models.init import initialize
 
+pytestmark = pytest.mark.slow
+
 LOOP = {"batch_size": 20, "val_batch_size": 50, "lr": 0.003, "device": torch.device("cpu")}
 SIZE = {key: TINY[key] for key in TINY if key not in ("pool", "dropout", "emb_dropout", "pos_emb")}
 

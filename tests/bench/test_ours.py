@@ -6,6 +6,8 @@ from vitbench.runner import Stopwatch
 from vitbn.data.splits import Source, Split
 from vitbn.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def overrides(small):

@@ -30,7 +30,7 @@ HF = ["model=hf", "model.name=vit", "depth=1", "+model.patch_size=14", "+model.h
       "+model.num_attention_heads=2", "+model.intermediate_size=32"]  # fmt: skip
 PLACED = ["norm.ffn_in=none", "norm.ffn_hidden=batch"]
 NETWORKS = {
-    "timm's ViT": TIMM,
+    "timm's ViT": pytest.param(TIMM, marks=pytest.mark.slow),
     "timm's ViT, norms placed": [*TIMM, *PLACED],
     "timm's CNN": pytest.param(["model=timm", "model.name=test_resnet"], marks=pytest.mark.slow),
     "Hugging Face's ViT, norms placed": pytest.param([*HF, *PLACED], marks=pytest.mark.slow),
