@@ -53,7 +53,7 @@ def test_a_norm(folder, monkeypatch):
     runs = trained(folder, "A norm")
     assert [run.parent.name for run in runs] == ["default", "tanh", "tanh"]
     (foreign,) = (run for run in runs if "final: tanh_norm" in (run / "config.yaml").read_text())
-    with pytest.raises(InputError, match=r"unknown norm 'tanh_norm\.DynamicTanh'"):
+    with pytest.raises(InputError, match=r"unknown kind 'tanh_norm\.DynamicTanh'"):
         load_network(foreign)
     monkeypatch.syspath_prepend(folder)
     monkeypatch.setattr(norms, "NORMS", dict(norms.NORMS))
