@@ -54,16 +54,22 @@ def bounded(share: float | None) -> float | None:
     return None if share is None else min(1.0, max(0.0, share))
 
 
+def ends(arm: Arm, lr: float) -> list[float]:
+    """Validation accuracies after the last epoch; 0 where there is none."""
+    return [metric_value(run, "val/acc") or 0.0 for run in arm.at(4, lr)]
+
+
+def mean_end(arm: Arm, lr: float) -> float:
+    """What placements are ranked by."""
+    return statistics.fmean(ends(arm, lr) or [0.0])
+
+
 def table(arms: list[Arm], lrs: list[float], cost: dict[str, dict]) -> list[str]:
     """A row per placement, the best end at the lower learning rate first."""
-
-    def ends(arm: Arm, lr: float) -> list[float | None]:
-        return [metric_value(run, "val/acc") for run in arm.at(4, lr)]
-
     head = [f"{what} at {lr:g}" for lr in lrs for what in ("end", "speed")]
     lines = [f"| placement | n | {' | '.join(head)} | stuck or diverged | norms left, time when folded |"]
     lines.append("|---|---:|" + "---:|" * len(head) + "---:|---:|")
-    for arm in sorted(arms, key=lambda arm: -statistics.fmean([x or 0 for x in ends(arm, lrs[0])] or [0])):
+    for arm in sorted(arms, key=lambda arm: -mean_end(arm, lrs[0])):
         name = placement_of(arm)
         runs = [run for lr in lrs for run in arm.at(4, lr)]
         cells = [text for lr in lrs for text in (shown(ends(arm, lr)), shown([speed(run) for run in arm.at(4, lr)]))]
@@ -79,15 +85,12 @@ def picture(arms: list[Arm], lrs: list[float]) -> Picture:
     """End accuracies with their intervals, a line per placement and a colour per learning rate."""
     from matplotlib.figure import Figure
 
-    def mean(arm: Arm, lr: float) -> float:
-        return statistics.fmean([metric_value(run, "val/acc") or 0 for run in arm.at(4, lr)] or [0])
-
-    ordered = sorted(arms, key=lambda arm: mean(arm, lrs[0]))
+    ordered = sorted(arms, key=lambda arm: mean_end(arm, lrs[0]))
     figure = Figure(figsize=(7.2, 0.34 * len(arms) + 1.2), layout="constrained")
     ax = figure.subplots()
     for index, lr in enumerate(lrs):
         for row, arm in enumerate(ordered):
-            values = [100 * (metric_value(run, "val/acc") or 0) for run in arm.at(4, lr)]
+            values = [100 * end for end in ends(arm, lr)]
             y, look = row + 0.16 * (0.5 - index) * 2, {"color": COLOURS[index]}
             ax.plot(values, [y] * len(values), "o" if index == 0 else "s", markersize=3, alpha=0.45, **look)
             interval = mean_interval(values)

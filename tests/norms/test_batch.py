@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from tests.norms.conftest import scramble
 from vitbn.norms import (
     BatchRenorm,
     GhostBatchNorm,
@@ -22,13 +23,6 @@ from vitbn.norms import (
 def x():
     torch.manual_seed(0)
     return 3 + 2 * torch.randn(6, 5, 4, dtype=torch.float64)
-
-
-def scramble(norm):
-    norm.double()
-    for parameter in norm.parameters():
-        nn.init.normal_(parameter)
-    return norm
 
 
 @pytest.mark.parametrize("kind", ["batch2d", "batch1d"])

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.norms.conftest import scramble
 from vitbn.norms import DynamicErf, DynamicTanh, LayerScale, TokenGroupNorm, TokenInstanceNorm, make_norm
 
 
@@ -11,13 +12,6 @@ from vitbn.norms import DynamicErf, DynamicTanh, LayerScale, TokenGroupNorm, Tok
 def x():
     torch.manual_seed(0)
     return 3 + 2 * torch.randn(3, 5, 8, dtype=torch.float64)
-
-
-def scramble(norm):
-    norm.double()
-    for parameter in norm.parameters():
-        nn.init.normal_(parameter)
-    return norm
 
 
 @pytest.mark.parametrize("groups", [1, 2, 8])

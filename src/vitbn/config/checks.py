@@ -25,9 +25,10 @@ from vitbn.data.files import local_folder
 from vitbn.data.folder import scan
 from vitbn.errors import InputError
 from vitbn.models.placements import PosEmb
-from vitbn.norms.kinds import label, split
+from vitbn.norms.kinds import KINDS, label, split
 from vitbn.weights.hub import RULE, is_place
 
+DEFAULT_VIRTUAL = KINDS["ghost_batch"]["virtual"][0]
 RANGES: dict[str, Range] = {
     **TRAINER_RANGES,
     "depth": counting,
@@ -106,7 +107,7 @@ def check(config: dict[str, Any], typed: Sequence[str] = ()) -> None:
             raise InputError(f"norm.{slot}={label(kind)}: {error}") from None
         if name != "none" and "placement" not in model:
             raise InputError(f"norm.{slot}={label(kind)}: model={model['name']} has no slots for norms")
-        if name == "ghost_batch" and batch_size % ((virtual := options.get("virtual", 25)) * devices):
+        if name == "ghost_batch" and batch_size % ((virtual := options.get("virtual", DEFAULT_VIRTUAL)) * devices):
             per_process = f" on {devices} devices" if devices > 1 else ""
             remedy = f"virtual={virtual} does not divide batch_size={batch_size}{per_process}"
             raise InputError(f"norm.{slot}={label(kind)}: {remedy}")

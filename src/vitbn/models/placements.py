@@ -53,9 +53,10 @@ WITHOUT_SLOTS = ("dnn", "dnn_bn", "mlp", "mlp_bn", "alexnet", "vgg16", "resnet34
 OF_LIBRARIES = ("timm", "hf", "torchvision")
 
 
-def named_placements() -> list[str]:
+@cache  # asked for every run of a study
+def named_placements() -> tuple[str, ...]:
     """The names of conf/norm/."""
-    return sorted(path.stem for path in (resource_folder("conf") / "norm").glob("*.yaml"))
+    return tuple(sorted(path.stem for path in (resource_folder("conf") / "norm").glob("*.yaml")))
 
 
 def named(name: str) -> dict[str, Kind]:

@@ -105,20 +105,35 @@ class GhostBatchNorm(TokenBatchNorm):
             self.num_batches_tracked.add_(count[0].long())
 
 
-class ScalarBatchNorm(RunningNorm):
-    """BatchNorm with one mean and one variance for the whole (..., D) tensor; affine per feature."""
+class _OwnState(RunningNorm):
+    """A norm that torch has no class for, with parameters and buffers under the names of torch's BatchNorm."""
 
-    def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
+    def __init__(self, num_features: int, eps: float, momentum: float, statistics: int) -> None:
         super().__init__()
         self.num_features = num_features
         self.eps = eps
         self.momentum = momentum
         self.track_running_stats = True
-        add_state(self, features=num_features, statistics=1)
+        self.weight = nn.Parameter(torch.ones(num_features))
+        self.bias = nn.Parameter(torch.zeros(num_features))
+        self.register_buffer("running_mean", torch.zeros(statistics))
+        self.register_buffer("running_var", torch.ones(statistics))
+        self.register_buffer("num_batches_tracked", torch.tensor(0))
 
     def reset_parameters(self) -> None:
         """Identity affine map, fresh statistics."""
-        reset_state(self)
+        nn.init.ones_(self.weight)
+        nn.init.zeros_(self.bias)
+        self.running_mean.zero_()
+        self.running_var.fill_(1)
+        self.num_batches_tracked.zero_()
+
+
+class ScalarBatchNorm(_OwnState):
+    """BatchNorm with one mean and one variance for the whole (..., D) tensor; affine per feature."""
+
+    def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
+        super().__init__(num_features, eps, momentum, statistics=1)
 
     def forward(self, x: Tensor) -> Tensor:
         tracked = self.training and self.track_running_stats
@@ -131,22 +146,13 @@ class ScalarBatchNorm(RunningNorm):
         return (normed.view(x.shape) * self.weight + self.bias).to(x.dtype)
 
 
-class _Formula(RunningNorm):
+class _Formula(_OwnState):
     """A norm written as a formula of the batch's moments, in float32 or better."""
 
     synced = False  # whether the batch is that of all processes
 
     def __init__(self, num_features: int, eps: float, momentum: float) -> None:
-        super().__init__()
-        self.num_features = num_features
-        self.eps = eps
-        self.momentum = momentum
-        self.track_running_stats = True
-        add_state(self, features=num_features, statistics=num_features)
-
-    def reset_parameters(self) -> None:
-        """Identity affine map, fresh statistics."""
-        reset_state(self)
+        super().__init__(num_features, eps, momentum, statistics=num_features)
 
     def forward(self, x: Tensor) -> Tensor:
         rows = x.reshape(-1, self.num_features).to(torch.promote_types(x.dtype, torch.float32))
@@ -226,21 +232,3 @@ class PowerNorm(_Formula):
 
     def statistics(self, mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
         return torch.zeros_like(mean), var + mean.square()
-
-
-def add_state(norm: RunningNorm, *, features: int, statistics: int) -> None:
-    """Parameters and buffers under the names that torch's BatchNorm gives them."""
-    norm.weight = nn.Parameter(torch.ones(features))
-    norm.bias = nn.Parameter(torch.zeros(features))
-    norm.register_buffer("running_mean", torch.zeros(statistics))
-    norm.register_buffer("running_var", torch.ones(statistics))
-    norm.register_buffer("num_batches_tracked", torch.tensor(0))
-
-
-def reset_state(norm: RunningNorm) -> None:
-    """Identity affine map, fresh statistics."""
-    nn.init.ones_(norm.weight)
-    nn.init.zeros_(norm.bias)
-    norm.running_mean.zero_()
-    norm.running_var.fill_(1)
-    norm.num_batches_tracked.zero_()

@@ -140,13 +140,19 @@ def _placement(config: FlatConfig, differing: Sequence[str]) -> str:
     if model not in named_placements() or "model.placement.final" not in config:
         return " ".join([name, *(f"{key.rpartition('.')[2]}={config.get(key, False)}" for key in differing)])
     kinds = {str(slot): config.get(f"model.placement.{slot}", "none") for slot in Slot}
-    placed = {other: {str(slot): label(kind) for slot, kind in named(other).items()} for other in named_placements()}
+    placed = _labelled_placements()
     own = placed[model]
     if kinds == own:
         return name
     same = [other for other, placement in placed.items() if placement == kinds]
     changes = [f"{slot}={kind}" for slot, kind in kinds.items() if own[slot] != kind]
     return " ".join([name, *([f"norm={same[0]}"] if same else changes)])
+
+
+@cache
+def _labelled_placements() -> dict[str, dict[str, str]]:
+    """Name of a placement -> slot -> label of its kind."""
+    return {name: {slot: label(kind) for slot, kind in named(name).items()} for name in named_placements()}
 
 
 def labels(configs: Sequence[FlatConfig]) -> list[dict[str, Any]]:

@@ -165,15 +165,11 @@ class Classifier(pl.LightningModule):
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         gradients = [at_least_float32(p.grad) for p in self.net.parameters() if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
-        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
-        if scaler is None:
+        norm = torch.nn.utils.get_total_norm(gradients) / gradient_scale(self.trainer, optimizer)
+        if getattr(self.trainer.precision_plugin, "scaler", None) is None:
             self.gradient_norm.update(norm)
-            return
-        # of 16-mixed: a fused optimizer divides the gradients by the scale itself, and steps that overflow are left out
-        if getattr(optimizer, "_step_supports_amp_scaling", False):
-            norm = norm / scaler.get_scale()
-        self.gradient_norm.update(norm.nan_to_num(0.0, 0.0, 0.0), norm.isfinite())
+        else:  # of 16-mixed: steps that overflow are left out
+            self.gradient_norm.update(norm.nan_to_num(0.0, 0.0, 0.0), norm.isfinite())
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._loss_and_logits("val", batch)
@@ -197,6 +193,17 @@ class Classifier(pl.LightningModule):
         mean_loss.update(loss.detach(), len(labels))
         accuracy.update(logits, labels.argmax(1) if labels.is_floating_point() else labels)
         return loss, logits
+
+
+def gradient_scale(trainer: pl.Trainer, optimizer: torch.optim.Optimizer) -> float:
+    """What the gradients before an optimizer's step are still multiplied by: 16-mixed's scale, if it is fused.
+
+    Such an optimizer takes the scale off itself, and torch has no public word for it.
+    """
+    scaler = getattr(trainer.precision_plugin, "scaler", None)
+    if scaler is None or not getattr(optimizer, "_step_supports_amp_scaling", False):
+        return 1.0
+    return scaler.get_scale()
 
 
 def make_mix(num_classes: int, *, mixup: float, cutmix: float) -> Callable[..., tuple[Tensor, Tensor]] | None:

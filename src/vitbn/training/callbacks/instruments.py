@@ -10,16 +10,15 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor, nn
 
-from vitbn.errors import InputError
 from vitbn.models.attach import PART, VIEWS
 from vitbn.models.bn_statistics import batch_norms, samples
 from vitbn.models.merged_attention import MergedAttention
 from vitbn.models.placements import Slot
-from vitbn.models.sites import Site, sites
+from vitbn.models.sites import Site, has_sites, sites
 from vitbn.store import atomic
 from vitbn.training import measurements
 from vitbn.training.measurements import SHARPNESS_STEP, FeatureMoments, layer_of
-from vitbn.training.module import Classifier
+from vitbn.training.module import Classifier, at_least_float32, gradient_scale
 
 COLUMNS = "step,epoch,layer,slot,name,value\n"
 ENTROPY_IMAGES = 16  # of a batch: their attention is computed again, its weights are not kept
@@ -142,7 +141,7 @@ class MeasuredStep:
         self.gradient_norms = torch.empty(0)
         self.slots: dict[str, tuple[str, str]] = {}  # path -> layer and slot
         self.handles: list[Any] = []
-        for site in known_sites(self.net):
+        for site in sites(self.net) if has_sites(self.net) else ():
             self._watch(site)
         for name, norm in batch_norms(self.net).items():
             if name not in self.slots:
@@ -207,10 +206,7 @@ class MeasuredStep:
         for handle in self.handles:
             handle.remove()  # before further passes
         gradients = {name: p.grad for name, p in self.net.named_parameters()}
-        self.gradient_norms = measurements.norms(gradients.values())
-        scaler = getattr(trainer.precision_plugin, "scaler", None)
-        if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
-            self.gradient_norms = self.gradient_norms / scaler.get_scale()  # as the module's own gradient norm
+        self.gradient_norms = measurements.norms(gradients.values()) / gradient_scale(trainer, optimizer)
         self.before = [parameter.detach().clone() for parameter in self.net.parameters()]
         if self.sharply:
             total = measurements.norms(gradients.values()).norm()
@@ -282,19 +278,6 @@ class MeasuredStep:
             parts = [(part[0].item(), *part[1:].chunk(2)) for part in (share[index] for share in split)]
             pooled[name] = FeatureMoments.pooled([FeatureMoments(*part) for part in parts])
         return pooled
-
-
-def at_least_float32(tensor: Tensor) -> Tensor:
-    """Half precision as float32, anything else as it is."""
-    return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
-
-
-def known_sites(net: nn.Module) -> list[Site]:
-    """The slots of a Vision Transformer that is known; none of another network."""
-    try:
-        return sites(net)
-    except InputError:
-        return []
 
 
 def summary(values: dict[Key, float]) -> dict[str, float]:
