@@ -177,3 +177,24 @@ def test_a_step_under_autocast_is_close_to_one_in_full_precision(merged, merge):
     loss.backward()
     for parameter, expected in zip(half.parameters(), net.parameters(), strict=True):
         assert nn.functional.cosine_similarity(parameter.grad.flatten(), expected.grad.flatten(), 0) > 0.98
+
+
+@pytest.mark.parametrize("self_attention", [True, False])
+@pytest.mark.parametrize("leave_out_bias", [True, False])
+def test_the_merged_product_keeps_its_own_backward_under_autocast(self_attention, leave_out_bias):
+    x, context, w_qk, b_qk, w_vo = inputs_of(merged_product)
+    inputs = [x, x if self_attention else context, w_qk, None if leave_out_bias else b_qk, w_vo]
+    leaves = [x, w_qk, w_vo, *([] if self_attention else [context]), *([] if leave_out_bias else [b_qk])]
+    expected = torch.autograd.grad(merged_product(*inputs).sin().sum(), leaves)
+    singles = {leaf: leaf.detach().float().requires_grad_() for leaf in leaves}
+    single = [None if part is None else singles[part] for part in inputs]
+    with torch.autocast("cpu", torch.bfloat16):
+        out = merged_product(*single)
+    assert out.dtype == torch.bfloat16
+    assert type(out.grad_fn).__name__ == "_MergedProductBackward"
+    gradients = torch.autograd.grad(out.float().sin().sum(), list(singles.values()), create_graph=True)
+    for gradient, exact in zip(gradients, expected, strict=True):
+        assert gradient.dtype == torch.float32
+        assert (gradient.double() - exact).norm() < 0.15 * exact.norm()
+    again = torch.autograd.grad(gradients[0].sum(), list(singles.values()))
+    assert all(part.isfinite().all() for part in again)

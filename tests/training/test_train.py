@@ -106,10 +106,14 @@ def test_training_learns_the_made_up_classes(make_run):
     assert result["metrics"]["test/acc"] > 0.9
 
 
-def test_what_was_done_is_recorded(make_run):
+@pytest.mark.parametrize(("processor", "precision"), [({"avx512_bf16": True}, "bf16-mixed"), ({}, "32-true")])
+def test_what_was_done_is_recorded(make_run, monkeypatch, caplog, processor, precision):
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: processor)
     result = trained(make_run("epochs=1", "matmul_precision=medium", "trainer.precision=bf16-mixed"))
-    assert (result["matmul_precision"], result["precision"]) == ("medium", "bf16-mixed")
+    assert (result["matmul_precision"], result["precision"]) == ("medium", precision)
     assert torch.get_float32_matmul_precision() == "highest"
+    line = "trainer.precision=bf16-mixed: this processor has no products of bfloat16; computed in float32"
+    assert caplog.messages.count(line) == (not processor)
 
 
 def test_threads_are_set_for_the_run_and_recorded(make_run):

@@ -20,7 +20,7 @@ def scaled_dot_product(q: Tensor, k: Tensor, v: Tensor, *, scale: float, dropout
     """softmax(q k^T scale) v: (B, H, Q, K) and twice (B, H, T, K) -> (B, H, Q, K)."""
     if _transformed(q, k, v):
         return F.dropout((q @ k.transpose(-1, -2) * scale).softmax(-1), dropout) @ v
-    if dropout == 0 and _one_backward_pass(q):
+    if dropout == 0 and _records_gradients() and _autocast_dtype(q) is None:
         return _FusedAttention.apply(q, k, v, scale)
     return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scale)
 
@@ -33,16 +33,31 @@ def merged_product(
     `w_qk` and `w_vo` are (H D, D), `b_qk` is (H D,) or None.
     """
     inputs = (x, context, w_qk, b_qk, w_vo)
-    if dropout == 0 and _one_backward_pass(x) and not _transformed(*inputs):
+    if dropout or not _records_gradients() or _transformed(*inputs):
+        return _merged(*inputs, dropout)[0]
+    dtype = _autocast_dtype(x)
+    if dtype is None:
         return _MergedProduct.apply(*inputs)
-    return _merged(*inputs, dropout)[0]
+    # autocast chooses dtypes in a forward pass only: what both passes read is cast before them, and they go without
+    same = context is x
+    x = x.to(dtype)
+    context = x if same else context.to(dtype)
+    with torch.autocast(x.device.type, enabled=False):
+        b_qk = None if b_qk is None else b_qk.to(dtype)
+        return _MergedProduct.apply(x, context, w_qk.to(dtype), b_qk, w_vo.to(dtype))
 
 
-def _one_backward_pass(x: Tensor) -> bool:
-    """Whether gradients are recorded, in one dtype (autocast chooses dtypes in a forward pass only), by autograd."""
+def _records_gradients() -> bool:
+    """Whether autograd records what is computed, operation by operation."""
+    return torch.is_grad_enabled() and not torch.compiler.is_compiling()
+
+
+def _autocast_dtype(x: Tensor) -> torch.dtype | None:
+    """What autocast makes of products of such tensors; None where it leaves them alone."""
     device = x.device.type
-    mixed_precision = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
-    return torch.is_grad_enabled() and not mixed_precision and not torch.compiler.is_compiling()
+    if x.dtype == torch.float64 or not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
+        return None
+    return torch.get_autocast_dtype(device)
 
 
 def _transformed(*tensors: Tensor | None) -> bool:

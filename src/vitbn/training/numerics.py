@@ -1,5 +1,6 @@
-"""What decides how sums are rounded while a run trains: threads, precision, denormal numbers."""
+"""How a run computes: threads, precision, denormal numbers, memory. All but the last decide how sums are rounded."""
 
+import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -32,3 +33,24 @@ def float32_arithmetic(matmul_precision: str) -> Iterator[None]:
     finally:
         torch.set_float32_matmul_precision(before)
         torch.set_flush_denormal(False)
+
+
+def cpu_multiplies_bfloat16() -> bool:
+    """Whether the processor has instructions for products of bfloat16, without which they are slower than float32's."""
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16"))
+
+
+def keep_memory() -> None:
+    """Have this process keep the memory that a training step gives back, for the next step.
+
+    glibc returns every large block to the system and clears its pages anew: a tenth of a step at the article's size
+    (benchmarks/speed.md). Elsewhere nothing changes.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return
+    trim_threshold, mmap_max = -1, -4  # M_TRIM_THRESHOLD, M_MMAP_MAX of malloc.h
+    mallopt(mmap_max, 0)
+    mallopt(trim_threshold, 1 << 30)

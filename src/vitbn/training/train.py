@@ -39,7 +39,7 @@ from vitbn.training.ddp import train_in_processes
 from vitbn.training.fingerprint import environment, fingerprint
 from vitbn.training.loggers.make import open_loggers
 from vitbn.training.module import Classifier
-from vitbn.training.numerics import cpu_threads, float32_arithmetic
+from vitbn.training.numerics import cpu_threads, float32_arithmetic, keep_memory
 from vitbn.training.outcome import Diverged, Signals
 from vitbn.training.schedule import make_schedulers
 from vitbn.training.trainer import (
@@ -66,6 +66,7 @@ def train_process(run: Run, signals: Signals) -> dict[str, Any]:
     cfg = run.config
     silence_warnings()
     require_devices(cfg["trainer"])
+    keep_memory()
     with cpu_threads(cfg["threads"]), float32_arithmetic(cfg["matmul_precision"]), ExitStack() as ending:
         net = build_network(cfg)  # before the data: what is wrong with it is said before photographs are decoded
         data = ImageData.of(cfg)

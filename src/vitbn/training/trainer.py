@@ -1,5 +1,6 @@
 """Lightning's Trainer and the callbacks of one's own, from the configuration that was typed."""
 
+import logging
 import os
 import signal
 import sys
@@ -17,6 +18,9 @@ from vitbn.errors import InputError
 from vitbn.store.run import Run
 from vitbn.training.callbacks.checkpoint import ChecksummedCheckpointIO
 from vitbn.training.ddp import SharedBatchStrategy
+from vitbn.training.numerics import cpu_multiplies_bfloat16
+
+log = logging.getLogger("vitbn")
 
 # What stands behind a flag that is not typed, where it is not Lightning's default
 DEFAULTS = {"num_sanity_val_steps": 0, "enable_model_summary": False, "log_every_n_steps": 1}
@@ -39,13 +43,17 @@ def make_trainer(run: Run, net: nn.Module, callbacks: list[Callback], loggers: l
     else:  # Lightning would take the variables of torchrun, Slurm, MPI and others for those of this run
         flags["strategy"] = "auto"
         plugins.append(SlurmJob() if SLURMEnvironment.job_id() is not None else LightningEnvironment())
+    on_cpu = flags["accelerator"] == "cpu" or not torch.accelerator.is_available()
+    falls_back = flags["precision"] == "bf16-mixed" and on_cpu and not cpu_multiplies_bfloat16()
+    if falls_back:
+        flags["precision"] = "32-true"
     profiler = flags.pop("profiler", None)
     if isinstance(profiler, dict):
         profiler = _made("trainer.profiler", profiler)
     elif profiler:
         profiler = PROFILERS[profiler](dirpath=run.folder, filename="profile")
     try:
-        return pl.Trainer(
+        trainer = pl.Trainer(
             **flags,
             max_epochs=run.config["epochs"],
             logger=loggers or False,
@@ -57,6 +65,9 @@ def make_trainer(run: Run, net: nn.Module, callbacks: list[Callback], loggers: l
         )
     except Exception as error:  # of many classes
         raise InputError(f"trainer: {' '.join(str(error).split())}") from error
+    if falls_back and trainer.is_global_zero:
+        log.warning("trainer.precision=bf16-mixed: this processor has no products of bfloat16; computed in float32")
+    return trainer
 
 
 class SlurmJob(SLURMEnvironment):
