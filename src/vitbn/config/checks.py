@@ -38,6 +38,7 @@ RANGES: dict[str, Range] = {
     "batch_size": counting,
     "val_batch_size": counting,
     "threads": counting,
+    "compile": (lambda v: isinstance(v, bool) or v == "auto", "must be true, false or auto"),
     "stop_stuck": natural,
     "log_every": natural,
     "data.mean": per_channel(number),

@@ -71,7 +71,7 @@ class Schema:
     epochs: int = MISSING
     batch_size: int = MISSING
     val_batch_size: int = MISSING
-    compile: bool = MISSING
+    compile: Any = MISSING
     label_smoothing: float = MISSING
     mixup: float = MISSING
     cutmix: float = MISSING

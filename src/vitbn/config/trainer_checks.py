@@ -128,8 +128,8 @@ def check_callbacks(config: dict[str, Any]) -> None:
             remedy = "must be a mapping with _target_, the callback's class"
             raise InputError(f"{f'callbacks.{name}'.rstrip('.')}={callback}: {remedy}")
         kind = str(callback["_target_"]).rpartition(".")[2]
-        if kind == "Instruments" and config["compile"]:
-            reason = "its hooks see nothing inside of a compiled network; type compile=false"
+        if kind == "Instruments" and config["compile"] is True:
+            reason = "its hooks see nothing inside of compiled blocks; type compile=false or auto"
             raise InputError(f"compile=true callbacks.{name}: {reason}")
         if kind == "LearningRateFinder":
             remedy = "would look for another rate after an interruption; callbacks=lr_find is the same but for that"

@@ -20,7 +20,8 @@ def scaled_dot_product(q: Tensor, k: Tensor, v: Tensor, *, scale: float, dropout
     """softmax(q k^T scale) v: (B, H, Q, K) and twice (B, H, T, K) -> (B, H, Q, K)."""
     if _transformed(q, k, v):
         return F.dropout((q @ k.transpose(-1, -2) * scale).softmax(-1), dropout) @ v
-    if dropout == 0 and _records_gradients() and _autocast_dtype(q) is None:
+    plain = torch.compiler.is_compiling() or _autocast_dtype(q) is not None
+    if dropout == 0 and torch.is_grad_enabled() and not plain:
         return _FusedAttention.apply(q, k, v, scale)
     return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scale)
 
@@ -33,11 +34,13 @@ def merged_product(
     `w_qk` and `w_vo` are (H D, D), `b_qk` is (H D,) or None.
     """
     inputs = (x, context, w_qk, b_qk, w_vo)
-    if dropout or not _records_gradients() or _transformed(*inputs):
+    if dropout or not torch.is_grad_enabled() or _transformed(*inputs):
         return _merged(*inputs, dropout)[0]
+    if torch.compiler.is_compiling() and context is x:
+        context = x.view_as(x)  # one tensor for two arguments is more than it traces
     dtype = _autocast_dtype(x)
     if dtype is None:
-        return _MergedProduct.apply(*inputs)
+        return _MergedProduct.apply(x, context, w_qk, b_qk, w_vo)
     # autocast chooses dtypes in a forward pass only: what both passes read is cast before them, and they go without
     same = context is x
     x = x.to(dtype)
@@ -45,11 +48,6 @@ def merged_product(
     with torch.autocast(x.device.type, enabled=False):
         b_qk = None if b_qk is None else b_qk.to(dtype)
         return _MergedProduct.apply(x, context, w_qk.to(dtype), b_qk, w_vo.to(dtype))
-
-
-def _records_gradients() -> bool:
-    """Whether autograd records what is computed, operation by operation."""
-    return torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
 
 def _autocast_dtype(x: Tensor) -> torch.dtype | None:
@@ -129,7 +127,7 @@ class _MergedProduct(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, context, w_qk, b_qk, w_vo, y, weights, mixed = ctx.saved_tensors
-        if torch.is_grad_enabled() or _transformed(grad):
+        if not torch.compiler.is_compiling() and (torch.is_grad_enabled() or _transformed(grad)):
             return tuple(_gradients(lambda *inputs: _merged(*inputs)[0], (x, context, w_qk, b_qk, w_vo), grad))
         dim = x.shape[-1]
         rows = grad.reshape(-1, dim)

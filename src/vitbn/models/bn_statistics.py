@@ -95,9 +95,10 @@ def batch_statistics(net: nn.Module) -> Iterator[None]:
 def estimate_bn_stats(net: nn.Module, batches: Iterable[Tensor]) -> BNStats:
     """Fresh statistics over batches of inputs; network and buffers are left as they are."""
     moments = {name: Moments() for name in batch_norms(net)}
-    with batch_statistics(net), bn_input_hooks(net, lambda name, norm, x: moments[name].add(samples(norm, x))):
+    hooks = bn_input_hooks(net, lambda name, norm, x: moments[name].add(samples(norm, x)))
+    with torch.compiler.set_stance("force_eager"), batch_statistics(net), hooks:  # compiled blocks skip hooks
         for images in batches:
-            net.forward(images)  # not __call__: a compiled network would skip the hooks
+            net(images)
     norms = batch_norms(net)
     return {name: statistics(norms[name], moment.mean, moment.var) for name, moment in moments.items()}
 

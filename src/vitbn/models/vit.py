@@ -35,7 +35,7 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and feed-forward, each on a residual: (B, T, D) -> (B, T, D)."""
+    """Attention and feed-forward, each on a residual: (B, T, D) -> (B, T, D), or the first token's (B, 1, D) alone."""
 
     def __init__(self, attention: Attention, ffn: FeedForward, norms: dict[str, nn.Module]) -> None:
         super().__init__()
@@ -48,13 +48,15 @@ class Block(nn.Module):
         self.ffn_out = norms["ffn_out"]
         self.ffn_post = norms["ffn_post"]
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, first_only: bool = False) -> Tensor:
+        if first_only:
+            return first_token(self, x)
         x = self.attn_post(x + self.attn_out(self.attention(self.attn_in(x))))
         return self.ffn_post(x + self.ffn_out(self.ffn(self.ffn_in(x))))
 
 
 def first_token(block: Block, x: Tensor) -> Tensor:
-    """`block(x)[:, :1]`, without computing tokens that it does not depend on: (B, T, D) -> (B, 1, D).
+    """`block(x)[:, :1]` without computing tokens that it does not depend on: (B, T, D) -> (B, 1, D).
 
     Keys and values are of all tokens. A norm that mixes tokens needs all of them; the others are left out as soon as
     no such norm is to come.
@@ -178,7 +180,7 @@ class VisionTransformer(nn.Module):
         for block in blocks:
             x = block(x)
         reads_cls_only = self.pool == Pool.cls and not mixes_tokens(self.final_norm)
-        x = self.final_norm(first_token(last, x) if reads_cls_only else last(x))
+        x = self.final_norm(last(x, first_only=reads_cls_only))
         return self.head(x[:, 0] if self.pool == Pool.cls else x.mean(dim=1))
 
 

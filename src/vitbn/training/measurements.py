@@ -96,17 +96,6 @@ def of_parts(norms: Tensor, parts: Parts) -> dict[tuple[str, str], float]:
     return {part: sum(squares[index] for index in members) ** 0.5 for part, members in parts.items()}
 
 
-class Eager(nn.Module):
-    """A network that is computed as it is written, compiled or not."""
-
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.net.forward(images)
-
-
 def losses_along(
     net: nn.Module, direction: Mapping[str, Tensor], lengths: Iterable[float], images: Tensor, labels: Tensor, *,
     label_smoothing: float = 0.0, seed: int = 0,
@@ -123,13 +112,14 @@ def losses_along(
 
     losses = []
     for length in lengths:
-        state = {f"net.{name}": exact(buffer.detach()).clone() for name, buffer in net.named_buffers()}
+        state = {name: exact(buffer.detach()).clone() for name, buffer in net.named_buffers()}
         for name, parameter in net.named_parameters():
             there = exact(parameter.detach())
-            state[f"net.{name}"] = there.add(direction[name].to(there), alpha=length) if name in direction else there
+            state[name] = there.add(direction[name].to(there), alpha=length) if name in direction else there
         with torch.no_grad(), torch.autocast(device.type, enabled=False), _generators_kept(device):
             seed_generators(seed)
-            logits = functional_call(Eager(net), state, (exact(images),))
+            with torch.compiler.set_stance("force_eager"):
+                logits = functional_call(net, state, (exact(images),))
         logits = logits if device.type == "mps" else logits.double()  # differences of nearly equal losses are to come
         losses.append(F.cross_entropy(logits, labels, label_smoothing=label_smoothing))
     return losses

@@ -21,6 +21,7 @@ from vitbn.store import checkpoint_file
 from vitbn.store.run import Run
 from vitbn.training.callbacks.checkpoint import checkpoint_callbacks
 from vitbn.training.callbacks.environment import EnvironmentOfParts
+from vitbn.training.callbacks.instruments import Instruments
 from vitbn.training.callbacks.metrics_file import EPOCH_METRICS, MetricsFile, StepsFile
 from vitbn.training.callbacks.progress import EpochLines, ProgressBar
 from vitbn.training.callbacks.recalibrate import RecalibrateBatchNorm
@@ -34,6 +35,7 @@ from vitbn.training.callbacks.stopping import (
     require_finite,
 )
 from vitbn.training.callbacks.train_mode import TrainModeAccuracy
+from vitbn.training.compiling import compile_blocks, pays
 from vitbn.training.continuation import checkpoint_to_go_on_from
 from vitbn.training.ddp import train_in_processes
 from vitbn.training.fingerprint import environment, fingerprint
@@ -41,7 +43,7 @@ from vitbn.training.loggers.make import open_loggers
 from vitbn.training.module import Classifier
 from vitbn.training.numerics import cpu_threads, float32_arithmetic, keep_memory
 from vitbn.training.outcome import Diverged, Signals
-from vitbn.training.schedule import make_schedulers
+from vitbn.training.schedule import make_schedulers, total_steps
 from vitbn.training.trainer import (
     make_trainer,
     own_callbacks,
@@ -51,6 +53,8 @@ from vitbn.training.trainer import (
     take_averaged_weights,
 )
 from vitbn.weights.pretrained import load_pretrained
+
+log = logging.getLogger("vitbn")
 
 
 def train(run: Run, signals: Signals) -> dict[str, Any]:
@@ -77,7 +81,7 @@ def train_process(run: Run, signals: Signals) -> dict[str, Any]:
         initial = fingerprint(
             net, seed=cfg["seed"], train_images=len(data.splits[0]), validation=data.validation_draws()
         )
-        steps = steps_per_epoch(cfg["trainer"], data.steps_per_epoch)
+        steps, max_steps = steps_per_epoch(cfg["trainer"], data.steps_per_epoch), cfg["trainer"].get("max_steps", -1)
         module = Classifier(
             net,
             num_classes=len(data.classes),
@@ -86,12 +90,12 @@ def train_process(run: Run, signals: Signals) -> dict[str, Any]:
                 cfg["schedule"],
                 epochs=cfg["epochs"],
                 steps_per_epoch=steps,
-                max_steps=cfg["trainer"].get("max_steps", -1),
+                max_steps=max_steps,
             ),
             label_smoothing=cfg["label_smoothing"],
             mixup=cfg["mixup"],
             cutmix=cfg["cutmix"],
-            max_steps=cfg["trainer"].get("max_steps", -1),
+            max_steps=max_steps,
             seed=cfg["seed"],
         )
 
@@ -102,12 +106,14 @@ def train_process(run: Run, signals: Signals) -> dict[str, Any]:
         trainer = make_trainer(run, net, callbacks, loggers)
         # Lightning converts after it has restored a checkpoint, which would round float64 weights to float32 on the way
         trainer.precision_plugin.convert_module(module)
-        if cfg["compile"]:
-            net.compile()
+        compiled = should_compile(cfg["compile"], net, callbacks, total_steps(cfg["epochs"], steps, max_steps))
+        if compiled:
+            compile_blocks(net)
 
         conditions = {
             "matmul_precision": cfg["matmul_precision"],
             "precision": trainer.precision,
+            "compiled": compiled,
             "fingerprint": initial,
             **environment(trainer.strategy.root_device, trainer.world_size),
         }
@@ -149,6 +155,17 @@ def train_process(run: Run, signals: Signals) -> dict[str, Any]:
             "classes": list(data.classes),
             **recorded(),
         }
+
+
+def should_compile(typed: bool | str, net: nn.Module, callbacks: list[Callback], steps: int) -> bool:
+    """What was typed, or for `auto` whether the training is long enough, which is said."""
+    if typed != "auto":
+        return bool(typed)
+    hooked = any(isinstance(callback, Instruments) for callback in callbacks)
+    compiled = pays(net, steps) and not hooked
+    reason = "instruments see nothing inside of compiled blocks" if hooked else f"{steps:,} steps"
+    log.info(f"compile=auto: {'compiled' if compiled else 'not compiled'} ({reason})")
+    return compiled
 
 
 def build_network(cfg: dict[str, Any]) -> nn.Module:
