@@ -1,6 +1,6 @@
 """How fast, against what people would use instead.
 
-python benchmarks/bench.py train|infer|data|growth|start [--quick]
+python benchmarks/bench.py train|infer|data|growth|where|start [--quick]
 """
 
 import sys
