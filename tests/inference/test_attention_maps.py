@@ -68,3 +68,11 @@ def test_folding_and_freezing_do_not_change_it(kind):
             torch.testing.assert_close(
                 getattr(attention_maps(net, IMAGES), name), getattr(plain, name), rtol=0, atol=1e-10
             )
+
+
+@pytest.mark.parametrize("pool", ["cls", "mean"])
+@pytest.mark.parametrize("kind", [ViT, ViTBNFFN])
+def test_the_answer_comes_with_them(kind, pool):
+    net = make(kind, pool=pool)
+    with torch.no_grad():
+        torch.testing.assert_close(attention_maps(net, IMAGES).logits, net(IMAGES), rtol=0, atol=1e-12)

@@ -126,7 +126,7 @@ def test_too_long_a_body_is_refused_before_it_is_read(client):
 
 def test_what_goes_wrong_inside_is_not_told(two):
     classifiers = load_classifiers(two)
-    classifiers[0].network.net.register_forward_pre_hook(lambda *args: 1 / 0)
+    classifiers[0].network.net.embedding.register_forward_pre_hook(lambda *args: 1 / 0)
     client = create_app(classifiers).test_client()
     code, reason = refusal(client.post("/predict", data=DIGIT))
     assert code == 500 and "division" not in reason

@@ -115,6 +115,13 @@ def test_transparent_ground_takes_the_shade_that_shows_the_ink(ink):
     assert np.array_equal(as_mnist(encoded(behind)), as_mnist(encoded(line(*SEVEN))))
 
 
+def test_a_grey_picture_is_seen_as_the_one_with_a_touch_of_colour():
+    grey = np.asarray(line(*SEVEN).convert("RGB"))
+    touched = grey.copy()
+    touched[SHEET // 2, SHEET // 2, 0] ^= 1
+    assert np.array_equal(as_mnist(encoded(grey)), as_mnist(encoded(touched)))
+
+
 def test_noise_and_uneven_light_are_taken_off():
     noise = torch.randn(SHEET, SHEET, generator=generator("noise")).numpy() * 6
     light = np.asarray(line(*SEVEN), dtype=float) * 0.7 + np.linspace(0, 40, SHEET) + noise

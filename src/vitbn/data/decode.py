@@ -78,6 +78,8 @@ def on_ground(picture: Image.Image, mode: str) -> Image.Image:
         return picture.convert(mode)
     picture = picture.convert("RGBA")
     alpha, opaque = picture.getchannel("A"), picture.convert(mode)
+    if alpha.getextrema() == (255, 255):
+        return opaque
     visible = ImageStat.Stat(opaque.convert("L"), alpha.point([0] * 128 + [255] * 128))
     is_light = visible.count[0] > 0 and visible.mean[0] >= 127.5
     ground = Image.new(mode, picture.size, "black" if is_light else "white")

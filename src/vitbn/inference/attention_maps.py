@@ -18,6 +18,7 @@ class AttentionMaps:
 
     last: Tensor  # in the last block
     rollout: Tensor  # through all blocks
+    logits: Tensor  # (B, num_classes), the network's answer
 
 
 @torch.no_grad()
@@ -33,7 +34,7 @@ def attention_maps(net: VisionTransformer, images: Tensor) -> AttentionMaps:
         weights = block.attention.weights(block.attn_in(x)).mean(1)  # B T T
         rollout = (weights + identity) / 2 @ rollout
         x = block(x)
-    return AttentionMaps(_over_patches(weights, net), _over_patches(rollout, net))
+    return AttentionMaps(_over_patches(weights, net), _over_patches(rollout, net), net.read(x))
 
 
 def _over_patches(weights: Tensor, net: VisionTransformer) -> Tensor:

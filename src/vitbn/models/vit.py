@@ -180,7 +180,11 @@ class VisionTransformer(nn.Module):
         for block in blocks:
             x = block(x)
         reads_cls_only = self.pool == Pool.cls and not mixes_tokens(self.final_norm)
-        x = self.final_norm(last(x, first_only=reads_cls_only))
+        return self.read(last(x, first_only=reads_cls_only))
+
+    def read(self, x: Tensor) -> Tensor:
+        """Logits (B, num_classes) of the last block's tokens (B, T, D)."""
+        x = self.final_norm(x)
         return self.head(x[:, 0] if self.pool == Pool.cls else x.mean(dim=1))
 
 

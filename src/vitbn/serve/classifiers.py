@@ -36,24 +36,21 @@ class DigitClassifier:
         net = self.network.net
         pixels = torch.from_numpy(digit).expand(1, self.network.channels, *digit.shape)
         images = self.network.normalise(pixels)
-        probabilities = net(images)[0].double().softmax(-1)
+        maps = attention_maps(net, images) if isinstance(net, VisionTransformer) else None
+        probabilities = (net(images) if maps is None else maps.logits)[0].double().softmax(-1)
         answer = int(probabilities.argmax())
         return {
             "name": self.name,
             "digit": answer,
             "probability": probabilities[answer].item(),
             "probabilities": probabilities.tolist(),
-            "attention": _attention(net, images) if isinstance(net, VisionTransformer) else None,
+            "attention": maps
+            and {
+                "of": "CLS token" if net.pool == "cls" else "mean of all tokens",
+                "last_block": maps.last[0].tolist(),
+                "rollout": maps.rollout[0].tolist(),
+            },
         }
-
-
-def _attention(net: VisionTransformer, images: torch.Tensor) -> dict[str, Any]:
-    maps = attention_maps(net, images)
-    return {
-        "of": "CLS token" if net.pool == "cls" else "mean of all tokens",
-        "last_block": maps.last[0].tolist(),
-        "rollout": maps.rollout[0].tolist(),
-    }
 
 
 def load_classifiers(ckpts: Sequence[str]) -> tuple[DigitClassifier, ...]:

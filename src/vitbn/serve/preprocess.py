@@ -37,7 +37,7 @@ def as_mnist(body: bytes) -> NDArray[np.uint8]:
         raise InputError("nothing was sent; send the bytes of an image file")
     picture = read_picture(BytesIO(body), name="this file", mode="RGB", max_pixels=MAX_PICTURE_PIXELS)
     picture.thumbnail((WORKING, WORKING), Image.Resampling.BOX)
-    ink = _ink(np.asarray(picture, dtype=np.float32) / 255)
+    ink = _ink(_colours(picture))
     require_no_bar(ink)
     digit = _cropped(ink)
     if max(digit.shape) > DRAWN:
@@ -49,6 +49,13 @@ def as_mnist(body: bytes) -> NDArray[np.uint8]:
     return seen
 
 
+def _colours(picture: Image.Image) -> Shades:
+    """(3, H, W) from 0 to 1, or (1, H, W) of a picture that is grey."""
+    red, *others = bands = [np.asarray(band) for band in picture.split()]
+    grey = all(np.array_equal(red, other) for other in others)
+    return np.stack(bands[:1] if grey else bands).astype(np.float32) / 255
+
+
 def fit_digit(ink: Shades) -> NDArray[np.uint8]:
     """Ink of any size, cropped, as MNIST's makers would have had it."""
     digit = _fitted(_readable(ink), BOX)
@@ -56,24 +63,25 @@ def fit_digit(ink: Shades) -> NDArray[np.uint8]:
 
 
 def _ink(colours: Shades) -> Shades:
-    """How much ink is where, 0 to 1, of (H, W, 3): the difference from the ground in the direction of the ink's colour.
+    """How much ink is where, (H, W) from 0 to 1: the difference from the ground in the direction of the ink's colour.
 
-    Light that falls off and noise are taken off.
+    Of colours (C, H, W). Light that falls off and noise are taken off.
     """
     ground, noise = ground_of(colours)
-    light = ground.mean(-1, keepdims=True) / max(ground.mean(-1).max(), 1e-6)
-    if light.min() > DARKEST:  # light that falls off dims ground and ink alike
+    light = ground.mean(0) / max(ground.mean(0).max(), 1e-6)
+    if light.size > 1 and light.min() > DARKEST:  # light that falls off dims ground and ink alike
         colours, ground = colours / light, ground / light
-    difference = (colours - ground) / math.sqrt(3)
-    distance = np.linalg.norm(difference, axis=-1)
-    furthest = difference[np.unravel_index(distance.argmax(), distance.shape)]
-    alike = difference[(distance > 0.7 * distance.max()) & (difference @ furthest > 0)]
-    if not len(alike) or (direction := alike.mean(0)) @ direction == 0:
+    difference = (colours - ground).reshape(len(colours), -1)
+    difference /= math.sqrt(len(colours))
+    distance = np.sqrt(np.square(difference).sum(0))
+    furthest = difference[:, distance.argmax()]
+    alike = difference[:, (distance > 0.7 * distance.max()) & (furthest @ difference > 0)]
+    if not alike.size or (direction := alike.mean(1)) @ direction == 0:
         raise InputError(NO_INK)
-    ink = difference @ (direction / np.linalg.norm(direction)).astype(np.float32)
+    ink = (direction / np.linalg.norm(direction)).astype(np.float32) @ difference
     if ink.max() < max(FAINT, 1.5 * noise):
         raise InputError(NO_INK)
-    return np.clip((ink - noise) / (ink.max() - noise), 0, 1)
+    return np.clip((ink - noise) / (ink.max() - noise), 0, 1).reshape(colours.shape[1:])
 
 
 def _cropped(ink: Shades) -> Shades:

@@ -28,22 +28,24 @@ CORNERS = np.ones((3, 3), bool)
 
 
 def ground_of(colours: Shades) -> tuple[Shades, float]:
-    """The ground behind the ink, of (H, W, 3), and the noise in it.
+    """The ground behind the ink, of (C, H, W), and the noise in it.
 
-    One colour if the picture's edge has one; else a surface of second degree. InputError if the ground is neither.
+    One colour (C, 1, 1) if the picture's edge has one; else a surface of second degree (C, H, W). InputError if the
+    ground is neither.
     """
-    frame = np.concatenate([colours[0], colours[-1], colours[:, 0], colours[:, -1]])
+    edges = [colours[:, 0], colours[:, -1], colours[:, :, 0], colours[:, :, -1]]
+    frame = np.concatenate(edges, axis=1).T
     flat = np.median(frame, axis=0)
     spread = _noise(frame - flat)
     if spread < 0.5 / 255:
-        return np.broadcast_to(flat.astype(np.float32), colours.shape), spread
-    rows, columns = (np.unique(np.linspace(0, n - 1, SAMPLES).astype(int)) for n in colours.shape[:2])
-    terms, sampled = _terms(*colours.shape[:2]), colours[np.ix_(rows, columns)]
+        return flat.astype(np.float32)[:, None, None], spread
+    rows, columns = (np.unique(np.linspace(0, n - 1, SAMPLES).astype(int)) for n in colours.shape[1:])
+    terms, sampled = _terms(*colours.shape[1:]), np.moveaxis(colours[:, rows[:, None], columns], 0, -1)
     surface, rest = _trimmed_fit(terms[np.ix_(rows, columns)], sampled)
     spread = _noise(rest)
     if spread > max(UNEVEN, 3 * _noise(np.diff(sampled, axis=0)), 3 * _noise(np.diff(sampled, axis=1))):
         raise InputError("the light is too uneven to tell ink from shadow; use more even light")
-    return (terms @ surface).astype(np.float32), spread
+    return np.moveaxis((terms @ surface).astype(np.float32), -1, 0), spread
 
 
 def _trimmed_fit(terms: Shades, values: Shades) -> tuple[Shades, Shades]:
@@ -55,7 +57,7 @@ def _trimmed_fit(terms: Shades, values: Shades) -> tuple[Shades, Shades]:
         np.ones((height, width), bool),
         *(rows & columns for rows in (upper, ~upper) for columns in (left, ~left)),
     ]
-    terms, values = terms.reshape(-1, 6).astype(float), values.reshape(-1, 3).astype(float)
+    terms, values = terms.reshape(-1, 6).astype(float), values.reshape(-1, values.shape[-1]).astype(float)
     fits = []
     for start in starts:
         used = start.ravel()
@@ -84,14 +86,16 @@ def require_no_bar(ink: Shades) -> None:
     if any((edge > SHADE).mean() > LINE for edge in edges):
         raise InputError("there is a bar or a shadow along the picture's edge; cut it off")
     top, bottom, left, right = ((edge > DRAWN).any() for edge in edges)
-    drawn = np.argwhere(ink > DRAWN)
-    fills = (np.ptp(drawn, axis=0) > TIGHT * np.array(ink.shape)).all()
+    strokes = ink > DRAWN
+    extents = [np.ptp(np.flatnonzero(strokes.any(axis))) for axis in (1, 0)]
+    fills = all(extent > TIGHT * side for extent, side in zip(extents, ink.shape, strict=True))
     if not fills and ((top and bottom and not left and not right) or (left and right and not top and not bottom)):
         raise InputError("there is a line across the picture; show a digit alone")
-    strokes = ink > DRAWN
-    near = binary_dilation(strokes, CORNERS, iterations=max(2, max(ink.shape) // 50))
-    if ((ink > FAINTEST) & ~near).sum() > BESIDE * strokes.sum():
-        raise InputError("there is a shadow, or something faint beside the digit")
+    faint, most = (ink > FAINTEST) & ~strokes, BESIDE * strokes.sum()
+    if faint.sum() > most:  # else no part of it can be too much
+        near = binary_dilation(strokes, CORNERS, iterations=max(2, max(ink.shape) // 50))
+        if (faint & ~near).sum() > most:
+            raise InputError("there is a shadow, or something faint beside the digit")
 
 
 def require_one_digit(ink: Shades) -> None:

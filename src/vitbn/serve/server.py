@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import signal
 import socket
 import time
@@ -20,7 +21,7 @@ from vitbn.serve.app import HEADERS, MAX_BODY, PLAIN, create_app
 from vitbn.serve.classifiers import load_classifiers
 from vitbn.serve.preprocess import MAX_PICTURE_PIXELS
 
-THREADS = 8  # each answers with one thread of torch
+THREADS = max(2, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 2)
 CONNECTIONS = 200  # beyond them one that waits is closed for each that comes
 PATIENCE = 20  # seconds that a request may take to arrive, and a connection without one may stay
 LAST_ANSWERS = 10  # seconds for the requests under way when the server is told to end
