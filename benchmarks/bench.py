@@ -1,6 +1,6 @@
 """How fast, against what people would use instead.
 
-python benchmarks/bench.py train|infer|data|growth|where|start [--quick]
+python benchmarks/bench.py train|infer|data|growth|step|where|start [--quick]
 """
 
 import sys

@@ -13,10 +13,11 @@ BENCHMARKS = {
     "infer": "time per image at batch 1, 100 and 1000",
     "data": "an epoch of augmented batches, without a network",
     "growth": "how the time of an epoch grows with depth, batch size, image size and tokens; draws the picture",
+    "step": "a training step alone, by network, precision and with --compile",
     "where": "what a training step spends its time on, by operation",
     "start": "from Enter to help, to the message about a wrong value and to the first training step",
 }
-ROUNDS = {"train": 3, "infer": 5, "data": 3, "growth": 3, "where": 5, "start": 5}
+ROUNDS = {"train": 3, "infer": 5, "data": 3, "growth": 3, "step": 10, "where": 5, "start": 5}
 RESULTS = Path(__file__).resolve().parent.with_name("results")
 
 

@@ -39,18 +39,28 @@ def measure(options: Options, device: torch.device) -> dict[str, Any]:
             f"python train.py {' '.join(setting.overrides)}, up to the end of the first optimizer step",
         ),
     }  # fmt: skip
-    arms = []
-    for name in select(list(commands), options):
-        command, status, what = commands[name]
-        _launch(command, status, 0, setting.new_watch())
-        arms.append(Arm(name, what, partial(_launch, command, status)))
-    table = {"title": "Start-up", "unit": UNIT, "arms": alternate(arms, options.rounds, setting.new_watch)}
+    if options.compile:
+        compiled = [*commands["first-step"][0], "compile=true"]
+        commands["compiled"] = (compiled, STEPPED, "first-step with compile=true, without code from earlier runs")
+        commands["compiled-again"] = (compiled, STEPPED, "first-step with compile=true, with that code")
+    with tempfile.TemporaryDirectory() as cache:
+        arms = []
+        for name in select(list(commands), options):
+            command, status, what = commands[name]
+            launch = partial(_launch, command, status, cache if name == "compiled-again" else None)
+            launch(0, setting.new_watch())
+            arms.append(Arm(name, what, launch))
+        table = {"title": "Start-up", "unit": UNIT, "arms": alternate(arms, options.rounds, setting.new_watch)}
     return {"conditions": setting.conditions(), "tables": [table]}
 
 
-def _launch(command: list[str], status: int, number: int, watch: Stopwatch) -> Turn:
-    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+def _launch(command: list[str], status: int, cache: str | None, number: int, watch: Stopwatch) -> Turn:
     with tempfile.TemporaryDirectory() as folder:
+        environment = {
+            **os.environ,
+            "OMP_NUM_THREADS": str(torch.get_num_threads()),
+            "TORCHINDUCTOR_CACHE_DIR": cache or f"{folder}/code",
+        }
         arguments = [*command, f"runs={folder}"] if status == STEPPED else command
         before = _cpu_seconds()
         with watch:

@@ -16,6 +16,7 @@ from vitbench.ours import VitbnArm
 from vitbench.runner import Arm, Stopwatch, Turn, alternate
 from vitbench.setting import Setting, first, image_counts
 from vitbn.data.splits import Source
+from vitbn.training.numerics import cpu_multiplies_bfloat16
 
 WARMING, TRIAL = 3, 20  # training batches of the turn that is not counted, and of the choice of workers
 UNIT = {"name": "s per epoch", "per": 1.0}
@@ -44,7 +45,8 @@ def measure(options: Options, device: torch.device) -> dict[str, Any]:
     """One table: every arm's epoch, with losses and accuracy after the first."""
     setting = Setting(options, device)
     source = setting.source()
-    unavailable = {"" if options.compile else "ours-compiled", "" if device.type == "cuda" else "ours-bf16"}
+    has_bf16 = device.type == "cuda" or cpu_multiplies_bfloat16()
+    unavailable = {"" if options.compile else "ours-compiled", "" if has_bf16 else "ours-bf16"}
     names = select([name for name in NAMES if name not in unavailable], options)
     arms = [_arm(setting, source, name) for name in names]
     peak = machine.peak(device)

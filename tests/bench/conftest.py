@@ -40,6 +40,12 @@ def small_products(monkeypatch):
     monkeypatch.setattr(machine, "SIDES", {"cpu": (8,)})
 
 
+@pytest.fixture(autouse=True)
+def processor(monkeypatch):
+    """The same on every machine."""
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"avx512_bf16": True})
+
+
 @pytest.fixture
 def source():
     """40 random images, the first of which is the only test image."""

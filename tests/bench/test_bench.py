@@ -11,7 +11,8 @@ from vitbn.data import sources
 from vitbn.errors import InputError
 
 pytestmark = pytest.mark.slow
-TRAIN = ["ours", "ours-no-logger", "plain", "plain-tuned", "timm", "timm-own-heads", "lightning"]
+compile_fully = torch.nn.Module.compile
+TRAIN = ["ours", "ours-bf16", "ours-no-logger", "plain", "plain-tuned", "timm", "timm-own-heads", "lightning"]
 
 
 @pytest.fixture
@@ -91,7 +92,7 @@ def test_a_process_that_ends_otherwise_is_an_error(bench, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["train", "--arms", "ours,theirs"], "--arms theirs: unknown; choose from ours, ours-no-logger"),
+        (["train", "--arms", "ours,theirs"], "--arms theirs: unknown; choose from ours, ours-bf16"),
         (["train", "--arms", "ours-compiled"], "--arms ours-compiled: unknown"),  # without --compile there is none
         (["data", "--data", "mnist"], "(here: --data mnist5k, or --quick)"),
         (
@@ -144,3 +145,21 @@ def test_results_of_a_gpu_and_of_a_quick_run_go_elsewhere():
         "train-quick.json",
         "train-cuda-quick.json",
     ]
+
+
+def test_step_measures_every_network_in_every_way(bench, monkeypatch):
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda net: compile_fully(net, backend="aot_eager"))
+    status, result = bench("step", "--batch-size", "4", "--compile", "--arms", "vit-bf16-compiled,timm")
+    assert status == 0 and names(result) == ["vit", "vit-bf16-compiled", "timm"]
+    assert result["tables"][0]["arms"][1]["what"].endswith("bf16-mixed compile=true")
+
+
+def test_where_adds_up(bench):
+    status, result = bench("where", "--batch-size", "20")
+    assert status == 0 and [table["title"].rpartition(" of ")[2] for table in result["tables"]] == [
+        "vit goes", "vitbnffn goes", "vitbn goes"
+    ]  # fmt: skip
+    for table in result["tables"]:
+        seconds = {arm["name"]: arm["seconds"]["median"] for arm in table["arms"]}
+        assert {"products", "norms", "augmentation", "validation", "Python"} < seconds.keys()
+        assert sum(seconds.values()) == pytest.approx(2 * seconds["whole"]) and min(seconds.values()) >= 0

@@ -29,8 +29,12 @@ def pays(net: nn.Module, steps: int) -> bool:
     return steps * max(1, len(repeated_blocks(net))) >= WORTHWHILE
 
 
-def compile_blocks(net: nn.Module) -> None:
-    """Compile the repeated blocks when they are first called, or the whole network if it repeats none."""
-    torch.compiler.reset()  # code of earlier runs of this process counts towards the limit, beyond which nothing is
+def compile_blocks(net: nn.Module, *, anew: bool = True) -> None:
+    """Compile the repeated blocks when they are first called, or the whole network if it repeats none.
+
+    `anew` forgets the code of this process's earlier runs, which counts towards torch's limit of kinds of a block.
+    """
+    if anew:
+        torch.compiler.reset()
     for module in repeated_blocks(net) or [net]:
         module.compile()
