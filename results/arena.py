@@ -2,6 +2,7 @@
 
 python results/arena.py            # Markdown on the terminal, docs/images/results/norm-arena.png
 python results/arena.py cost       # measures what each placement costs in evaluation, into norm_arena/cost.json
+python results/arena.py early      # what measured at epoch 1 goes with a bad end, of seeds of one placement
 """
 
 import json
@@ -16,8 +17,9 @@ import torch
 from vitbn.analysis.arms import Arm, group
 from vitbn.analysis.comparisons import metric_value
 from vitbn.analysis.formatting import DASH, interval_text, percent
+from vitbn.analysis.instruments import summarized
 from vitbn.analysis.records import RunRecord, by_data, read_studies
-from vitbn.analysis.stats import mean_interval
+from vitbn.analysis.stats import mean_interval, rank_correlation
 from vitbn.inference.fold import fold
 from vitbn.models.placements import named
 from vitbn.models.vit import VisionTransformer
@@ -29,6 +31,8 @@ KEPT = Path(__file__).parent
 COST = KEPT / "norm_arena" / "cost.json"
 IMAGES = KEPT.parent / "docs" / "images" / "results"
 ROUNDS, BATCH, PASSES = 15, 100, 5
+STUCK = 0.15  # a placement whose best run ends below has nothing to order
+FEWEST = 6  # placements of an average
 
 
 def placement_of(arm: Arm) -> str:
@@ -134,9 +138,43 @@ def measure_cost() -> None:
     COST.write_text(json.dumps({"conditions": environment(torch.device("cpu")), "placements": found}, indent=1) + "\n")
 
 
+def early_signs(arms: list[Arm], lr: float) -> list[str]:
+    """Spearman's correlation over the seeds of a placement, averaged over placements that are not stuck: each
+    measurement of epoch 1 with the end, the strongest first. 95 % intervals (t) over placements."""
+    found: dict[str, list[float]] = {}
+    for arm in arms:
+        runs = [run for run in arm.at(4, lr) if run.instruments is not None]
+        if max(ends(arm, lr), default=0) < STUCK or len(runs) < len(arm.at(4, lr)):
+            continue
+        measured = [{**dict(summarized(run.instruments.first)), **first_row(run)} for run in runs]
+        for name in set.intersection(*map(set, measured)):
+            correlation = rank_correlation([of[name] for of in measured], ends(arm, lr))
+            if correlation is not None:
+                found.setdefault(name, []).append(correlation.estimate)
+    averages = {name: mean_interval(values) for name, values in found.items() if len(values) >= FEWEST}
+    rows = [
+        f"| measured at epoch 1, learning rate {lr:g} | mean rank correlation with the end | placements |",
+        "|---|---:|---:|",
+    ]
+    for name, interval in sorted(averages.items(), key=lambda item: -abs(item[1].estimate)):
+        text = interval_text(interval, lambda value: f"{value:+.2f}")
+        rows.append(f"| {name} | {interval.estimate:+.2f} {text} | {interval.n} |")
+    return rows
+
+
+def first_row(run: RunRecord) -> dict[str, float]:
+    """What metrics.csv says of the first epoch."""
+    return {f"`{name}`": float(run.rows[name][0]) for name in ("train/loss", "val/acc")}
+
+
 if __name__ == "__main__":
     if sys.argv[1:] == ["cost"]:
         measure_cost()
+        sys.exit()
+    if sys.argv[1:] == ["early"]:
+        arms = group(by_data(read_studies([KEPT / "norm_arena"])[0])["mnist5k"])
+        for lr in (0.003, 0.005):
+            print(*early_signs(arms, lr), "", sep="\n")
         sys.exit()
     costs = json.loads(COST.read_text())["placements"] if COST.exists() else {}
     for data, runs in by_data(read_studies([KEPT / "norm_arena"])[0]).items():
