@@ -14,6 +14,7 @@ from vitbench.runner import Arm, Stopwatch, Turn, alternate, require_compiled
 from vitbench.setting import Setting
 from vitbn import ViT, ViTBN, ViTBNFFN, rng
 from vitbn.inference.fold import fold
+from vitbn.models.merged_attention import freeze_attention
 
 BATCHES = (1, 100, 1000)
 IMAGES = 3_000  # per turn, in passes of which there are at least 3 and at most 200
@@ -25,9 +26,10 @@ NETWORKS: dict[str, tuple[str, Callable[[dict[str, Any]], nn.Module]]] = {
     "vit": ("ours, LayerNorm", lambda size: ViT(**size)),
     COMPILED: ("vit under torch.compile", lambda size: ViT(**size)),
     "vitbnffn": ("ours, BatchNorm in the feed-forward", lambda size: ViTBNFFN(**size)),
-    "vitbnffn-folded": ("vitbnffn with its BatchNorms folded", lambda size: fold(ViTBNFFN(**size).eval()).net),
     "vitbn": ("ours, BatchNorm everywhere", lambda size: ViTBN(**size)),
-    "vitbn-folded": ("vitbn with its BatchNorms folded", lambda size: fold(ViTBN(**size).eval()).net),
+    "vit-served": ("vit as vitbn serve and export make it", lambda size: ViT(**size)),
+    "vitbnffn-served": ("vitbnffn as they make it: BatchNorms folded", lambda size: ViTBNFFN(**size)),
+    "vitbn-served": ("vitbn as they make it: BatchNorms folded", lambda size: ViTBN(**size)),
     "vit-pytorch": ("vit-pytorch's ViT", baselines.vit_pytorch),
     "timm": ("timm's ViT with heads as wide as ours", baselines.timm),
     "timm-own-heads": ("timm's ViT with its own narrow heads", lambda size: baselines.timm(size, wide_heads=False)),
@@ -51,6 +53,8 @@ def _arm(setting: Setting, name: str, net: nn.Module, batch: int) -> Arm:
     shape = (batch, *(setting.size[key] for key in ("channels", "image_size", "image_size")))
     images = torch.rand(shape, generator=rng.generator("bench", batch)).to(setting.device)
     passes = min(200, max(3, (setting.options.images or IMAGES) // batch))
+    if name.endswith("-served"):
+        net = freeze_attention(fold(net).net, images)
     work = {key: value / batch for key, value in evaluation_work(net, shape).items()}
     run = torch.compile(net) if name == COMPILED else net
 

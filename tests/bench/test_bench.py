@@ -53,7 +53,7 @@ def test_infer_has_a_table_per_batch_size(bench, monkeypatch):
     monkeypatch.setattr(inference, "BATCHES", (1, 3))
     status, result = bench("infer", "--images", "3")
     assert status == 0 and [t["title"] for t in result["tables"]] == ["Evaluation at batch 1", "Evaluation at batch 3"]
-    ours = ["vit", "vitbnffn", "vitbnffn-folded", "vitbn", "vitbn-folded"]
+    ours = ["vit", "vitbnffn", "vitbn", "vit-served", "vitbnffn-served", "vitbn-served"]
     assert names(result, 1) == [*ours, "vit-pytorch", "timm", "timm-own-heads"]
 
 
