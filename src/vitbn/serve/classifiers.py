@@ -44,8 +44,9 @@ class DigitClassifier:
             "digit": answer,
             "probability": probabilities[answer].item(),
             "probabilities": probabilities.tolist(),
-            "attention": maps
-            and {
+            "attention": None
+            if maps is None
+            else {
                 "of": "CLS token" if net.pool == "cls" else "mean of all tokens",
                 "last_block": maps.last[0].tolist(),
                 "rollout": maps.rollout[0].tolist(),

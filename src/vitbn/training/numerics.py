@@ -37,6 +37,8 @@ def float32_arithmetic(matmul_precision: str) -> Iterator[None]:
 
 def cpu_multiplies_bfloat16() -> bool:
     """Whether the processor has instructions for products of bfloat16, without which they are slower than float32's."""
+    if not hasattr(torch.cpu, "get_capabilities"):  # an older torch does not know
+        return True
     capabilities = torch.cpu.get_capabilities()
     return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16"))
 
