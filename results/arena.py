@@ -156,7 +156,7 @@ def early_signs(arms: list[Arm], lr: float) -> list[str]:
         f"| measured at epoch 1, learning rate {lr:g} | mean rank correlation with the end | placements |",
         "|---|---:|---:|",
     ]
-    for name, interval in sorted(averages.items(), key=lambda item: -abs(item[1].estimate)):
+    for name, interval in sorted(averages.items(), key=lambda item: (-abs(item[1].estimate), item[0])):
         text = interval_text(interval, lambda value: f"{value:+.2f}")
         rows.append(f"| {name} | {interval.estimate:+.2f} {text} | {interval.n} |")
     return rows
@@ -171,13 +171,13 @@ if __name__ == "__main__":
     if sys.argv[1:] == ["cost"]:
         measure_cost()
         sys.exit()
+    studies = by_data(read_studies([KEPT / "norm_arena"])[0])
     if sys.argv[1:] == ["early"]:
-        arms = group(by_data(read_studies([KEPT / "norm_arena"])[0])["mnist5k"])
         for lr in (0.003, 0.005):
-            print(*early_signs(arms, lr), "", sep="\n")
+            print(*early_signs(group(studies["mnist5k"]), lr), "", sep="\n")
         sys.exit()
     costs = json.loads(COST.read_text())["placements"] if COST.exists() else {}
-    for data, runs in by_data(read_studies([KEPT / "norm_arena"])[0]).items():
+    for data, runs in studies.items():
         arms = group(runs)
         lrs = sorted({run.lr for run in runs if run.lr is not None})
         print(f"\n{data}, {len(runs)} runs\n", *table(arms, lrs, costs), sep="\n")

@@ -50,7 +50,7 @@ def measure(options: Options, device: torch.device) -> dict[str, Any]:
 
 
 def _arm(setting: Setting, name: str, net: nn.Module, batch: int) -> Arm:
-    shape = (batch, *(setting.size[key] for key in ("channels", "image_size", "image_size")))
+    shape = setting.shape(batch)
     images = torch.rand(shape, generator=rng.generator("bench", batch)).to(setting.device)
     passes = min(200, max(3, (setting.options.images or IMAGES) // batch))
     if name.endswith("-served"):

@@ -43,6 +43,11 @@ class Setting:
         """The network's size, as its constructor takes it."""
         return {key: self.config["model"][key] for key in SIZE}
 
+    def shape(self, images: int) -> tuple[int, int, int, int]:
+        """(B, C, S, S) of so many images."""
+        side = self.size["image_size"]
+        return images, self.size["channels"], side, side
+
     def source(self) -> Source:
         """The images of one epoch; InputError with the remedy if there are none."""
         data = self.config["data"]

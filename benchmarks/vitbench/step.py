@@ -1,32 +1,25 @@
 """`python benchmarks/bench.py step`: a training step alone, images at hand, in each precision, compiled or not."""
 
-from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
 from torch.nn import functional as F
 
-from vitbench import baselines, machine
+from vitbench import machine
 from vitbench.flops import parameter_count, training_work
+from vitbench.infer import NETWORKS
 from vitbench.options import Options, select
 from vitbench.runner import Arm, Stopwatch, Turn, alternate, require_compiled
 from vitbench.setting import Setting
-from vitbn import ViT, ViTBN, ViTBNFFN, rng
+from vitbn import rng
 from vitbn.training.compiling import compile_blocks
 from vitbn.training.numerics import float32_arithmetic, keep_memory
 
 STEPS = 10  # per turn
 UNIT = {"name": "ms per step", "per": 1e3}
-NETWORKS: dict[str, tuple[str, Callable[[dict[str, Any]], nn.Module]]] = {
-    "vit": ("ours, LayerNorm", lambda size: ViT(**size)),
-    "vitbnffn": ("ours, BatchNorm in the feed-forward", lambda size: ViTBNFFN(**size)),
-    "vitbn": ("ours, BatchNorm everywhere", lambda size: ViTBN(**size)),
-    "vit-pytorch": ("vit-pytorch's ViT", baselines.vit_pytorch),
-    "timm": ("timm's ViT with heads as wide as ours", baselines.timm),
-}
+TRAINED = ("vit", "vitbnffn", "vitbn", "vit-pytorch", "timm")
 WAYS = {
     "": "",
     "bf16": "trainer.precision=bf16-mixed",
@@ -38,24 +31,21 @@ WAYS = {
 def measure(options: Options, device: torch.device) -> dict[str, Any]:
     """One table; every arm steps on the same images with Adam, as in train.py."""
     setting = Setting(options, device)
-    shape = (options.batch_size, *(setting.size[key] for key in ("channels", "image_size", "image_size")))
-    images = torch.rand(shape, generator=rng.generator("bench", "step")).to(device)
+    images = torch.rand(setting.shape(options.batch_size), generator=rng.generator("bench", "step")).to(device)
     labels = torch.arange(len(images), device=device) % setting.size["num_classes"]
     ways = [way for way in WAYS if options.compile or "compiled" not in way]
-    names = select([f"{network}-{way}".rstrip("-") for network in NETWORKS for way in ways], options)
+    contestants = {f"{network}-{way}".rstrip("-"): (network, way) for network in TRAINED for way in ways}
     keep_memory()
     torch.compiler.reset()
     with float32_arithmetic("highest"):
-        arms = [_arm(setting, name, images, labels) for name in names]
+        arms = [_arm(setting, name, *contestants[name], images, labels) for name in select(contestants, options)]
         summaries = alternate(arms, options.rounds, setting.new_watch)
     table = {"title": "A training step", "unit": UNIT, "arms": summaries}
     return {"conditions": setting.conditions(), "peak": machine.peak(device), "tables": [table]}
 
 
-def _arm(setting: Setting, name: str, images: torch.Tensor, labels: torch.Tensor) -> Arm:
-    """The arm of that name, after steps that are not counted."""
-    network = max((known for known in NETWORKS if name.startswith(known)), key=len)
-    way = name[len(network) + 1 :]
+def _arm(setting: Setting, name: str, network: str, way: str, images: torch.Tensor, labels: torch.Tensor) -> Arm:
+    """A network trained in one of the ways, after steps that are not counted."""
     what, make = NETWORKS[network]
     torch.manual_seed(0)
     net = make(setting.size).to(setting.device).train()

@@ -108,14 +108,17 @@ def seconds_of_parts(watch: ProfiledWatch) -> Counter[str]:
 
 def part_of(event: FunctionEvent) -> str | None:
     """The line of the table that the event's own time goes to; None for what is Python's."""
-    is_operation = any(word in event.name for words in OPERATIONS.values() for word in words)
-    around: FunctionEvent | None = event if is_operation else None
+    operation = _named(OPERATIONS, event)
+    around: FunctionEvent | None = event if operation else None
     while around is not None:
-        for name, words in RANGES.items():
-            if any(word in around.name for word in words):
-                return name
+        if name := _named(RANGES, around):
+            return name
         around = around.cpu_parent
-    return next((name for name, words in OPERATIONS.items() if any(word in event.name for word in words)), None)
+    return operation
+
+
+def _named(lines: dict[str, tuple[str, ...]], event: FunctionEvent) -> str | None:
+    return next((name for name, words in lines.items() if any(word in event.name for word in words)), None)
 
 
 def _arms(rounds: list[Counter[str]], steps: int) -> list[dict[str, Any]]:

@@ -116,10 +116,14 @@ def losses_along(
         for name, parameter in net.named_parameters():
             there = exact(parameter.detach())
             state[name] = there.add(direction[name].to(there), alpha=length) if name in direction else there
-        with torch.no_grad(), torch.autocast(device.type, enabled=False), _generators_kept(device):
+        with (
+            torch.no_grad(),
+            torch.autocast(device.type, enabled=False),
+            torch.compiler.set_stance("force_eager"),
+            _generators_kept(device),
+        ):
             seed_generators(seed)
-            with torch.compiler.set_stance("force_eager"):
-                logits = functional_call(net, state, (exact(images),))
+            logits = functional_call(net, state, (exact(images),))
         logits = logits if device.type == "mps" else logits.double()  # differences of nearly equal losses are to come
         losses.append(F.cross_entropy(logits, labels, label_smoothing=label_smoothing))
     return losses

@@ -43,8 +43,7 @@ def make_trainer(run: Run, net: nn.Module, callbacks: list[Callback], loggers: l
     else:  # Lightning would take the variables of torchrun, Slurm, MPI and others for those of this run
         flags["strategy"] = "auto"
         plugins.append(SlurmJob() if SLURMEnvironment.job_id() is not None else LightningEnvironment())
-    on_cpu = flags["accelerator"] == "cpu" or not torch.accelerator.is_available()
-    falls_back = flags["precision"] == "bf16-mixed" and on_cpu and not cpu_multiplies_bfloat16()
+    falls_back = flags["precision"] == "bf16-mixed" and on_cpu(flags) and not cpu_multiplies_bfloat16()
     if falls_back:
         flags["precision"] = "32-true"
     profiler = flags.pop("profiler", None)
@@ -133,6 +132,11 @@ def take_averaged_weights(trainer: pl.Trainer, module: pl.LightningModule) -> No
             callback.on_train_end(trainer, module)
 
 
+def on_cpu(trainer: dict[str, Any]) -> bool:
+    """Whether a run with these flags computes on the processor."""
+    return trainer["accelerator"] == "cpu" or not torch.accelerator.is_available()
+
+
 def require_devices(trainer: dict[str, Any]) -> None:
     """InputError unless the machine has the devices."""
     present = torch.accelerator.device_count() if torch.accelerator.is_available() else 0
@@ -141,7 +145,7 @@ def require_devices(trainer: dict[str, Any]) -> None:
         raise InputError(
             f"trainer.accelerator={wanted}: no GPU here; use trainer=cpu, or trainer=default for what is there"
         )
-    if str(trainer.get("precision")).startswith("16") and (wanted == "cpu" or not present):
+    if str(trainer.get("precision")).startswith("16") and on_cpu(trainer):
         raise InputError(
             f"trainer.precision={trainer['precision']}: needs a GPU; on a CPU choose bf16-mixed or 32-true"
         )
