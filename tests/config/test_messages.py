@@ -55,6 +55,11 @@ COMMANDS = [
     ("-m hydra.sweep.dir=X", "hydra.sweep.dir=X: a run's folder is named by its configuration"),
     # values
     ("dpeth=3", "dpeth=3: unknown key; did you mean depth?"),
+    ("norm.final={kind:ghost_batch,virtual:30}", "norm.final=ghost_batch(virtual=30): virtual=30 does not divide"),
+    (
+        "norm.final=ghost_batch trainer.devices=2 batch_size=75",
+        "norm.final=ghost_batch: virtual=25 does not divide batch_size=75 on 2 devices",
+    ),
     ("pool=men", "pool=men: choose from cls, mean"),
     ("depth=0", "depth=0: must be a whole number, at least 1"),
     ("model=nope", "model=nope: unknown; choose from alexnet, dnn, dnn_bn, hf, mlp, mlp_bn, resnet34, timm,"),

@@ -1,4 +1,6 @@
 import copy
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -125,3 +127,8 @@ def test_a_configuration_may_name_a_class_as_a_norm(monkeypatch):
 def test_a_norm_that_cannot_be_imported_is_named(kind):
     with pytest.raises(InputError, match=rf"norm {kind}: .*PYTHONPATH"):
         import_norm(kind)
+
+
+def test_the_norms_are_a_library_without_lightning():
+    code = "import sys, vitbn.norms; sys.exit('pytorch_lightning' in sys.modules or 'hydra' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,5 +1,6 @@
 """A run in two processes against the same run in one."""
 
+import atexit
 import os
 import signal
 
@@ -92,6 +93,20 @@ def test_the_death_of_one_process_fails_the_run_and_ends_the_others(make_run, mo
     result = attempt(run, disturbed)
     assert result["status"] == "failed" and "process 1 of the run died (-9)" in result["error"]
     assert len(trained(run)["metrics"]) == 6
+
+
+def ends_and_aborts(run, signals):
+    """A training whose interpreter aborts when it is torn down, as gloo's threads can make it."""
+    atexit.register(os.abort)
+    if run.config["seed"] == int(os.environ["LOCAL_RANK"]):
+        raise ValueError("of the training")
+    return {"status": "done"}
+
+
+@pytest.mark.parametrize(("seed", "outcome"), [(9, "done"), (1, "ValueError: of the training")])
+def test_what_a_process_has_left_counts_not_how_it_was_torn_down(make_run, seed, outcome):
+    result = attempt(make_run(*PAIR, f"seed={seed}"), lambda *args: ddp.train_in_processes(ends_and_aborts, *args))
+    assert result["status" if seed == 9 else "error"] == outcome
 
 
 def test_divergence_is_an_outcome_with_its_step(make_run):

@@ -5,6 +5,8 @@ spawn anew for fit and for test.
 """
 
 import logging
+import math
+import multiprocessing
 import os
 import pickle
 import signal
@@ -12,16 +14,17 @@ import socket
 import sys
 import tempfile
 import threading
+import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-import torch.multiprocessing as mp
 from pytorch_lightning.plugins.environments import LightningEnvironment
 from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor
@@ -39,33 +42,51 @@ def train_in_processes(train: Train, run: Run, signals: Signals) -> dict[str, An
     count = run.config["trainer"]["devices"]
     environment = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "NODE_RANK": "0"}
     environment["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS") or str(max(1, _cores() // count))
-    with tempfile.TemporaryDirectory() as outcomes, signals.deferred():
-        arguments = (train, run, environment, Path(outcomes))
-        context = mp.start_processes(_one_process, arguments, nprocs=count, join=False, start_method="spawn")
-        assert context is not None
-        forwarded = False
-        killed: list[int] = []
+    context = multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory() as folder, signals.deferred():
+        left = [Path(folder) / str(rank) for rank in range(count)]
+        processes = [
+            context.Process(target=_one_process, args=(rank, train, run, environment, left[rank]))
+            for rank in range(count)
+        ]
+        forwarded, failure, deadline = False, None, math.inf
         try:
-            while not context.join(timeout=0, grace_period=GRACE_SECONDS):
-                wait(context.sentinels, timeout=0.2)
-                # noted before `join` ends the others, which may well have raised because this one was gone
-                killed = [rank for rank, process in enumerate(context.processes) if (process.exitcode or 0) < 0]
+            for process in processes:
+                process.start()
+            while (running := [each for each in processes if each.is_alive()]) and time.monotonic() < deadline:
+                wait([process.sentinel for process in running], timeout=0.2)
+                if failure is None and (failure := _failure(processes, left)):
+                    deadline = time.monotonic() + GRACE_SECONDS
                 if signals.received and not forwarded:
                     forwarded = True
-                    for process in context.processes:
+                    for process in running:
                         process.terminate()
-        except (mp.ProcessRaisedException, mp.ProcessExitedException) as error:
-            if not killed and isinstance(error, mp.ProcessRaisedException):
-                raise _outcome(Path(outcomes), error.error_index) from None
-            rank = killed[0] if killed else error.error_index
-            raise RuntimeError(f"process {rank} of the run died ({context.processes[rank].exitcode})") from None
         finally:
-            for process in context.processes:
-                process.kill()
-        return {} if signals.received else _outcome(Path(outcomes), rank=0)
+            for process in processes:
+                if process.pid is not None:
+                    process.kill()
+        if failure := failure or _failure(processes, left):
+            raise failure
+        return {} if signals.received else pickle.loads(left[0].read_bytes())
 
 
-def _one_process(rank: int, train: Train, run: Run, environment: dict[str, str], outcomes: Path) -> None:
+def _failure(processes: Sequence[BaseProcess], left: list[Path]) -> BaseException | None:
+    """What ended the first process to fail; one that died goes before those that raised because it was gone.
+
+    What a process has left counts, not its exit code: gloo's threads can abort an interpreter that is being torn down
+    (pytorch#179291), and destroying the process group does not end them.
+    """
+    ended = [rank for rank, process in enumerate(processes) if process.exitcode is not None]
+    for rank in sorted(ended, key=lambda rank: left[rank].exists()):
+        if not left[rank].exists():
+            return RuntimeError(f"process {rank} of the run died ({processes[rank].exitcode})")
+        outcome = pickle.loads(left[rank].read_bytes())
+        if isinstance(outcome, BaseException):
+            return outcome
+    return None
+
+
+def _one_process(rank: int, train: Train, run: Run, environment: dict[str, str], left: Path) -> None:
     """One process of the run: leaves its result, or the exception that ended it, as a file."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal; the parent received it, too, and sends SIGTERM
     threading.Thread(target=_exit_with_parent, daemon=True).start()
@@ -84,23 +105,15 @@ def _one_process(rank: int, train: Train, run: Run, environment: dict[str, str],
         with signals.handled(signal.SIGTERM):
             outcome = train(run, signals)
     except Interruption:
-        return
+        pass
     except BaseException as error:
         error.add_note("".join(traceback.format_exception(error)))
         outcome = error
-        raise
-    finally:
-        with (outcomes / str(rank)).open("wb") as file:
-            pickle.dump(outcome, file)
-
-
-def _outcome(folder: Path, rank: int) -> Any:
-    with (folder / str(rank)).open("rb") as file:
-        return pickle.load(file)
+    left.write_bytes(pickle.dumps(outcome))
 
 
 def _exit_with_parent() -> None:
-    parent = mp.parent_process()
+    parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
         os._exit(1)
