@@ -2,6 +2,7 @@
 
 const INK = "#111";
 const LONGEST = 1024; // of an image that must be made smaller, in pixels
+const SENT = 280; // of strokes: fourteen times what the network sees of a digit
 
 export class Pad {
   #canvas;
@@ -40,14 +41,14 @@ export class Pad {
   async open(blob, most) {
     const bitmap = await createImageBitmap(blob).catch(() => null);
     this.#strokes = [];
-    this.#image = { blob: blob.size > most && bitmap ? await shrunk(bitmap) : blob, bitmap };
+    this.#image = { blob: blob.size > most && bitmap ? await shrunk(bitmap, LONGEST, "image/jpeg") : blob, bitmap };
     this.#update();
   }
 
   /** An image file of what is on the sheet: an image nobody has drawn upon as it came. */
   async content() {
     if (this.#image && !this.#strokes.length) return this.#image.blob;
-    return new Promise((resolve) => this.#canvas.toBlob(resolve, "image/png"));
+    return shrunk(this.#canvas, this.#image ? LONGEST : SENT, "image/png");
   }
 
   #begin(event) {
@@ -111,12 +112,12 @@ export class Pad {
   }
 }
 
-async function shrunk(bitmap) {
-  const scale = Math.min(1, LONGEST / Math.max(bitmap.width, bitmap.height));
-  const small = new OffscreenCanvas(Math.ceil(bitmap.width * scale), Math.ceil(bitmap.height * scale));
+async function shrunk(picture, longest, type) {
+  const scale = Math.min(1, longest / Math.max(picture.width, picture.height));
+  const small = new OffscreenCanvas(Math.ceil(picture.width * scale), Math.ceil(picture.height * scale));
   const paint = small.getContext("2d");
   paint.fillStyle = "#fff"; // JPEG has no transparency
   paint.fillRect(0, 0, small.width, small.height);
-  paint.drawImage(bitmap, 0, 0, small.width, small.height);
-  return small.convertToBlob({ type: "image/jpeg", quality: 0.9 });
+  paint.drawImage(picture, 0, 0, small.width, small.height);
+  return small.convertToBlob({ type, quality: 0.9 });
 }
