@@ -21,7 +21,7 @@ class TokenRMSNorm(nn.RMSNorm):
 class TokenGroupNorm(nn.GroupNorm):
     """GroupNorm (Wu and He, 2018): x (..., T, D), normalised per image over all tokens and the features of a group.
 
-    `groups` must divide D; None takes the largest number up to 8 that does.
+    `groups` must divide D; None takes the greatest common divisor of 8 and D.
     """
 
     def __init__(self, num_features: int, eps: float = 1e-5, *, groups: int | None = None) -> None:
