@@ -55,3 +55,10 @@ def test_a_logarithmic_axis_is_labelled_without_formulas(high, labels):
         ticks = [*ax.yaxis.get_major_ticks(), *ax.yaxis.get_minor_ticks()]
     shown = {tick.label1.get_text() for tick in ticks if 0.5 <= tick.get_loc() <= high} - {""}
     assert sorted(shown, key=float) == labels
+
+
+def test_a_drawing_that_fails_leaves_the_next_one_wide():
+    with pytest.raises(OSError), style(narrow=True):
+        raise OSError
+    figure, _ = grid(2, 2)
+    assert figure.axes[1].get_subplotspec().colspan.start == 1  # beside the first, not below it

@@ -68,9 +68,11 @@ def style(narrow: bool = False) -> Iterator[None]:
     import matplotlib
 
     token = _narrow.set(narrow)
-    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
-        yield
-    _narrow.reset(token)
+    try:
+        with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
+            yield
+    finally:
+        _narrow.reset(token)
 
 
 def look(index: int) -> dict[str, Any]:

@@ -1,9 +1,10 @@
 import math
+from dataclasses import replace
 
 import pytest
 
 from vitbn.analysis.arms import group
-from vitbn.analysis.comparisons import differences, metric_value
+from vitbn.analysis.comparisons import differences, metric_value, resolution
 from vitbn.analysis.records import read_study
 
 
@@ -20,3 +21,12 @@ def test_differences_keep_diverged_pairs_and_count_them(run, study):
         run(model="vitbnffn", seed=seed, final=0.9)
     (row,) = differences(*group(read_study(study)))
     assert row.values == pytest.approx([0.1, 0.8]) and row.diverged == 1
+
+
+def test_an_accuracy_is_known_to_one_of_the_images_it_was_measured_on(run, study):
+    run(seed=0)
+    (found,) = read_study(study)
+    tested = {"confusion": [[30, 10], [0, 40]]}
+    silent, tested, held_out = (replace(found, result=each) for each in ({}, tested, tested | {"val_images": 20}))
+    assert [resolution("val/acc", [each]) for each in (silent, tested, held_out)] == [0.01, 1 / 80, 1 / 20]
+    assert resolution("test/acc", [held_out]) == 1 / 80

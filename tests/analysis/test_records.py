@@ -120,10 +120,17 @@ def test_two_image_folders_are_different_data(run, study):
     assert list(by_data(read_study(study))) == ["cats", "dogs"]
 
 
-def test_packaged_data_may_lie_anywhere(run, study):
-    run(seed=0, data={"root": "a"})
-    run(seed=1, data={"root": "b"})
-    assert len(by_data(read_study(study))) == 1
+@pytest.mark.parametrize("name", ["mnist", "emnist", "STL10"])
+def test_data_may_lie_anywhere(run, study, name):
+    for seed, root in enumerate("abc"):
+        run(seed=seed, data={"name": name, "root": root})
+    assert {found: len(runs) for found, runs in by_data(read_study(study)).items()} == {name: 3}
+
+
+def test_no_data_set_goes_by_the_name_of_another(run, study):
+    for seed, (name, root) in enumerate([("pets", "a"), ("folder", "b/pets"), ("folder", "c/pets")]):
+        run(seed=seed, data={"name": name, "root": root, "content": None if seed < 2 else "3"})
+    assert [len(runs) for runs in by_data(read_study(study)).values()] == [1, 1, 1]
 
 
 def test_the_same_run_in_two_studies_counts_once_and_the_ended_one_wins(run, study, tmp_path):

@@ -1,3 +1,5 @@
+import pytest
+
 from vitbn.analysis.arms import group
 from vitbn.analysis.records import read_study
 from vitbn.analysis.sections import confound_section, headline, measured_on, unstable_section, what_was_run
@@ -69,3 +71,10 @@ def test_a_confounder_is_listed_with_the_cells_that_have_it(run, study):
     facts = dict(what_was_run(runs, group(runs), []).tables[0].rows)
     assert facts["matmul precision"] == "highest (6 runs); medium (2 runs)"
     assert facts["hardware"] == "a laptop, 2 threads"
+
+
+@pytest.mark.parametrize(("augment", "said"), [(True, "on"), (False, "off"), ("pad_crop", "padded crops")])
+def test_the_augmentation_is_said(run, study, augment, said):
+    run(data={"name": "cifar10", "augment": augment})
+    (table,) = what_was_run(read_study(study), [], []).tables
+    assert ["data", f"cifar10, augmentation {said}"] in table.rows

@@ -50,8 +50,15 @@ def test_lines_of_the_template_are_taken(line):
     assert None not in config["trainer"].values()
 
 
+@pytest.mark.parametrize("epochs", ["epochs=${seed}", 'epochs="7"'])
+def test_epochs_that_are_no_plain_number_are_those_of_the_trainer(epochs):
+    assert checked(f"seed=7 {epochs}")["epochs"] == 7
+
+
 REFUSED = [
     ("trainer.max_epochs=0", "epochs=0: must be a whole number, at least 1"),
+    ("model=mlp data.holdout=true", "data.holdout=True: must be a number of images"),
+    ("model.heads=true", "model.heads=True: must be a whole number, at least 1"),
     ("epochs=5 trainer.max_epochs=3", "epochs=5: trainer.max_epochs=3 says otherwise; keep one of them"),
     ("trainer.logger=true", "trainer.logger=True: type logger=NAME"),
     ("+trainer.callbacks=[a]", r"trainer.callbacks=\['a'\]: type callbacks=NAME"),

@@ -183,13 +183,20 @@ def test_of_many_damaged_images_some_are_named(photos, tmp_path, caplog):
     assert len(index["bad"]) == 16 and str(tmp_path / "c" / "index.json") in caplog.text
 
 
-def test_a_place_that_cannot_be_written_is_named(photos, tmp_path, monkeypatch):
-    def refuse(path, **options):
-        raise PermissionError(13, "Permission denied", str(path))
+def read_only(path, **options):
+    raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(image_cache, "locked", refuse)
+
+def test_a_place_that_cannot_be_written_is_named(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(image_cache, "locked", read_only)
     with pytest.raises(InputError, match=f"{tmp_path / 'c'}: cannot be written.*data.cache=DIR"):
         cached_images(photos, tmp_path / "c")
+
+
+def test_a_complete_cache_that_cannot_be_written_is_read(photos, tmp_path, monkeypatch):
+    images, _ = cached_images(photos, tmp_path / "c")
+    monkeypatch.setattr(image_cache, "locked", read_only)
+    assert (cached_images(photos, tmp_path / "c")[0] == images).all()
 
 
 def test_a_file_in_place_of_the_cache_is_named(photos, tmp_path):

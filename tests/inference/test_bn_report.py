@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from vitbn.errors import InputError
 from vitbn.inference.bn_report import batchnorm_report
 from vitbn.inference.eval_data import fresh_statistics
 from vitbn.models.bn_statistics import batch_norms, load_bn_stats
@@ -54,3 +55,7 @@ def test_one_value_per_feature_has_no_statistics(network, source):
     mlp = MLP(image_size=28, channels=1, num_classes=10, hidden=[8], activation="relu", norm="batch").eval()
     report = batchnorm_report(replace(network, net=mlp), source.train, source.test, [1, 2])
     assert report.by_batch_size[1] is None and report.by_batch_size[2].n == 100
+    one = source.test[torch.arange(1)]
+    with pytest.raises(InputError, match="one image is one sample for these BatchNorms"):
+        batchnorm_report(replace(network, net=mlp), source.train, one, [])
+    assert batchnorm_report(network, source.train, one, []).compared["batch"].n == 1  # of many tokens

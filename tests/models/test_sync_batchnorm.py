@@ -39,6 +39,7 @@ OPTIONS = {"ghost_batch": {"virtual": 1}}  # parts that no process shares with a
 CASES = {
     **{kind: (make_norm({"kind": kind, **OPTIONS.get(kind, {})}, 4), (5, 3, 4)) for kind in NORMS},
     "features": (nn.BatchNorm1d(4), (5, 4)),
+    "without weights, averaged over all steps": (nn.BatchNorm1d(4, affine=False, momentum=None), (5, 4)),
     "pixels": (nn.BatchNorm2d(4), (5, 4, 3, 2)),
     "pixels, with an activation behind": (Activated(4), (5, 4, 3, 2)),
 }

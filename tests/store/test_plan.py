@@ -45,3 +45,10 @@ def test_a_plan_that_cannot_be_read_is_named_and_takes_no_other_with_it(make_run
     os.mkfifo(run.study / ".plans" / "worse.json")
     assert list(planned_configs(run.study)) == [run.id]
     assert "bad.json" in caplog.text and "worse.json" in caplog.text
+
+
+def test_one_batch_and_all_of_them_are_told_apart(make_run):
+    runs = [make_run(f"trainer.limit_train_batches={limit}") for limit in ("1", "1.0")]
+    write_plan(runs[0].study, runs)
+    limits = [config["trainer.limit_train_batches"] for config in planned_configs(runs[0].study).values()]
+    assert [repr(limit) for limit in limits] == ["1", "1.0"]

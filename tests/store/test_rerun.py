@@ -27,9 +27,11 @@ def test_what_an_incomplete_training_left_stays(make_run):
     run = make_run("rerun=true")
     finish(run)
     checkpoint = run.checkpoints / "last.ckpt"
+    steps = run.folder / "steps.csv"
     for status, left in (("done", False), ("failed", True), (None, True)):
         checkpoint.touch()
+        steps.touch()
         if status:
             run.finish(status=status, metrics={}, seconds=1.0, epochs=1, error=None)
         run.begin()
-        assert checkpoint.exists() == left and run.result() is None
+        assert checkpoint.exists() == steps.exists() == left and run.result() is None

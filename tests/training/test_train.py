@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -11,8 +12,9 @@ from pytorch_lightning.utilities import rank_zero_only
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from vitbn.errors import InputError
+from vitbn.models.mlp import MLP
 from vitbn.training.outcome import Signals, attempt
-from vitbn.training.train import train
+from vitbn.training.train import require_samples, train
 
 
 def trained(run):
@@ -158,3 +160,29 @@ def test_a_batchnorm_of_one_sample_is_refused_before_training(make_run, override
 
 def test_one_image_has_many_tokens(make_run):
     assert attempt(make_run("norm=vitbn", "batch_size=299", "epochs=1"), train)["status"] == "done"
+
+
+@pytest.mark.parametrize(("norm", "size", "devices", "synced", "said"), [
+    ("batch", 299, 1, True, "the last step of 300 images has one image,"),
+    ("batch", 299, 2, True, "the last step of 300 images has one image,"),
+    ("batch", 298, 2, False, "the last step of 300 images has 2 images, one of them alone,"),
+    ("batch", 298, 2, True, None),
+    ({"kind": "ghost_batch", "virtual": 25}, 26, 1, True, "every step has 26 images, one of them alone,"),
+    ({"kind": "ghost_batch", "virtual": 25}, 52, 2, True, "every step has 52 images, one of them alone,"),
+    ({"kind": "ghost_batch", "virtual": 25}, 50, 2, True, None),
+    ("layer", 299, 1, True, None),
+])  # fmt: skip
+def test_no_norm_over_the_batch_sees_one_sample(norm, size, devices, synced, said):
+    net = MLP(image_size=4, channels=1, num_classes=2, hidden=[3], activation="relu", norm=norm)
+    cfg = {"batch_size": size, "data": {"channels": 1, "image_size": 4}}
+    cfg["trainer"] = {"devices": devices, "sync_batchnorm": synced}
+    with pytest.raises(InputError, match=f"batch_size={size}: {said}") if said else nullcontext():
+        require_samples(net, cfg, 300)
+
+
+def test_a_plateau_is_judged_where_it_is_validated(make_run):
+    """A loss that never improves by as much as is asked for: the rate falls after every validation."""
+    shrinks = ("schedule=plateau", "schedule.patience=0", "+schedule.threshold=9", "schedule.factor=0.5")
+    run = make_run(*shrinks, "trainer.check_val_every_n_epoch=2", "epochs=5")
+    assert trained(run)["status"] == "done"
+    assert [float(row["lr"]) for row in metrics(run)] == [0.003, 0.003, 0.0015, 0.0015, 0.00075]

@@ -42,6 +42,11 @@ EXPECTATIONS: dict[str, tuple[str, ...]] = dict.fromkeys(KINDS, BOUNDS) | {
     "critical_depth_fall": ("falls",),
     "overtakes": ("inside",),
 }
+# keys that mean something to these kinds only
+MOMENTS = {
+    "at": ("difference", "level", "drop", "drop_difference", "critical_depth", "critical_depth_fall"),
+    "steps": ("difference", "level", "drop", "drop_difference"),
+}
 PART_KEYS = {
     "id", "statement", "kind", "expect", "a", "b", "where", "metric", "with", "at", "steps", "than", "from", "to",
     "figure", "smallest_effect", "margin", "train",
@@ -227,14 +232,18 @@ def _check_part(raw: Any, claim: dict[str, Any], where: str) -> None:
         _choice(raw, key, claim["arms"], where)
     for key in {"where", "from", "to"} & raw.keys():
         _mapping(raw, key, where)
+    for key, kinds in MOMENTS.items():
+        if key in raw and kind not in kinds:
+            raise InputError(f"{where}: {key}={raw[key]} means nothing to kind {kind}; it does to {', '.join(kinds)}")
     if "metric" in raw:
         known = {"last": (*METRICS, *MEASURED), 1: (*EPOCH_METRICS, *MEASURED)}
-        _choice(raw, "metric", known.get(raw.get("at", "last"), EPOCH_METRICS), where)
+        every_epoch = kind == "overtakes"
+        _choice(raw, "metric", EPOCH_METRICS if every_epoch else known.get(raw.get("at", "last"), EPOCH_METRICS), where)
     if "with" in raw:
         _choice(raw, "with", MEASURED, where)
     steps = raw.get("steps", [1, 1])
-    if not (isinstance(steps, list) and len(steps) == 2) or ("steps" in raw and raw["metric"] != "train/loss"):
-        raise InputError(f"{where}: steps {steps!r} of {raw['metric']}; steps is [first, last], of train/loss")
+    if not (isinstance(steps, list) and len(steps) == 2) or ("steps" in raw and raw.get("metric") != "train/loss"):
+        raise InputError(f"{where}: steps {steps!r} of {raw.get('metric')}; steps is [first, last], of train/loss")
     if expect.startswith("far") and raw.get("margin", claim.get("margin")) is None:
         raise InputError(f"{where}: expect {expect} needs a margin, here or for the whole claim")
     ends = ("from", "to") if "from" in KINDS[kind] else ("where",)

@@ -40,13 +40,18 @@ def metric_value(run: RunRecord, metric: str, epoch: int | None = None) -> float
 
 
 def resolution(metric: str, runs: Iterable[RunRecord]) -> float:
-    """The smallest step of the metric: one test image in an accuracy, a digit of float32 in anything else.
+    """The smallest step of the metric: one image of those measured on in an accuracy, else a digit of float32.
 
-    Where no run has told how many test images there are they are taken for 100.
+    Runs that do not say how many they were validated on were so on as many as there are test images; where no run
+    says that either, they are taken for 100.
     """
     if not metric.endswith("acc"):
         return float(np.finfo(np.float32).eps)
-    return 1 / next((np.sum(run.result["confusion"]) for run in runs if run.result.get("confusion")), 100)
+    for run in runs:
+        validated = run.result.get("val_images") if metric == "val/acc" else None
+        if images := validated or np.sum(run.result.get("confusion") or 0):
+            return float(1 / images)
+    return 0.01
 
 
 def final_accuracies(runs: list[RunRecord]) -> list[float]:

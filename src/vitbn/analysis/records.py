@@ -23,18 +23,9 @@ METRICS = EPOCH_METRICS + FINAL_METRICS
 STATUSES = (*RESULT_STATUSES, "running", "interrupted", "unreadable")
 # Of result.json: what came out and what is compared piece by piece. All else there tells how it was computed.
 OUTCOMES = (
-    "status", "label", "metrics", "confusion", "classes", "epochs", "seconds", "step", "error",
+    "status", "label", "metrics", "confusion", "val_images", "classes", "epochs", "seconds", "step", "error",
     "run", "config_hash", "fingerprint",
 )  # fmt: skip
-PACKAGED_DATA = (
-    "mnist",
-    "fashion_mnist",
-    "mnist5k",
-    "cifar10",
-    "cifar100",
-    "svhn",
-    "kmnist",
-)  # elsewhere content or place says which they are
 
 
 @dataclass(frozen=True)
@@ -148,13 +139,11 @@ def read_studies(folders: Iterable[Path | str]) -> tuple[list[RunRecord], list[s
 
 def by_data(runs: Iterable[RunRecord]) -> dict[str, list[RunRecord]]:
     """The runs of each data set, since no figure may mix them; the names say where two data sets differ."""
-    keys = ("data.name", "data.augment", "data.holdout", "data.content", "data.root")
     groups: dict[tuple, list[RunRecord]] = {}
     for run in runs:
-        values = {key: run.config.get(key) or None for key in keys}
-        if values["data.name"] in PACKAGED_DATA or values["data.content"]:
-            values["data.root"] = None
-        groups.setdefault(tuple(values.items()), []).append(run)
+        values = {key: run.config.get(key) or None for key in ("data.name", "data.augment", "data.holdout")}
+        content = run.config.get("data.content") or data_name(run.config)  # wherever it lies
+        groups.setdefault((*values.items(), ("data.content", content)), []).append(run)
     names = Counter(data_name(members[0].config) for members in groups.values())
     differing = {key for entries in zip(*groups, strict=True) for key, _ in entries if len(set(entries)) > 1}
     said = [key for key in ("data.augment", "data.holdout") if key in differing]
@@ -164,7 +153,7 @@ def by_data(runs: Iterable[RunRecord]) -> dict[str, list[RunRecord]]:
         if names[name] > 1:
             name = " ".join([str(name), *(f"{key}={dict(entries)[key] or False}" for key in said)])
         if name in named:
-            name = f"{name} {members[0].config.get('data.content')}"
+            name = f"{name} {members[0].config.get('data.content') or len(named) + 1}"
         named[str(name)] = members
     return named
 

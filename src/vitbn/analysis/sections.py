@@ -24,6 +24,12 @@ from vitbn.terminal import printable
 
 MOST_RUNS = 2000  # rows of single runs
 RUN_FILES = ("config.yaml", "metrics.csv", "result.json")
+AUGMENTATIONS = {
+    True: "on",
+    "crop": "random crops and flips",
+    "pad_crop": "padded crops",
+    "pad_crop_flip": "padded crops and flips",
+}
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,7 @@ def what_was_run(runs: list[RunRecord], arms: list[Arm], warnings: list[str]) ->
     readable = [run for run in runs if run.status != "unreadable"]
     first, results = readable[0].config, [run.result for run in readable if run.result]
     versions = {pair for result in results for pair in (result.get("versions") or {}).items()}
-    augmented = {True: "on", "crop": "random crops and flips"}.get(first.get("data.augment"), "off")
+    augmented = AUGMENTATIONS.get(first.get("data.augment"), "off")
     facts = [
         ["runs", ", ".join(f"{counts[status]} {status}" for status in STATUSES if counts[status])],
         ["data", f"{first.get('data.name')}, augmentation {augmented}"],

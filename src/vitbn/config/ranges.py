@@ -5,16 +5,24 @@ from collections.abc import Callable
 from typing import Any
 
 Range = tuple[Callable[[Any], bool], str]
-positive: Range = (
-    lambda v: isinstance(v, int | float) and math.isfinite(v) and v > 0,
-    "must be a number above 0",
-)
-number: Range = (lambda v: isinstance(v, int | float) and math.isfinite(v), "must be a number")
-not_negative: Range = (lambda v: number[0](v) and v >= 0, "must be a number, at least 0")
-counting: Range = (lambda v: isinstance(v, int) and v >= 1, "must be a whole number, at least 1")
-natural: Range = (lambda v: isinstance(v, int) and v >= 0, "must be a whole number, at least 0")
-fraction: Range = (lambda v: isinstance(v, int | float) and 0 <= v < 1, "must lie in [0, 1)")
-share: Range = (lambda v: isinstance(v, int | float) and 0 <= v <= 1, "must lie in [0, 1]")
+
+
+def is_number(value: Any) -> bool:
+    """Finite, and not true or false, which Python takes for 1 and 0."""
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+def whole(least: int) -> Range:
+    """A whole number from `least` on."""
+    return (lambda v: type(v) is int and v >= least), f"must be a whole number, at least {least}"
+
+
+number: Range = (is_number, "must be a number")
+positive: Range = (lambda v: is_number(v) and v > 0, "must be a number above 0")
+not_negative: Range = (lambda v: is_number(v) and v >= 0, "must be a number, at least 0")
+counting, natural = whole(1), whole(0)
+fraction: Range = (lambda v: is_number(v) and 0 <= v < 1, "must lie in [0, 1)")
+share: Range = (lambda v: is_number(v) and 0 <= v <= 1, "must lie in [0, 1]")
 
 
 def one_of(*choices: Any) -> Range:

@@ -5,18 +5,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from vitbn.config.messages import parse, unknown_key
-from vitbn.config.ranges import Range, not_negative, one_of
+from vitbn.config.ranges import Range, counting, natural, not_negative, one_of, whole
 from vitbn.config.trainer import FLAGS
 from vitbn.errors import InputError
-
-
-def count(least: int) -> Range:
-    """A whole number, which true and false are not, though Python takes them for 1 and 0."""
-    return (lambda v: _is_count(v, least)), f"must be a whole number, at least {least}"
-
-
-def _is_count(value: Any, least: int) -> bool:
-    return type(value) is int and value >= least
 
 
 def _is_share(value: Any) -> bool:
@@ -38,7 +29,7 @@ def _elsewhere(remedy: str) -> Range:
     return (lambda v: False), remedy
 
 
-_batches: Range = (lambda v: _is_count(v, 0) or _is_share(v), "must be a number of batches, or a share in [0, 1]")
+_batches: Range = (lambda v: natural[0](v) or _is_share(v), "must be a number of batches, or a share in [0, 1]")
 _some_batches: Range = (lambda v: v and _batches[0](v), "must be a number of batches, at least 1, or a share in (0, 1]")
 _switch: Range = (lambda v: isinstance(v, bool), "choose from true, false")
 _made = "or {_target_: CLASS, OPTION: VALUE}"
@@ -49,7 +40,7 @@ TRAINER_RANGES: dict[str, Range] = {
     f"trainer.{flag}": allowed
     for flag, allowed in {
         "accelerator": one_of("auto", "cpu", "gpu", "cuda", "mps"),
-        "devices": count(1),
+        "devices": counting,
         "strategy": (
             lambda v: v in ("auto", "ddp"),
             "choose ddp: vitbn starts its processes itself, also in a sweep, which other launchers would begin again",
@@ -59,23 +50,23 @@ TRAINER_RANGES: dict[str, Range] = {
         "use_distributed_sampler": _elsewhere("leave it out, every process gets its share of every batch"),
         "precision": one_of("32-true", "16-mixed", "bf16-mixed", "bf16-true", "64-true"),
         "plugins": (lambda v: isinstance(v, list) and all(map(_is_made, v)), "must be a list, [{_target_: CLASS}]"),
-        "min_epochs": count(0),
-        "max_steps": (lambda v: v == -1 or _is_count(v, 1), "must be a whole number, at least 1; -1: no limit"),
-        "min_steps": count(0),
+        "min_epochs": natural,
+        "max_steps": (lambda v: v == -1 or counting[0](v), "must be a whole number, at least 1; -1: no limit"),
+        "min_steps": natural,
         "max_time": (_is_duration, "must be DD:HH:MM:SS, or {hours: 1, minutes: 30}"),
         "limit_train_batches": _some_batches,
         "limit_val_batches": _batches,
         "limit_test_batches": _batches,
         "limit_predict_batches": _batches,
         "overfit_batches": _batches,
-        "fast_dev_run": (lambda v: isinstance(v, bool) or _is_count(v, 0), "choose true, or a number of batches"),
-        "accumulate_grad_batches": count(1),
+        "fast_dev_run": (lambda v: isinstance(v, bool) or natural[0](v), "choose true, or a number of batches"),
+        "accumulate_grad_batches": counting,
         "gradient_clip_val": not_negative,
         "gradient_clip_algorithm": one_of("norm", "value"),
         "val_check_interval": (_some_batches[0], f"{_some_batches[1]}; a time would tie the result to the machine"),
-        "check_val_every_n_epoch": count(1),
-        "num_sanity_val_steps": (lambda v: _is_count(v, -1), "must be a whole number, at least 0; -1: all"),
-        "reload_dataloaders_every_n_epochs": count(0),
+        "check_val_every_n_epoch": counting,
+        "num_sanity_val_steps": (whole(-1)[0], "must be a whole number, at least 0; -1: all"),
+        "reload_dataloaders_every_n_epochs": natural,
         "deterministic": one_of(True, False, "warn"),
         "benchmark": _switch,
         "inference_mode": _switch,
@@ -84,7 +75,7 @@ TRAINER_RANGES: dict[str, Range] = {
         "enable_progress_bar": _switch,
         "enable_model_summary": _switch,
         "enable_checkpointing": _switch,
-        "log_every_n_steps": count(0),
+        "log_every_n_steps": natural,
         "profiler": (
             lambda v: v in ("simple", "advanced", "pytorch") or _is_made(v),
             f"choose from simple, advanced, pytorch, {_made}",
@@ -105,7 +96,7 @@ def check_trainer(config: dict[str, Any], typed: Sequence[str]) -> None:
         raise InputError(unknown_key(key, key, dict.fromkeys(FLAGS)))
     trainer, epochs = config["trainer"], config["epochs"]
     last = {override.key_or_group: override for override in parse(typed)}  # typed twice, Hydra takes the last
-    if "epochs" in last and (value := last["epochs"].value()) != epochs:
+    if "epochs" in last and type(value := last["epochs"].value()) is int and value != epochs:
         raise InputError(f"epochs={value}: trainer.max_epochs={epochs} says otherwise; keep one of them")
     clips, fused = trainer.get("gradient_clip_val"), config["optimizer"].get("fused")
     if clips and fused and str(trainer["precision"]).startswith("16"):

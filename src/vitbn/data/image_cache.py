@@ -51,15 +51,22 @@ def cached_images(
             bad = _read_index(folder, made_of)
             if bad is None:
                 bad = _decode_all(files, root, folder, made_of, skip_bad)
-            # copy on write: torch asks for an array that could be written to; the file itself never is
-            images = np.memmap(folder / "images.u8", np.uint8, mode="c", shape=shape)
+            images = _mapped(folder, shape)
     except OSError as error:
         if error.errno not in UNUSABLE:
             raise
-        remedy = "name a folder that can, data.cache=DIR"
-        raise InputError(f"{error.filename}: cannot be written ({error.strerror}); {remedy}") from None
+        bad = _read_index(folder, made_of)
+        if bad is None:
+            remedy = "name a folder that can, data.cache=DIR"
+            raise InputError(f"{error.filename}: cannot be written ({error.strerror}); {remedy}") from None
+        images = _mapped(folder, shape)  # nothing to write where everything is there
     _report(bad, skip_bad, folder)
     return images, [row for row, file in enumerate(files) if file.path in bad]
+
+
+def _mapped(folder: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    # copy on write: torch asks for an array that could be written to; the file itself never is
+    return np.memmap(folder / "images.u8", np.uint8, mode="c", shape=shape)
 
 
 def _read_index(folder: Path, made_of: dict[str, Any]) -> dict[str, str] | None:

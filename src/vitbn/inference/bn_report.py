@@ -70,6 +70,8 @@ def training_batch_size(network: Network, split: Split) -> int:
 
 def batchnorm_report(network: Network, train: Split, test: Split, batch_sizes: list[int]) -> BatchNormReport:
     """Everything about a BatchNorm network's statistics; `test` in an order that mixes the classes."""
+    if len(test) == 1 and _score_in_batches(network, test, 1) is None:
+        raise InputError("one image is one sample for these BatchNorms and has no variance; evaluate on at least two")
     net, batch_size = network.net, training_batch_size(network, test)
     few = test[torch.arange(min(SENSITIVITY_IMAGES, len(test)))]
     compared, other = {RUNNING: score(network, test)}, {RUNNING: score(network, few)}

@@ -25,8 +25,8 @@ class SyncBatchNorm(RunningNorm):
         self.eps = norm.eps
         self.momentum = norm.momentum
         self.track_running_stats = norm.track_running_stats
-        for name, parameter in norm.named_parameters(recurse=False):
-            self.register_parameter(name, parameter)
+        for name in ("weight", "bias"):
+            self.register_parameter(name, getattr(norm, name))  # None with affine=False
         for name, buffer in norm.named_buffers(recurse=False):
             self.register_buffer(name, buffer)
         for name, module in norm.named_children():  # timm's BatchNormAct2d applies a dropout and an activation
@@ -40,12 +40,15 @@ class SyncBatchNorm(RunningNorm):
             normed, mean, var = _Normalize.apply(rows, self.eps)
             if self.track_running_stats:
                 self.num_batches_tracked.add_(1)
-                self.running_mean.lerp_(mean, self.momentum)
-                self.running_var.lerp_(var, self.momentum)
+                share = 1 / self.num_batches_tracked if self.momentum is None else self.momentum
+                self.running_mean.lerp_(mean, share)
+                self.running_var.lerp_(var, share)
         else:
             normed = (rows - self.running_mean) * (self.running_var + self.eps).rsqrt()
-        affine = normed.view(features_last.shape) * self.weight + self.bias
-        out = affine.to(x.dtype).movedim(-1, self.feature_dim)
+        out = normed.view(features_last.shape)
+        if self.weight is not None:
+            out = out * self.weight + self.bias
+        out = out.to(x.dtype).movedim(-1, self.feature_dim)
         for module in self.children():
             out = module(out)
         return out

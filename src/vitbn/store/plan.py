@@ -22,7 +22,7 @@ def write_plan(study: Path, runs: Sequence[Run]) -> None:
     """Record a sweep's runs: what all their configurations share, what differs, and the labels that tell them apart."""
     configs = {run.id: flatten(run.config) for run in runs}
     first, *others = configs.values()
-    shared = {key: value for key, value in first.items() if all(other.get(key) == value for other in others)}
+    shared = {key: value for key, value in first.items() if all(_equal(other.get(key), value) for other in others)}
     differing = {
         run_id: {key: value for key, value in config.items() if key not in shared} for run_id, config in configs.items()
     }
@@ -30,6 +30,11 @@ def write_plan(study: Path, runs: Sequence[Run]) -> None:
     name = hashlib.sha256(" ".join(sorted(configs)).encode()).hexdigest()[:12] + ".json"
     (study / ".plans").mkdir(parents=True, exist_ok=True)
     atomic.write_json(study / ".plans" / name, {"shared": shared, "runs": differing, "labels": named})
+
+
+def _equal(a: Any, b: Any) -> bool:
+    """1 is not 1.0: so many batches, or that share of them."""
+    return type(a) is type(b) and a == b
 
 
 def planned_configs(study: Path) -> dict[str, dict[str, Any]]:

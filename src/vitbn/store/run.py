@@ -150,7 +150,7 @@ class Run:
         stale = ["traceback.txt", f"**/{atomic.TEMPORARY}", "result.json"]
         if self.config["rerun"] and (self.result() or {}).get("status") in COMPLETE:
             # before the result: it says that there is something to train again
-            tables = ["metrics.csv", "instruments.csv", "csv/*/*"]
+            tables = ["metrics.csv", "steps.csv", "instruments.csv", "csv/*/*"]
             stale = [*tables, "*_run_id", "events.out.tfevents.*", "**/*.ckpt", *stale]
         for path in (path for pattern in stale for path in self.folder.glob(pattern)):
             path.unlink()

@@ -89,6 +89,7 @@ class Classifier(pl.LightningModule):
             setattr(self, f"{stage}_acc", MulticlassAccuracy(num_classes, average="micro", validate_args=False))
         self.gradient_norm = Mean()
         self._logged_epoch: int | None = None
+        self._monitored: Tensor | None = None  # what a plateau schedule has seen last
         self.confusion = MulticlassConfusionMatrix(num_classes, validate_args=False)
         for metric in self.epoch_metrics:
             metric.persistent(True)  # so that a checkpoint in mid-epoch holds the epoch so far
@@ -115,13 +116,17 @@ class Classifier(pl.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         measured = self.trainer.callback_metrics
+        validated = (self.trainer.current_epoch + 1) % (self.trainer.check_val_every_n_epoch or 1) == 0
         for config in self.trainer.lr_scheduler_configs:
             if isinstance(config.scheduler, ReduceLROnPlateau):
-                if config.monitor not in measured:
+                value = measured.get(str(config.monitor))
+                if value is None and validated:
                     raise InputError(
                         f"schedule.monitor={config.monitor}: is not measured; choose from {', '.join(measured)}"
                     )
-                config.scheduler.step(measured[config.monitor].item())
+                if value is not None and value is not self._monitored:  # Lightning still shows that of earlier epochs
+                    config.scheduler.step(value.item())
+                self._monitored = value
 
     def on_train_start(self) -> None:
         self._logged_epoch = None  # a range test of learning rates has been in this epoch before

@@ -98,7 +98,8 @@ def _torch_schedulers(config: dict[str, Any], optimizer: Optimizer, *, steps: in
     if not isinstance(scheduler, LRScheduler):
         raise InputError(f"schedule._target_={target}: is not a scheduler of learning rates")
     monitored = isinstance(scheduler, ReduceLROnPlateau)
-    monitor = {"monitor": config.get("monitor") or "val/loss"} if monitored else {}
+    # the module steps it, and says what is not measured
+    monitor = {"monitor": config.get("monitor") or "val/loss", "strict": False} if monitored else {}
     if not warm:
         return [{"scheduler": scheduler, "interval": interval, **monitor}]
     warmup = LinearLR(optimizer, start_factor=1 / warm, total_iters=warm - 1)

@@ -17,6 +17,7 @@ from vitbn.data.datamodule import ImageData
 from vitbn.errors import InputError
 from vitbn.models.factory import build, make_optimizer
 from vitbn.models.sync_batchnorm import convert_sync_batchnorm
+from vitbn.norms.batch import GhostBatchNorm
 from vitbn.store import checkpoint_file
 from vitbn.store.run import Run
 from vitbn.training.callbacks.checkpoint import checkpoint_callbacks
@@ -76,6 +77,7 @@ def train_process(run: Run, signals: Signals) -> dict[str, Any]:
         data = ImageData.of(cfg)
         data.setup("fit")
         require_samples(net, cfg, len(data.splits[0]))
+        net = pool_statistics(net, cfg["trainer"])
         chance = chance_level(data.splits[1].labels)
 
         initial = fingerprint(
@@ -114,6 +116,7 @@ def train_process(run: Run, signals: Signals) -> dict[str, Any]:
             "matmul_precision": cfg["matmul_precision"],
             "precision": trainer.precision,
             "compiled": compiled,
+            "val_images": len(data.splits[1]),
             "fingerprint": initial,
             **environment(trainer.strategy.root_device, trainer.world_size),
         }
@@ -169,31 +172,42 @@ def should_compile(typed: bool | str, net: nn.Module, callbacks: list[Callback],
 
 
 def build_network(cfg: dict[str, Any]) -> nn.Module:
-    """The network with its initial weights; BatchNorms of several devices share their statistics unless told not to."""
+    """The network with its initial weights."""
     net = build(cfg["model"], seed=cfg["seed"])
     if cfg["model"].get("pretrained"):
         load_pretrained(net, cfg)
-    if cfg["trainer"]["devices"] > 1 and cfg["trainer"]["sync_batchnorm"]:
-        net = convert_sync_batchnorm(net)
     return net
 
 
+def pool_statistics(net: nn.Module, trainer: dict[str, Any]) -> nn.Module:
+    """BatchNorms of several devices share their statistics unless told not to."""
+    return convert_sync_batchnorm(net) if trainer["devices"] > 1 and trainer["sync_batchnorm"] else net
+
+
 def require_samples(net: nn.Module, cfg: dict[str, Any], images: int) -> None:
-    """InputError if a norm over the batch would get a single sample in the smallest step of an epoch."""
-    smallest = images % cfg["batch_size"] or cfg["batch_size"]
-    if smallest > 1 or cfg["trainer"]["devices"] > 1:  # which pool their samples
+    """InputError if a norm over the batch would get a single sample in a step of an epoch; `net` is not pooled yet."""
+    size = cfg["batch_size"]
+    lonely = [step for step in (min(size, images), images % size or size) if _has_one_alone(net, step, cfg["trainer"])]
+    if not lonely:
         return
     outline = copy.deepcopy(net).to("meta").train()
     side = cfg["data"]["image_size"]
     try:
-        outline(torch.empty(smallest, cfg["data"]["channels"], side, side, device="meta"))
+        outline(torch.empty(1, cfg["data"]["channels"], side, side, device="meta"))
     except ValueError as error:
         if "more than 1 value" not in str(error):
             raise
-        steps = "every step has" if cfg["batch_size"] == 1 else f"the last step of {images:,} images has"
-        raise InputError(
-            f"batch_size={cfg['batch_size']}: {steps} one image, one sample for a BatchNorm; choose another size"
-        ) from None
+        steps = "every step has" if lonely[0] == size else f"the last step of {images:,} images has"
+        some = "one image" if lonely[0] == 1 else f"{lonely[0]} images, one of them alone"
+        told = f"{steps} {some}, one sample for a BatchNorm; choose another size"
+        raise InputError(f"batch_size={size}: {told}") from None
+
+
+def _has_one_alone(net: nn.Module, step: int, trainer: dict[str, Any]) -> bool:
+    """Whether a norm sees an image by itself; devices that pool are as one, but for the parts of a ghost batch."""
+    shares = {step // trainer["devices"], -(-step // trainer["devices"])}
+    parts = {share % norm.virtual for norm in net.modules() if isinstance(norm, GhostBatchNorm) for share in shares}
+    return 1 in parts | ({step} if trainer["sync_batchnorm"] else shares)
 
 
 def build_callbacks(
@@ -233,6 +247,7 @@ def silence_warnings() -> None:
         "Glyph .* missing",
         "You requested to overfit but enabled",  # the order is the same in every epoch
         ".*could not find the monitored key in the returned metrics",  # of an epoch without validation
+        "ReduceLROnPlateau conditioned on metric",  # likewise
         r".*add the following callbacks: \['instruments'\]",  # an onlooker, which a run can do without
         ".*recommended to use `self.log.*sync_dist=True",  # the metrics are synchronized by themselves
     ):
