@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.conftest import write_idx
-from vitbn.data.mnist import IDX_FILES, emnist, fashion_mnist, mnist, mnist5k, read_idx
+from vitbn.data.mnist import MNIST_MD5, emnist, fashion_mnist, mnist, mnist5k, read_idx
 from vitbn.errors import InputError
 
 
@@ -127,7 +127,7 @@ def test_a_download_moves_only_complete_files_into_place(tmp_path, monkeypatch, 
 
     monkeypatch.setattr(torchvision.datasets, "FashionMNIST", dataset)
     assert len(fashion_mnist(tmp_path).train) == 300
-    assert sorted(p.name for p in (tmp_path / "FashionMNIST" / "raw").iterdir()) == sorted(IDX_FILES)
+    assert sorted(p.name for p in (tmp_path / "FashionMNIST" / "raw").iterdir()) == sorted(MNIST_MD5)
 
 
 def write_emnist(raw, packed=()):
@@ -192,7 +192,7 @@ def test_mnist5k_is_stratified_and_complete():
 
 
 ROOT = Path(os.environ.get("VITBN_DATA", "nowhere"))
-HERE = all((ROOT / "MNIST" / "raw" / name).exists() for name in IDX_FILES)
+HERE = all((ROOT / "MNIST" / "raw" / name).exists() for name in MNIST_MD5)
 needs_mnist = pytest.mark.skipif(not HERE, reason="VITBN_DATA does not hold MNIST")
 
 
@@ -217,7 +217,7 @@ def test_mnist5k_holds_images_of_the_training_set():
 def test_a_flipped_bit_is_noticed(tmp_path):
     raw = tmp_path / "MNIST" / "raw"
     raw.mkdir(parents=True)
-    for name in IDX_FILES:
+    for name in MNIST_MD5:
         content = bytearray((ROOT / "MNIST" / "raw" / name).read_bytes())
         if name == "t10k-images-idx3-ubyte":
             content[5000] ^= 1

@@ -144,9 +144,9 @@ def spell_out(wanted: dict[str, Any]) -> list[dict[str, Any]]:
     return [dict(zip(wanted, values, strict=True)) for values in product(*choices)]
 
 
-def load_claims(ids: Iterable[str] = (), folders: Iterable[Path] = (CLAIMS, Path("claims"))) -> list[Claim]:
-    """The claims of the folders, or those of these ids, in this order; a later folder's replace an earlier one's."""
-    files = {path.stem: path for folder in folders for path in sorted(folder.glob("*.yaml"))}
+def load_claims(ids: Iterable[str] = ()) -> list[Claim]:
+    """The claims, or those of these ids, in this order; those in ./claims replace the project's of the same name."""
+    files = {path.stem: path for folder in (CLAIMS, Path("claims")) for path in sorted(folder.glob("*.yaml"))}
     ids = list(ids)
     if ids == ["all"]:
         ids = []

@@ -30,7 +30,6 @@ MNIST_MD5 = {
     "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
 }
 MAX_BYTES = 2**30  # of one file, unpacked: five times EMNIST's digits
-IDX_FILES = tuple(MNIST_MD5)
 REPLACE = "delete it to have it downloaded again, or put a good copy in its place"
 
 

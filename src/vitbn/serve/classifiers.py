@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vitbn.analysis.arms import NAMES
 from vitbn.data.mnist import DIGITS
 from vitbn.errors import InputError
 from vitbn.inference.attention_maps import attention_maps
 from vitbn.models.merged_attention import freeze_attention
 from vitbn.models.vit import VisionTransformer
+from vitbn.store.labels import NAMES
 from vitbn.weights.network import Network, load_network
 
 
