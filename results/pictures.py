@@ -19,9 +19,10 @@ KEPT = Path(__file__).parent
 IMAGES = KEPT.parent / "docs" / "images" / "results"
 # file: its study, its name in the study's report, and which runs it shows
 PICTURES: dict[str, tuple[str, str, dict[str, Any]]] = {
-    "fig8-accuracy": ("article", "accuracy-lr0.003", {"lr": [0.003], "depth": [5, 6, 7]}),
+    "fig8-accuracy": ("article", "accuracy-lr0.003", {"lr": [0.003], "depth": [4, 5, 6, 7]}),
+    "fig9-accuracy": ("article", "accuracy-lr0.005", {"lr": [0.005], "depth": [1, 2, 3, 4]}),
     "article-accuracy-against-lr": ("article", "accuracy-against-lr", {"depth": [2, 3, 4]}),
-    "article-difference": ("article", "difference-ViT-ViTBNFFN", {"depth": [2, 3, 4]}),
+    "article-difference": ("article", "difference-ViT-ViTBNFFN", {}),
     "fig1_3-accuracy": ("fig1_3", "accuracy", {}),
     "notebook-accuracy": ("notebook", "accuracy", {}),
 }
