@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from vitbn import __version__
 from vitbn.errors import InputError
@@ -16,7 +16,7 @@ from vitbn.models.placements import OF_LIBRARIES
 if TYPE_CHECKING:
     from vitbn.inference.eval_data import Data
 
-Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+Commands: TypeAlias = Any  # what `add_subparsers` returns, of a class that argparse keeps private
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -14,6 +14,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from vitbn.data.draws import Draws
 from vitbn.errors import InputError
 
 # Source of these constants: the article's get_datasets_mnist.
@@ -31,22 +32,13 @@ OUTSIDE = 1e6
 
 
 @dataclass(frozen=True)
-class AffineDraws:
+class AffineDraws(Draws):
     """Augmentation parameters of N samples, on the CPU (or wherever `.to()` moved them)."""
 
     angle: Tensor  # (N,) degrees, float64, counter-clockwise
     shift: Tensor  # (N, 2) integer pixels, x (to the right) then y (down)
     canvas: Tensor  # (N,) integer side of the canvas, 2 S … 3 S; S where the image is not zoomed
     offset: Tensor  # (N, 2) left, top of the image in the canvas; 0 where it is not zoomed
-
-    def __getitem__(self, index: slice | Tensor) -> AffineDraws:
-        """The draws of some samples, chosen as rows of a tensor are."""
-        return AffineDraws(self.angle[index], self.shift[index], self.canvas[index], self.offset[index])
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> AffineDraws:
-        """The same draws on another device."""
-        fields = (self.angle, self.shift, self.canvas, self.offset)
-        return AffineDraws(*(field.to(device, non_blocking=non_blocking) for field in fields))
 
     def apply(self, images: Tensor, side: int) -> Tensor:
         """The augmented images, see `augment`; S must be `side`."""

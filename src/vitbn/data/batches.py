@@ -3,13 +3,14 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from vitbn import rng
 from vitbn.data import affine, crops, pad_crops
+from vitbn.data.draws import Draws
 from vitbn.data.splits import Split
 
 # Pixels augmented in one call, enough to be efficient, few enough for caches: 2,000 and 20,000 images of MNIST
@@ -22,16 +23,6 @@ class Batch(NamedTuple):
 
     images: Tensor  # (B, C, S, S) float32
     labels: Tensor  # (B,) int64
-
-
-class Draws(Protocol):
-    """The random numbers of an augmentation, a row per sample, and their application to images."""
-
-    def __getitem__(self, index: slice | Tensor) -> "Draws": ...
-
-    def to(self, device: torch.device | str) -> "Draws": ...
-
-    def apply(self, images: Tensor, side: int) -> Tensor: ...
 
 
 Draw = Callable[[int, int, torch.Generator], Draws]  # (samples, side of a stored image, generator)

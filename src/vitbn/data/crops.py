@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from vitbn.data.affine import to_float
+from vitbn.data.draws import Draws
 
 # Szegedy et al., 2015, as in torchvision's RandomResizedCrop
 AREA = (0.08, 1.0)  # of the image
@@ -22,19 +23,11 @@ BLOCK_PIXELS = {"cpu": 2**21, "cuda": 2**27}  # pixels read at once: bounds the 
 
 
 @dataclass(frozen=True)
-class Crops:
+class Crops(Draws):
     """Which box of each of N images becomes the output image, and whether it is mirrored; on the CPU or moved."""
 
     box: Tensor  # (N, 4) integer pixels: top, left, height, width
     flip: Tensor  # (N,) bool
-
-    def __getitem__(self, index: slice | Tensor) -> Crops:
-        """The draws of some samples, chosen as rows of a tensor are."""
-        return Crops(self.box[index], self.flip[index])
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Crops:
-        """The same draws on another device."""
-        return Crops(*(field.to(device, non_blocking=non_blocking) for field in (self.box, self.flip)))
 
     def apply(self, images: Tensor, side: int) -> Tensor:
         """Crop, resize and mirror uint8 images (B, C, K, K): float32 (B, C, S, S) in [0, 1] for S = `side`."""

@@ -13,24 +13,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vitbn.data.crops import FLIP_PROBABILITY, resize
+from vitbn.data.draws import Draws
 
 PADDING = 4  # black pixels on every side (Lee et al., 2015: Deeply-supervised nets)
 
 
 @dataclass(frozen=True)
-class PadCrops:
+class PadCrops(Draws):
     """Where in each of N padded images the crop lies, and whether it is mirrored; on the CPU or moved."""
 
     corner: Tensor  # (N, 2) integer pixels: top, left, each 0 … 2 PADDING
     flip: Tensor  # (N,) bool
-
-    def __getitem__(self, index: slice | Tensor) -> PadCrops:
-        """The draws of some samples, chosen as rows of a tensor are."""
-        return PadCrops(self.corner[index], self.flip[index])
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> PadCrops:
-        """The same draws on another device."""
-        return PadCrops(*(field.to(device, non_blocking=non_blocking) for field in (self.corner, self.flip)))
 
     def apply(self, images: Tensor, side: int) -> Tensor:
         """Pad, crop and mirror uint8 images (B, C, K, K), resize them to S = `side`: float32 (B, C, S, S) in [0, 1]."""

@@ -60,11 +60,9 @@ class TokenBatchNorm(RunningNorm, nn.BatchNorm1d):  # type: ignore[misc]  # torc
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.reshape(-1, x.shape[-1])).view(x.shape)
-
-    def _check_input_dim(self, x: Tensor) -> None:
         if x.shape[-1] != self.num_features:
             raise ValueError(f"expected {self.num_features} features in the last dimension, got {x.shape[-1]}")
+        return super().forward(x.reshape(-1, self.num_features)).view(x.shape)
 
 
 class GhostBatchNorm(TokenBatchNorm):
