@@ -238,7 +238,7 @@ def test_bad_files_are_one_line(tmp_path, capsys):
     one_line(tmp_path, r"neither a run \(config.yaml\) nor weights \(model.safetensors\)")
     one_line(tmp_path / "nowhere.pth", "nowhere.pth: does not exist, neither a file or folder here nor a hub ID")
     place = saved(tmp_path / "net", foreign.timm().state_dict())
-    for text, words in (("{", "config.json: not JSON"), ("[]", "config.json: not a configuration")):
+    for text, words in (("{", "config.json: broken JSON"), ("[]", "config.json: not a JSON object")):
         (place.parent / "config.json").write_text(text)
         one_line(place, words)
 

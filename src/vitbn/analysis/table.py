@@ -1,7 +1,5 @@
 """A study as a table: in the terminal at the end of a sweep and from `vitbn table`, and as summary.csv."""
 
-import csv
-import io
 import logging
 import time
 from collections import Counter
@@ -93,11 +91,7 @@ def write_summary(target: Path, configs: Mapping[Path, FlatConfig] | None = None
             chosen = study_configs(target) if configs is None else configs
             rows = table_rows(chosen)
             columns = ["run_id", "status", *AXES[:-1], *swept(rows), "seed", *RESULT_COLUMNS, *LAST_COLUMNS]
-            text = io.StringIO()
-            writer = csv.DictWriter(text, columns, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
-            atomic.write_text(target / "summary.csv", text.getvalue())
+            atomic.write_csv(target / "summary.csv", columns, rows)
             written = stamp
     except (OSError, InputError) as error:  # the latter where the study's folder has been removed
         log.warning(f"{target / 'summary.csv'}: not written: {describe(error)}")

@@ -1,7 +1,5 @@
 """`vitbn transplant`: from a network with LayerNorms to tables and pictures of the damage and weights to fine-tune."""
 
-import csv
-import io
 import math
 import shlex
 from collections.abc import Mapping, Sequence
@@ -90,10 +88,11 @@ def write_transplant_report(
 ) -> None:
     """damage.csv, order.csv and both pictures as PNG and SVG."""
     folder.mkdir(parents=True, exist_ok=True)
-    _write_csv(folder / "damage.csv", [_row(place, damage) for place, damage in alone.items()])
+    rows = [_row(place, damage) for place, damage in alone.items()]
+    atomic.write_csv(folder / "damage.csv", rows[0], rows)
     steps = [{"step": n, **_row(step.place, step.damage)} for n, step in enumerate(order, start=1)]
     unchanged = {"step": 0, "slot": None, "layer": None, **vars(original)}
-    _write_csv(folder / "order.csv", [unchanged, *steps])
+    atomic.write_csv(folder / "order.csv", unchanged, [unchanged, *steps])
     with style():
         for picture in (heat_map(original, alone), greedy_order(original, order)):
             picture.save(folder)
@@ -101,14 +100,6 @@ def write_transplant_report(
 
 def _row(place: Place, damage: Damage) -> dict[str, Any]:
     return {"slot": str(place.slot), "layer": None if place.layer is None else place.layer + 1, **vars(damage)}
-
-
-def _write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, rows[0], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    atomic.write_text(path, text.getvalue())
 
 
 def heat_map(original: Damage, alone: Mapping[Place, Damage]) -> Picture:

@@ -1,9 +1,11 @@
 """Atomic file writes: after a crash or on a full disk a file has its old content or its new content, nothing else."""
 
+import csv
 import errno
+import io
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -40,6 +42,15 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Indented JSON; NaN is refused, since no other tool could read it."""
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def write_csv(path: Path, columns: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """A line with the columns' names, then one per row; what a row lacks is an empty cell."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(columns), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
 
 
 def copy(source: Path, path: Path) -> None:

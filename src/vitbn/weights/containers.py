@@ -3,7 +3,6 @@
 Nothing in them is executed. Tensors are at least in float32, whatever they were kept in.
 """
 
-import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vitbn.errors import InputError
-from vitbn.store import checkpoint_file
+from vitbn.store import checkpoint_file, text_file
 from vitbn.weights.layouts import State
 
 log = logging.getLogger("vitbn")
@@ -51,18 +50,11 @@ def read(file: Path) -> Content:
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """A dictionary, empty if there is no such file."""
-    if not file.exists():
-        return {}
-    if not file.is_file():
-        raise InputError(f"{file}: not a regular file")
+    """The mapping in a JSON file, empty if there is no such file."""
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{file}: not JSON ({' '.join(str(error).split())[:100]})") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{file}: not a configuration")
-    return content
+        return text_file.read_json(file)
+    except FileNotFoundError:
+        return {}
 
 
 def is_state(content: Any) -> bool:

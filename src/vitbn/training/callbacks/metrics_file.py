@@ -1,7 +1,5 @@
 """metrics.csv and steps.csv: the curves of a run as plain tables, whatever else logs them."""
 
-import csv
-import io
 import time
 from pathlib import Path
 from typing import Any
@@ -74,12 +72,8 @@ class MetricsFile(Callback):
 
     def write(self) -> None:
         """Replace the file, whatever a killed run left there."""
-        text = io.StringIO()
         further = sorted({name for row in self.rows for name in row} - set(COLUMNS))
-        writer = csv.DictWriter(text, (*COLUMNS, *further), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows)
-        atomic.write_text(self.path, text.getvalue())
+        atomic.write_csv(self.path, (*COLUMNS, *further), self.rows)
 
     def _seconds(self) -> float:
         return self._seconds_before + time.perf_counter() - self._started
