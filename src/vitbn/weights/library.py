@@ -55,14 +55,17 @@ def load_library_weights(net: nn.Module, config: dict[str, Any]) -> None:
         state, said = _read(path, (net, plain), model, complaint), _standardisation(path)
     log.info(f"{path}: initial weights")
     target = net if state.keys() == net.state_dict().keys() else plain
-    load_state(target, _adapted(state, target, model["num_classes"]), f"{complaint}: does not fit")
+    load_state(target, adapted(state, target, model["num_classes"]), f"{complaint}: does not fit")
     if target is plain:
         net.load_state_dict(replace_norms(plain, constructor_options(model)["placement"]).state_dict())
+    compare_pixels(said, config["data"])
+
+
+def compare_pixels(said: Mapping[str, tuple[float, ...]], data: Mapping[str, Any]) -> None:
+    """A warning if `data` gives the pixels another mean or standard deviation, per channel, than the weights want."""
     for key, values in said.items():
-        if per_channel(config["data"][key], len(values)) != values:
-            log.warning(
-                f"data.{key}={config['data'][key]}: the weights were trained with {', '.join(map(str, values))}"
-            )
+        if per_channel(data[key], len(values)) != values:
+            log.warning(f"data.{key}={data[key]}: the weights were trained with {', '.join(map(str, values))}")
 
 
 def _published(library: str, name: str) -> Path:
@@ -167,28 +170,29 @@ def _standardisation(path: Path) -> dict[str, tuple[float, ...]]:
     return {key: tuple(map(float, values)) for key, values in said.items() if isinstance(values, list)}
 
 
-def _adapted(state: Mapping[str, Tensor], net: nn.Module, num_classes: int) -> State:
+def adapted(state: Mapping[str, Tensor], net: nn.Module, num_classes: int) -> State:
     """The weights for other classes, other image sizes and grey images, as far as that is possible."""
-    own, adapted = net.state_dict(), dict(state)
+    own, fitted = net.state_dict(), dict(state)
     for path, layer in net.named_modules():
         if not (isinstance(layer, nn.Linear | nn.Conv2d) and len(layer.weight) == num_classes and HEAD.search(path)):
             continue
         there = state.get(f"{path}.weight")
         if there is None or len(there) != num_classes:
-            was = "none" if there is None else len(there)
+            was = 0 if there is None else len(there)
             log.info(f"{path}: starts anew, {num_classes} classes where there were {was}")
-            adapted |= {f"{path}.{name}": value for name, value in layer.state_dict().items()}
+            fitted |= {f"{path}.{name}": value for name, value in layer.state_dict().items()}
     for name, value in state.items():
-        if name not in own or adapted[name].shape == own[name].shape:
+        if name not in own or fitted[name].shape == own[name].shape:
             continue
         wanted = own[name].shape
         if value.ndim == 4 and value.shape[1] == 3 and wanted == (len(value), 1, *value.shape[2:]):
-            adapted[name] = value.sum(1, keepdim=True)
+            fitted[name] = value.sum(1, keepdim=True)
             log.info(f"{name}: summed over 3 channels into one")
         elif value.ndim == 3 and (resized := interpolated(value, wanted[1])) is not None:
-            adapted[name] = resized
-            log.info(f"{name}: interpolated (bicubic) from {value.shape[1]} to {wanted[1]} positions")
-    return adapted
+            fitted[name] = resized
+            old, new = math.isqrt(value.shape[1]), math.isqrt(wanted[1])
+            log.info(f"{name}: interpolated (bicubic) from {old} x {old} to {new} x {new}")
+    return fitted
 
 
 def interpolated(positions: Tensor, tokens: int) -> Tensor | None:

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import math
 from typing import Any
 
 from torch import Tensor, nn
@@ -14,9 +13,8 @@ from vitbn.models.placements import complete, named, named_placements
 from vitbn.models.vit import VisionTransformer
 from vitbn.norms.kinds import as_typed
 from vitbn.weights.files import Weights, readable
-from vitbn.weights.library import interpolated, load_library_weights
+from vitbn.weights.library import adapted, compare_pixels, load_library_weights
 from vitbn.weights.network import load_state, read_weights
-from vitbn.weights.runs import per_channel
 
 log = logging.getLogger("vitbn")
 BARE = ("depth", "pool", "pos_emb")  # keys of the model that people type without `model.`
@@ -42,16 +40,10 @@ def load_pretrained(net: nn.Module, config: dict[str, Any]) -> None:
     log.info(f"{weights.source}: initial weights")
     state = dict(weights.state)
     with readable(weights.source):
-        _resize_positions(state, net)
         if model["channels"] == 1 and options["channels"] > 1:
             _sum_channels(state, options["channels"])
-    if options["num_classes"] != model["num_classes"]:
-        state |= {f"head.{name}": value for name, value in net.head.state_dict().items()}
-        log.info(f"head: starts anew, {model['num_classes']} classes where there were {options['num_classes']}")
-    load_state(net, state, f"{complaint}: does not fit")
-    for key, value in (("mean", weights.mean), ("std", weights.std)):
-        if per_channel(data[key], len(value)) != value:
-            log.warning(f"data.{key}={data[key]}: the weights were trained with {', '.join(map(str, value))}")
+        load_state(net, adapted(state, net, model["num_classes"]), f"{complaint}: does not fit")
+    compare_pixels({"mean": weights.mean, "std": weights.std}, data)
 
 
 def vit_options(weights: Weights) -> dict[str, Any]:
@@ -90,19 +82,6 @@ def _require_same_network(theirs: dict[str, Any], ours: dict[str, Any], complain
     ]  # fmt: skip
     if differing:
         raise InputError(f"{complaint}: is of another network; type {' '.join(overrides[key] for key in differing)}")
-
-
-def _resize_positions(state: dict[str, Tensor], net: VisionTransformer) -> None:
-    """Interpolate learned positions to the net's number of patches as timm does; CLS keeps its own."""
-    name = "embedding.positions.table"
-    if name not in state:
-        return
-    old, new = math.isqrt(state[name].shape[1] - 1), net.embedding.grid
-    resized = interpolated(state[name], 1 + new**2)
-    if old == new or resized is None:
-        return
-    state[name] = resized
-    log.info(f"positions: interpolated (bicubic) from {old} x {old} to {new} x {new}")
 
 
 def _sum_channels(state: dict[str, Tensor], channels: int) -> None:
