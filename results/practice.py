@@ -42,7 +42,7 @@ def row(runs: list[RunRecord], name: str, lr: float) -> str:
     ends = [tuple(metric_value(run, "val/acc", EPOCHS) or 0.0 for run in pair) for pair in pairs]
     shown = [", ".join(f"{100 * end:.1f}" for end in arm) or DASH for arm in zip(*ends, strict=True)] or [DASH, DASH]
     found = mean_interval([bn - plain for plain, bn in ends], resolution=resolution("val/acc", runs))
-    interval = f"{points(found.estimate)} {interval_text(found, lambda x: f'{100 * x:+.1f}')}" if found.n else DASH
+    interval = f"{points(found.estimate)} {interval_text(found, points)}" if found.n else DASH
     return f"| {name} | {lr:g} | {len(ends)} | {' | '.join(shown)} | {interval} |"
 
 
