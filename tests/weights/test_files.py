@@ -14,7 +14,7 @@ from vitbn.cli import main
 from vitbn.errors import InputError
 from vitbn.models.placements import complete
 from vitbn.models.vit import ViT
-from vitbn.weights.files import Weights, described_network, write
+from vitbn.weights.files import Weights, write
 from vitbn.weights.network import load_network
 
 TARGETS = {
@@ -56,7 +56,7 @@ def refusal(file):
 
 def test_an_honest_file_comes_back(make_file, state):
     network = load_network(make_file())
-    assert isinstance(network.net, ViT) and not network.net.training and described_network(network.config)[1] == TINY
+    assert isinstance(network.net, ViT) and not network.net.training and network.options == TINY
     assert all(torch.equal(state[name], value) for name, value in network.net.state_dict().items())
 
 

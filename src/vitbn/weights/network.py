@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from vitbn.data.batches import Preprocess
 from vitbn.errors import InputError
 from vitbn.models.architectures import build_known
-from vitbn.weights.files import CONFIG, Weights, read_weights_file
+from vitbn.weights.files import CONFIG, Weights, described_network, read_weights_file
 from vitbn.weights.hub import locate
 from vitbn.weights.runs import is_run, read_run_weights
 from vitbn.weights.translate import enumerated
@@ -30,6 +30,11 @@ class Network:
     std: tuple[float, ...]
     config: dict[str, Any]  # of the run; imported weights have only its part `model`
     source: Path  # the file the weights are from
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What its constructor is given."""
+        return described_network(self.config)[1]
 
     def normalise(self, images: Tensor) -> Tensor:
         """uint8 images (B, channels, K, K) as the network's input, float32 (B, channels, image_size, image_size)."""
