@@ -237,8 +237,8 @@ def _check_part(raw: Any, claim: dict[str, Any], where: str) -> None:
             raise InputError(f"{where}: {key}={raw[key]} means nothing to kind {kind}; it does to {', '.join(kinds)}")
     if "metric" in raw:
         known = {"last": (*METRICS, *MEASURED), 1: (*EPOCH_METRICS, *MEASURED)}
-        every_epoch = kind == "overtakes"
-        _choice(raw, "metric", EPOCH_METRICS if every_epoch else known.get(raw.get("at", "last"), EPOCH_METRICS), where)
+        moment = "every epoch" if kind == "overtakes" else raw.get("at", "last")
+        _choice(raw, "metric", known.get(moment, EPOCH_METRICS), where)
     if "with" in raw:
         _choice(raw, "with", MEASURED, where)
     steps = raw.get("steps", [1, 1])

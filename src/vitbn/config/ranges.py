@@ -1,15 +1,11 @@
 """What the value of a key may be: whether it fits, and the rule in words."""
 
-import math
 from collections.abc import Callable
 from typing import Any
 
+from vitbn.norms.kinds import is_number
+
 Range = tuple[Callable[[Any], bool], str]
-
-
-def is_number(value: Any) -> bool:
-    """Finite, and not true or false, which Python takes for 1 and 0."""
-    return type(value) in (int, float) and math.isfinite(value)
 
 
 def whole(least: int) -> Range:

@@ -1,6 +1,5 @@
 """The networks of conf/model/ from descriptions that anybody may have written: by name, from checked plain values."""
 
-import math
 import re
 from collections.abc import Callable, Mapping
 from importlib import import_module
@@ -10,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from vitbn.models.placements import OF_LIBRARIES, Pool, PosEmb, complete
-from vitbn.norms.kinds import split
+from vitbn.norms.kinds import is_number, split
 
 VISION_TRANSFORMERS = ("VisionTransformer", "ViT", "ViTBNFFN", "ViTBN")
 # what the constructor knows for the article's networks, and a file must say: weights do not tell their heads
@@ -33,10 +32,6 @@ def _one_of(*choices: str) -> Rule:
     return (lambda v: isinstance(v, str) and v in choices), f"one of {', '.join(choices)}"
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
 def _is_placement(value: Any) -> bool:
     """ValueError lists the slots and the kinds."""
     return isinstance(value, Mapping) and bool(complete(value))
@@ -47,7 +42,7 @@ def _is_kind(value: Any) -> bool:
     return bool(split(value))
 
 
-_FRACTION: Rule = (lambda v: _is_number(v) and 0 <= v < 1, "a number in [0, 1)")
+_FRACTION: Rule = (lambda v: is_number(v) and 0 <= v < 1, "a number in [0, 1)")
 _WIDTH = _whole(1, 2**20)
 
 OPTIONS: dict[str, Rule] = {
@@ -65,7 +60,7 @@ OPTIONS: dict[str, Rule] = {
     "dropout": _FRACTION,
     "emb_dropout": _FRACTION,
     "qkv_bias": (lambda v: isinstance(v, bool), "true or false"),
-    "norm_eps": (lambda v: _is_number(v) and v > 0, "a number above 0"),
+    "norm_eps": (lambda v: is_number(v) and v > 0, "a number above 0"),
     "placement": (_is_placement, "slots with their kinds"),
     "hidden": (
         lambda v: isinstance(v, list) and len(v) <= 100 and all(map(_WIDTH[0], v)),

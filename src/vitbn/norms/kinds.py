@@ -12,7 +12,8 @@ Kind = str | Mapping[str, Any]
 Option = tuple[Any, Callable[[Any], bool], str]  # default, whether a value fits, the rule in words
 
 
-def _number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Finite, and not true or false, which Python takes for 1 and 0."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
@@ -21,18 +22,18 @@ def _whole(default: Any) -> Option:
 
 
 def _real(default: float) -> Option:
-    return default, _number, "a number"
+    return default, is_number, "a number"
 
 
 def _at_least(least: float, default: float) -> Option:
-    return default, lambda v: _number(v) and v >= least, f"a number, at least {least:g}"
+    return default, lambda v: is_number(v) and v >= least, f"a number, at least {least:g}"
 
 
 def _share(default: float) -> Option:
-    return default, lambda v: _number(v) and 0 < v <= 1, "a share of the training, above 0 and at most 1"
+    return default, lambda v: is_number(v) and 0 < v <= 1, "a share of the training, above 0 and at most 1"
 
 
-_MOMENTUM: Option = 0.1, lambda v: _number(v) and 0 < v <= 1, "a number above 0 and at most 1"
+_MOMENTUM: Option = 0.1, lambda v: is_number(v) and 0 < v <= 1, "a number above 0 and at most 1"
 
 KINDS: dict[str, dict[str, Option]] = {
     "none": {},

@@ -42,7 +42,8 @@ def load_pretrained(net: nn.Module, config: dict[str, Any]) -> None:
     with readable(weights.source):
         if model["channels"] == 1 and options["channels"] > 1:
             _sum_channels(state, options["channels"])
-        load_state(net, adapted(state, net, model["num_classes"]), f"{complaint}: does not fit")
+        state = adapted(state, net, model["num_classes"])
+    load_state(net, state, f"{complaint}: does not fit")
     compare_pixels({"mean": weights.mean, "std": weights.std}, data)
 
 
