@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Everything that is to be measured on a machine with a CUDA GPU; so far nothing of it has been.
+# Everything that is to be measured on a machine with a CUDA GPU; so far `step` has been.
 #
 #   benchmarks/gpu.sh                  all parts; results in benchmarks/results/*-cuda*.json, device named inside
-#   benchmarks/gpu.sh train            one part: train, infer, data, growth, start
+#   benchmarks/gpu.sh train            one part: train, step, infer, data, growth, start
 #   QUICK=1 benchmarks/gpu.sh          tiny, to see that it works
 #
-# train and infer fail unless torch.compile compiled something.
+# train, step and infer fail unless torch.compile compiled something.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-.venv/bin/python}
@@ -17,13 +17,13 @@ bench() {
 
 measure() {
   case $1 in
-    train | infer) bench "$1" --compile ;;
+    train | step | infer) bench "$1" --compile ;;
     data | growth | start) bench "$1" ;;
-    *) echo "unknown part $1; choose from train, infer, data, growth, start" >&2 && return 2 ;;
+    *) echo "unknown part $1; choose from train, step, infer, data, growth, start" >&2 && return 2 ;;
   esac
 }
 
-(($#)) || set -- train infer data growth start
+(($#)) || set -- train step infer data growth start
 nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm --format=csv
 for part in "$@"; do
   measure "$part" || failed+=("$part")

@@ -43,6 +43,11 @@ def test_the_run_is_that_of_the_rate_found(found, make_run):
     assert curves(run) == curves(plain)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_run_on_a_gpu_goes_on_after_the_search(make_run):
+    assert attempt(make_run(*OPTIONS, *FIND, "trainer=gpu"), train)["status"] == "done"
+
+
 @pytest.mark.parametrize("killed_at", [3, 9])
 @pytest.mark.slow
 def test_a_resumed_run_keeps_the_rate(found, make_run, kill, caplog, killed_at):

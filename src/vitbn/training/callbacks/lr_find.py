@@ -28,6 +28,7 @@ class FindLearningRate(LearningRateFinder):
         if self.found is None:
             epochs, trainer.fit_loop.max_epochs = trainer.fit_loop.max_epochs, -1  # a short run would cut the search
             self.lr_find(trainer, pl_module)
+            pl_module.to(pl_module.device)  # it has read back the metrics of before, and they lie on the CPU then
             trainer.fit_loop.max_epochs = epochs
             self.found = self.optimal_lr.suggestion() if self.optimal_lr else None
             if self.found is None:
