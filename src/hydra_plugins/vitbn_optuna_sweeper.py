@@ -25,7 +25,7 @@ EXCLUDED = ("hydra", "seed", "data.holdout")  # what it leaves to whoever trains
 
 
 class OptunaSweeper(Sweeper):
-    """Trains until `trials` of the search have ended, `n_parallel` of them together, for the highest `metric`.
+    """Trains until `trials` of the search have ended, `n_parallel` of them together, for the best `metric`.
 
     The search is stored in search.db of the study's folder: the same command continues it, more `trials` lengthen it,
     and interrupted trials are trained to their end first. `space`: key -> {low, high, log, step} or a list of choices;

@@ -115,7 +115,7 @@ class Recorder(nn.Module):
         return self.present(x)
 
     def _merge(self, count: int, mean_x: Tensor, mean_y: Tensor, xx: Tensor, xy: Tensor) -> None:
-        """Chan, Golub and LeVeque's update (1983): no difference of large sums."""
+        """Chan, Golub and LeVeque's update (1979): no difference of large sums."""
         total = self.count + count
         step_x, step_y, share = mean_x - self.mean_x, mean_y - self.mean_y, self.count * count / total
         self.xx = self.xx + xx + step_x * step_x * share

@@ -1,6 +1,6 @@
 """How a training can end, and what is written for each ending. Imports no torch.
 
-done         every epoch, or stopped early because it was stuck
+done         every epoch, or stopped early: stuck, early_stopping, max_steps, max_time
 diverged     loss, weights or validation became NaN or infinite: an outcome, with the step where it happened
 failed       an exception; its traceback is in the run's folder, and the next attempt starts from the last checkpoint
 interrupted  SIGTERM or Ctrl-C: a checkpoint and no result, so that the same command goes on
