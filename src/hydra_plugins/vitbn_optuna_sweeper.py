@@ -36,19 +36,28 @@ class OptunaSweeper(Sweeper):
     launcher: Launcher
 
     def __init__(
-        self, metric: str, trials: int, n_parallel: int, seed: int, space: DictConfig, **_unused: None
-    ) -> None:  # the keys of the sweeper over listed values, whose place it takes, are null
-        from vitbn.errors import InputError
+        self,
+        metric: str,
+        trials: int,
+        n_parallel: int,
+        seed: int,
+        space: DictConfig,
+        params: DictConfig | None = None,
+        **_unused: None,
+    ) -> None:  # `params` are an experiment's own sweep
+        from vitbn.config.ranges import counting, natural, one_of, require
         from vitbn.store.search import parameter
 
+        allowed = {"metric": one_of("val/acc", "val/loss"), "trials": counting, "n_parallel": counting, "seed": natural}
+        for key, value in {"metric": metric, "trials": trials, "n_parallel": n_parallel, "seed": seed}.items():
+            require(f"hydra.sweeper.{key}", value, allowed[key])
         self.metric = metric
         self.trials = trials
         self.n_parallel = n_parallel
         self.seed = seed
         parameters: Any = OmegaConf.to_container(space)
         self.space = {str(key): parameter(key, value) for key, value in parameters.items()}
-        if not metric.startswith("val/"):
-            raise InputError(f"hydra.sweeper.metric={metric}: must be val/acc or val/loss, never of the test images")
+        self.params = [f"{key!s}={value}" for key, value in (params or {}).items()]
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         from vitbn.config.launch import check_hydra
@@ -72,11 +81,17 @@ class OptunaSweeper(Sweeper):
 
         config = to_plain_dict(self.config)
         check(config)
-        fixed = self._fixed_overrides(arguments)
+        for key in [key for key in self.space if OmegaConf.select(self.config, key) is None]:
+            log.info(f"hydra.sweeper.space.{key}: not searched, this configuration has no {key}")
+            del self.space[key]
+        fixed = self._fixed_overrides([*self.params, *arguments])
         if not config["data"].get("holdout"):
             raise InputError("data.holdout=0: a search needs held-out training images, e.g. data.holdout=5000")
         folder = Path(config["runs"]) / config["study"]
-        name = config_hash(config | {"space": {key: list(value) for key, value in self.space.items()}})
+        of_metric = {} if self.metric == "val/acc" else {"metric": self.metric}
+        name = config_hash(config | {"space": {key: list(value) for key, value in self.space.items()}} | of_metric)
+        for overrides in self._extremes(fixed):
+            check(to_plain_dict(self.loader.load_sweep_config(self.config, overrides)), overrides)
         failed: list[str] = []
         with locked(folder / ".search") as acquired:
             if not acquired:
@@ -111,6 +126,13 @@ class OptunaSweeper(Sweeper):
             else:
                 raise InputError(f"{override.input_line}: list the values, or give hydra.sweeper.space.{key}")
         return fixed
+
+    def _extremes(self, fixed: list[str]) -> list[list[str]]:
+        """The trials at both ends of every range, or with every choice, the other keys left as they are."""
+        ends = {
+            key: options.get("choices") or (options["low"], options["high"]) for key, (_, options) in self.space.items()
+        }
+        return [[*fixed, f"{key}={value}"] for key, values in ends.items() for value in values]
 
     def _result(self, outcome: JobReturn) -> tuple[str, float | None]:
         """The run's id and its metric; None unless it is done."""

@@ -5,6 +5,7 @@ Hydra imports this module in every application of the environment, so what is ou
 
 import logging
 import os
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,9 @@ class StudySweeper(Sweeper):
     launcher: Launcher
 
     def __init__(self, max_batch_size: int | None, params: DictConfig | None) -> None:
+        from vitbn.config.ranges import counting, require
+
+        require("hydra.sweeper.max_batch_size", max_batch_size, counting)
         self.max_batch_size = max_batch_size  # `params` come with the configuration of `setup`
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -48,6 +52,7 @@ class StudySweeper(Sweeper):
         from vitbn.store.labels import flatten
         from vitbn.store.rerun import end_rerun
 
+        os.environ["VITBN_SWEEP_BEGAN"] = str(time.time_ns())
         jobs = self._checked_jobs(arguments)
         studies: dict[Path, list[Run]] = {}
         for _, run in jobs:

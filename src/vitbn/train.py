@@ -14,6 +14,7 @@ from vitbn.config.compose import CONF, to_plain_dict
 from vitbn.config.messages import report_user_errors
 from vitbn.errors import RunFailed, describe
 from vitbn.store.lock import locked
+from vitbn.store.rerun import written
 from vitbn.store.run import COMPLETE, Run, skipped_line
 
 log = logging.getLogger("vitbn")
@@ -38,7 +39,9 @@ def train_job(cfg: DictConfig) -> float | None:
                 log.info(f"{run.folder}: locked by another process, which trains it: skipped")
                 return None
             result = run.result() or {}
-            if result.get("status") in COMPLETE and not run.config["rerun"]:
+            began = os.environ.get("VITBN_SWEEP_BEGAN") if is_sweep else None  # of the sweeper
+            is_new = began is not None and (written(run) or 0) > int(began)  # another process has the same sweep
+            if result.get("status") in COMPLETE and (is_new or not run.config["rerun"]):
                 log.info(skipped_line(run, result["status"], job.overrides.task))
             else:
                 total = os.environ.get("VITBN_SWEEP_RUNS")  # of the sweeper

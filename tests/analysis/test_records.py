@@ -1,3 +1,5 @@
+import shutil
+
 import numpy as np
 import pytest
 
@@ -146,3 +148,10 @@ def test_steps(run, study):
     assert table["step"].tolist() == [1, 2, 3] and np.mean(table["train/loss"]) == 1.0
     run(seed=1)
     assert read_study(study)[1].steps() == {}
+
+
+def test_a_copy_of_a_run_under_another_name_counts_once(run, study):
+    folder = run(seed=1)
+    shutil.copytree(folder, folder.with_name("copy"))
+    runs, warnings = read_studies([study])
+    assert len(runs) == 1 and "counted once" in warnings[0]

@@ -1,4 +1,5 @@
 import csv
+import json
 import re
 from html.parser import HTMLParser
 
@@ -209,3 +210,26 @@ def test_what_a_callback_logged_is_a_curve(run, study):
 def test_the_page_counts_its_comparisons(reported):
     counted = "3 comparisons were made, 3 of them with an interval, and 3 of these intervals leave 0 out"
     assert counted in " ".join(Page(reported).text.split())
+
+
+def test_pictures_of_other_origin_stay(run, study, tmp_path):
+    run(status="running", values=[0.3])
+    theirs = tmp_path / "paper" / "figures" / "mine.svg"
+    theirs.parent.mkdir(parents=True)
+    theirs.touch()
+    commands.report([str(study)], out=tmp_path / "paper")
+    assert theirs.exists()
+
+
+@pytest.mark.slow
+def test_a_search_beside_a_study_takes_nothing_from_it(run, study, tmp_path):
+    for model in ("vit", "vitbnffn"):
+        run(model=model)
+    search = tmp_path / "runs" / "search"
+    folder = run(into=search, lr=0.1)
+    trial = {"number": 0, "run": folder.name, "params": {"lr": 0.1}, "value": 0.9}
+    content = {"name": "s", "metric": "val/acc", "space": ["lr"], "trials": [trial]}
+    (search / "search.json").write_text(json.dumps(content))
+    (page,) = commands.report([str(study), str(search)], out=tmp_path / "both")
+    text = Page(page).text
+    assert "Paired differences" in text and "Search" in text

@@ -4,8 +4,10 @@ import threading
 
 import pytest
 
+from vitbn.analysis.filters import fitting
 from vitbn.analysis.table import print_table, study_configs, write_summary
 from vitbn.cli import main
+from vitbn.errors import InputError
 from vitbn.store.labels import flatten
 from vitbn.store.plan import write_plan
 
@@ -143,3 +145,15 @@ def test_a_filter_chooses_runs(ended, capsys):
     assert "sede=1: no run has this key; they differ in pool, seed" in capsys.readouterr().err
     assert main(["table", str(runs[0].study), "seed=9"]) == 2
     assert "no run has seed=9; there are 0, 1, 2" in capsys.readouterr().err
+
+
+def test_norms_with_options_are_chosen_as_shown_and_as_typed():
+    configs = {
+        "ghost": {"norm.ffn_in": "ghost_batch(momentum=0.2, virtual=20)", "schedule.name": None},
+        "plain": {"norm.ffn_in": "batch", "schedule.name": "step"},
+    }
+    for typed in ("ghost_batch(momentum=0.2, virtual=20)", "{kind:ghost_batch,virtual:20,momentum:0.2}"):
+        assert list(fitting(configs, [f"norm.ffn_in={typed}"])) == ["ghost"]
+        assert len(fitting(configs, [f"norm.ffn_in=batch,{typed}"])) == 2
+    with pytest.raises(InputError, match="there are null, step"):
+        fitting(configs, ["schedule.name=none"])

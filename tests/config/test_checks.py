@@ -104,3 +104,23 @@ FOLDER = ("data=folder", "model=resnet34")
 def test_mistakes_with_image_files_are_named(photos, overrides, message):
     with pytest.raises(InputError, match=message):
         checked(*FOLDER, f"data.root={photos}", *overrides)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ("schedule=step", "schedule.every=null"),
+            "schedule.every=null: must be a whole number, at least 1",
+        ),
+        (("schedule=cosine", "schedule.floor=null"), r"schedule.floor=null: must lie in \[0, 1\]"),
+        (("schedule.name=step",), "schedule.every=null: must be"),
+        (("data.augment=null",), "data.augment=null: must have a value"),
+        (("data.root=null",), "data.root=null: must have a value"),
+        (("trainer.max_steps=2", "trainer.min_epochs=2"), "trainer.max_steps=2 trainer.min_epochs=2: keep one"),
+        (("norm.ffn_in=prep_batch", "callbacks=ema"), "norm prep_batch callbacks.ema: changes with the share"),
+    ],
+)
+def test_nothing_and_what_goes_badly_together_are_named(overrides, message):
+    with pytest.raises(InputError, match=message):
+        checked(*overrides)

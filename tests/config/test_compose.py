@@ -153,3 +153,9 @@ def test_loggers_are_a_mapping_of_which_none_may_be_left():
     assert composed("+logger.own={_target_: own.Logger, name: '${run_id:}'}")["logger"]["own"]["name"] == run_id(
         composed()
     )
+
+
+def test_max_epochs_is_epochs_wherever_that_is_referred_to():
+    cosine = ("+schedule._target_=torch.optim.lr_scheduler.CosineAnnealingLR", "+schedule.T_max=${epochs}")
+    ours, theirs = (to_plain_dict(compose_config([word, *cosine])) for word in ("epochs=3", "trainer.max_epochs=3"))
+    assert ours == theirs and ours["schedule"]["T_max"] == 3

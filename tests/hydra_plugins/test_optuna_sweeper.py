@@ -46,10 +46,34 @@ def test_a_search_as_it_is_typed(tmp_path, clothes):
 
 @pytest.mark.parametrize(("words", "message"), [
     (["data.holdout=0"], "data.holdout=0: a search needs held-out training images, e.g. data.holdout=5000"),
-    (["hydra.sweeper.metric=test/acc"], "hydra.sweeper.metric=test/acc: must be val/acc or val/loss"),
+    (["hydra.sweeper.metric=test/acc"], "hydra.sweeper.metric=test/acc: choose from val/acc, val/loss"),
+    (["hydra.sweeper.n_parallel=0"], "hydra.sweeper.n_parallel=0: must be a whole number"),
+    (["+hydra.sweeper.space.lr.step=0.1", "data.holdout=50"], "hydra.sweeper.space.lr={"),
+    (["depth=0,-1", "data.holdout=50"], "depth=0: must be a whole number, at least 1"),
+    (["norm.ffn_in=ghost_batch", "data.holdout=50"], "virtual=25 does not divide batch_size=20"),
     (["hydra.sweeper.space.depth=5"], "hydra.sweeper.space.depth=5: must be"),
 ])  # fmt: skip
 def test_a_search_that_cannot_be_is_refused_in_one_line(tmp_path, clothes, words, message):
     done = typed(tmp_path, clothes, *words)
     assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1
     assert not (tmp_path / "runs" / "lr_depth" / "search.db").exists()
+
+
+def test_another_metric_is_another_search_and_keys_that_a_schedule_lacks_are_not_searched(tmp_path, clothes):
+    words = ["data.holdout=50", "batch_size=50", "depth=1", "hydra.sweeper.trials=1", "schedule=cosine",
+             "trainer.limit_train_batches=1"]  # fmt: skip
+    for metric in ("val/acc", "val/loss"):
+        done = typed(tmp_path, clothes, *words, f"hydra.sweeper.metric={metric}")
+        assert done.returncode == 0, done.stderr
+        recorded = json.loads((tmp_path / "runs" / "lr_depth" / "search.json").read_text())
+        assert recorded["metric"] == metric and recorded["space"] == ["lr"] and len(recorded["trials"]) == 1
+        assert (recorded["trials"][0]["value"] > 1) == (metric == "val/loss")
+
+
+def test_a_search_takes_the_choices_of_an_experiment(tmp_path, clothes):
+    words = ["experiment=quickstart", "data.holdout=50", "batch_size=50", "depth=1", "hydra.sweeper.trials=1",
+             "trainer.limit_train_batches=1", "schedule=constant"]  # fmt: skip
+    done = typed(tmp_path, clothes, *words)
+    assert done.returncode == 0, done.stderr
+    (found,) = (tmp_path / "runs").glob("*/search.json")
+    assert "model" in json.loads(found.read_text())["space"]

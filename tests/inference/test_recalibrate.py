@@ -1,7 +1,11 @@
+from dataclasses import replace
+
+import pytest
 import torch
 
 from vitbn.cli import main
 from vitbn.data.sources import load
+from vitbn.errors import InputError
 from vitbn.inference.eval_data import fresh_statistics
 from vitbn.models.bn_statistics import batch_norms
 from vitbn.store.checkpoint_file import is_valid
@@ -35,6 +39,15 @@ def test_training_checkpoints_are_not_overwritten(make_saved, capsys):
     for name in ("last", "previous", "best"):
         assert call("recalibrate", "--ckpt", folder, "--out", folder / "checkpoints" / f"{name}.ckpt") == 2
         assert "training goes on from this file; choose another name" in capsys.readouterr().err
+
+
+def test_a_file_that_nothing_describes_and_a_lone_image_are_refused(make_saved, clothes, tmp_path, capsys):
+    folder = make_saved("model=vitbn")
+    assert call("recalibrate", "--ckpt", folder, "--out", tmp_path / "elsewhere" / "r.ckpt") == 2
+    assert "r.ckpt: nothing there would say what network it is" in capsys.readouterr().err
+    flat = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.BatchNorm1d(784))
+    with pytest.raises(InputError, match="^one image is one sample for these BatchNorms"):
+        fresh_statistics(replace(load_network(folder), net=flat), load("fashion_mnist", clothes).train[torch.arange(1)])
 
 
 def test_a_network_without_batchnorm_is_refused(make_saved, capsys):

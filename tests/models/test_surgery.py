@@ -278,3 +278,12 @@ def test_replaced_networks_can_be_exported(name):
     program = torch.export.export(net, (IMAGES,), strict=False)
     out = program.module()(IMAGES)
     torch.testing.assert_close(getattr(out, "logits", out), logits(net), rtol=0, atol=1e-9)
+
+
+def test_batchnorm_with_an_identity_beside_it_is_calibrated_too():
+    net = foreign.timm()
+    expected = logits(replace_norms(copy.deepcopy(net), {"attn_in": "batch"}, calibrate=[IMAGES]))
+    found = replace_norms(copy.deepcopy(net), {"attn_in": {"kind": "rep_batch", "eta": 0.5}}, calibrate=[IMAGES])
+    torch.testing.assert_close(logits(found), expected, rtol=0, atol=1e-9)
+    beginning = replace_norms(copy.deepcopy(net), {"attn_in": "prep_batch"}, calibrate=[IMAGES])
+    torch.testing.assert_close(logits(beginning), logits(net), rtol=0, atol=1e-4)  # at first it is LayerNorm

@@ -15,6 +15,7 @@ from vitbn.norms import (
     RepBatchNorm,
     ScalarBatchNorm,
     TokenBatchNorm,
+    make_norm,
     set_progress,
 )
 
@@ -142,3 +143,16 @@ def test_progressive_rep_batchnorm_goes_from_layernorm_to_rep_batchnorm(x, progr
     rep = copy.deepcopy(norm.bn)(x) + norm.eta * x
     torch.testing.assert_close(norm(x), share * layer + (1 - share) * rep, rtol=0, atol=1e-12)
     assert (norm.as_affine() is None) == (share > 0)
+
+
+def test_one_mean_and_variance_for_all_features_are_exact_over_many_tokens():
+    x = torch.randn(100, 197, 256, generator=torch.Generator().manual_seed(0)) + 30
+    norm = ScalarBatchNorm(256)
+    expected = (x.double() - x.double().mean()) / (x.double().var(correction=0) + norm.eps).sqrt()
+    torch.testing.assert_close(norm(x).double(), expected, rtol=0, atol=1e-3)
+    assert norm.running_var.item() == pytest.approx(0.9 + 0.1 * x.double().var().item(), rel=1e-4)
+
+
+@pytest.mark.parametrize(("kind", "option"), [("rep_batch", "eta"), ("prep_batch", "eta"), ("derf", "shift")])
+def test_whole_numbers_are_numbers(kind, option):
+    assert make_norm({"kind": kind, option: 1}, 4)(torch.rand(2, 3, 4)).dtype == torch.float32

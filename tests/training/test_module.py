@@ -13,7 +13,7 @@ from vitbn.data.batches import Batch
 from vitbn.models.factory import build
 from vitbn.models.placements import named
 from vitbn.store import checkpoint_file
-from vitbn.training.module import Classifier
+from vitbn.training.module import Classifier, Mean
 from vitbn.training.outcome import attempt
 from vitbn.training.train import train
 
@@ -149,6 +149,12 @@ def test_sums_and_norms_are_those_of_float32_in_a_bfloat16_network(fit):
     module = Classifier(net, num_classes=10, make_optimizer=lambda net: torch.optim.SGD(net.parameters(), lr=0.0))
     _, logged = fit(module, batches[:20], accelerator="cpu", precision="bf16-true")
     assert logged["gradient norm"].item() == pytest.approx(sum(norms).item() / 20, rel=1e-5)
+
+
+def test_a_sum_stays_in_float32_when_its_module_becomes_bfloat16():
+    sums = Mean()
+    sums.update(torch.tensor(1.0009765625))
+    assert sums.to(torch.bfloat16).total.item() == 1.0009765625 and sums.to(torch.float64).total.dtype == torch.float64
 
 
 @pytest.mark.parametrize("fused", [False, True])

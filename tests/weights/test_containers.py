@@ -169,3 +169,19 @@ def test_what_is_no_file_is_not_waited_for(tmp_path, state):
     place = saved(tmp_path / "net", state, None)
     os.mkfifo(place.with_name("config.json"))
     refused(place, "config.json: not a regular file")
+
+
+@pytest.mark.parametrize("place", ["arch", "args"])
+def test_references_without_end_are_not_followed(tmp_path, state, place):
+    nested = ["x"]
+    for _ in range(12):
+        nested = [nested] * 10
+    said = {"arch": nested} if place == "arch" else {"args": {"model_kwargs": nested}}
+    torch.save({"state_dict": state, **said}, tmp_path / "w.pth")
+    refused(tmp_path / "w.pth", "w.pth: refused, what it says of .* is nested")
+
+
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_memory_of_any_length_is_not_asked_for(tmp_path, is_zip):
+    torch.save({"w": bytearray(10)}, tmp_path / "w.pth", _use_new_zipfile_serialization=is_zip)
+    refused(tmp_path / "w.pth", "w.pth: refused, it wants bytearray to be called")

@@ -168,11 +168,16 @@ def load_claim(path: Path) -> Claim:
     for key in REQUIRED:
         if raw.get(key) in (None, "", [], {}):
             raise InputError(f"{path}: no {key!r}; a claim needs {', '.join(REQUIRED)}")
+    for key in ("id", "source", "statement", "study"):
+        if not isinstance(raw[key], str):
+            raise InputError(f"{path}: {key} {raw[key]!r} is not a text; put it in quotes")
     if raw["id"] != path.stem:
         raise InputError(f"{path}: id {raw['id']!r} must be the file's name, {path.stem!r}")
     for key in ("arms", "settings"):
         _mapping(raw, key, str(path))
-    for name in raw["arms"]:
+    for name, arm in raw["arms"].items():
+        if not arm:
+            raise InputError(f"{path}: arms {name} says nothing; give it keys and values")
         _mapping(raw["arms"], name, f"{path}: arms")
     if not isinstance(raw["parts"], list):
         raise InputError(f"{path}: parts {raw['parts']!r} is not a list")
@@ -235,6 +240,8 @@ def _check_part(raw: Any, claim: dict[str, Any], where: str) -> None:
     for key, kinds in MOMENTS.items():
         if key in raw and kind not in kinds:
             raise InputError(f"{where}: {key}={raw[key]} means nothing to kind {kind}; it does to {', '.join(kinds)}")
+    if not isinstance(raw.get("at", "last"), (str, int)):
+        raise InputError(f"{where}: at {raw['at']!r} is neither last nor an epoch")
     if "metric" in raw:
         known = {"last": (*METRICS, *MEASURED), 1: (*EPOCH_METRICS, *MEASURED)}
         moment = "every epoch" if kind == "overtakes" else raw.get("at", "last")
@@ -252,8 +259,11 @@ def _check_part(raw: Any, claim: dict[str, Any], where: str) -> None:
 
 
 def _mapping(raw: dict[str, Any], key: str, where: str) -> None:
-    if not isinstance(raw.get(key) or {}, dict):
+    wanted = raw.get(key) or {}
+    if not isinstance(wanted, dict):
         raise InputError(f"{where}: {key} {raw[key]!r} is not a mapping of keys to values")
+    if empty := [name for name, value in wanted.items() if value in ([], {})]:
+        raise InputError(f"{where}: {key} {empty[0]} is empty; list at least one value")
 
 
 def _choice(raw: dict[str, Any], key: str, choices: Iterable[str], where: str) -> str:

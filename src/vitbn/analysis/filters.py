@@ -1,10 +1,14 @@
 """KEY=VALUE on the command line: which runs of a study are meant."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
+import yaml
+
 from vitbn.errors import InputError
+from vitbn.norms.kinds import label, normal_form
 from vitbn.store.labels import KINDS, FlatConfig, data_name, labels, short_value
 
 Key = TypeVar("Key")
@@ -26,12 +30,12 @@ def fitting(configs: Mapping[Key, FlatConfig], filters: Sequence[str]) -> dict[K
     for typed in filters:
         key, _, values = typed.partition("=")
         found = {name: _value(config, key) for name, config in configs.items()}
-        present = sorted({str(value) for value in found.values() if value is not _ABSENT})
+        present = sorted({_text(value) for value in found.values() if value is not _ABSENT})
         if not present:
             raise InputError(
                 f"{typed}: no run has this key; they differ in {', '.join(_differing(configs)) or 'nothing'}"
             )
-        wanted = values.split(",")
+        wanted = re.split(r",(?![^({\[]*[)}\]])", values)  # not within brackets, as of a norm's options
         chosen = {name: config for name, config in chosen.items() if any(_equal(found[name], text) for text in wanted)}
         if not chosen:
             so_far = " ".join(filters[: filters.index(typed) + 1])
@@ -55,7 +59,21 @@ def _equal(value: Any, text: str) -> bool:
             return math.isclose(value, float(text), rel_tol=1e-9)
         except ValueError:
             return False
-    return str("null" if value is None else value).lower() == text.lower()
+    return _text(value).lower() in (text.lower(), _as_label(text).lower())
+
+
+def _text(value: Any) -> str:
+    return "null" if value is None else str(value)
+
+
+def _as_label(text: str) -> str:
+    """A norm with options, as typed for a training, as tables call it."""
+    if not text.startswith("{"):
+        return text
+    try:
+        return label(normal_form(yaml.safe_load(text.replace(":", ": "))))
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, KeyError):
+        return text
 
 
 def _differing(configs: Mapping[Any, FlatConfig]) -> list[str]:

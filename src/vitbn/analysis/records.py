@@ -123,14 +123,15 @@ def read_study(folder: Path | str) -> list[RunRecord]:
 
 
 def read_studies(folders: Iterable[Path | str]) -> tuple[list[RunRecord], list[str]]:
-    """Runs of several studies and a warning line per oddity; a run id met twice counts once."""
+    """Runs of several studies and a warning line per oddity; one configuration met twice counts once."""
     runs: dict[str, RunRecord] = {}
     warnings: list[str] = []
     for folder in folders:
         for run in read_study(folder):
-            other = runs.get(run.run_id)
+            identity = str(sorted(run.compared.items())) if run.config else run.run_id  # a copy has another name
+            other = runs.get(identity)
             if other is None or (other.status not in RESULT_STATUSES and run.status in RESULT_STATUSES):
-                runs[run.run_id] = run
+                runs[identity] = run
             if other is not None:
                 warnings.append(f"{run.path}: the same run as {other.path}; counted once")
             warnings += run.notes

@@ -75,14 +75,19 @@ def write_reports(folders: Sequence[Path], filters: Sequence[str] = (), out: Pat
         target = base if len(of_data) == 1 else base / slug("report", data)
         title = " ".join(["Report:", ", ".join(folder.resolve().name for folder in folders), *filters])
         title += f", {data}" if len(of_data) > 1 else ""
-        pages.append(_write(target, title, [*members, *unreadable], list(warnings), list(folders)))
+        own = out is None  # where pictures of any other origin do not lie
+        pages.append(_write(target, title, [*members, *unreadable], list(warnings), list(folders), own))
     return pages
 
 
-def _write(target: Path, title: str, runs: list[RunRecord], warnings: list[str], folders: list[Path]) -> Path:
-    """One page; a picture that cannot be drawn is a warning."""
-    searches = [search for folder in folders if (search := read_search(folder))]
-    arms = [] if searches else group(runs)  # no two trials of a search differ in a placement alone
+def _write(
+    target: Path, title: str, runs: list[RunRecord], warnings: list[str], folders: list[Path], own: bool
+) -> Path:
+    """One page; a picture that cannot be drawn is a warning. An `own` folder has no other pictures than these."""
+    found = {folder: search for folder in folders if (search := read_search(folder))}
+    trials = [run for run in runs if run.path.parent in found]  # no two of them differ in a placement alone
+    searches = [search for folder, search in found.items() if any(run.path.parent == folder for run in trials)]
+    arms = group(run for run in runs if run not in trials)
     target.mkdir(parents=True, exist_ok=True)
     drawn, wide, narrow = [], {}, {}
     with style():
@@ -97,7 +102,8 @@ def _write(target: Path, title: str, runs: list[RunRecord], warnings: list[str],
         for picture in pictures(arms, searches, []):
             with suppress(ValueError, RuntimeError, UnicodeError):
                 narrow[picture.name] = _data_address(picture.svg())
-    _forget(target / "figures", {picture.name for picture in drawn})
+    if own:
+        _forget(target / "figures", {picture.name for picture in drawn})
     write_summary(target, {run.path: run.config for run in runs})
     claims = _claims(runs)
     page = _page(title, _sections(runs, arms, claims, warnings, drawn, searches, target), claims, wide, narrow)

@@ -169,7 +169,7 @@ def _means(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> list[tuple
             groups.setdefault(tuple(row.get(key) for key in keys), []).append(row)
     means = []
     for group, members in groups.items():
-        done = [row for row in members if row["status"] == "done"]
+        done = list({row.get("seed"): row for row in members if row["status"] == "done"}.values())  # a copy counts once
         val, test = (
             accuracy_text(mean_interval([row[metric] for row in done if isinstance(row.get(metric), int | float)]))
             for metric in ("val/acc", "test/acc")

@@ -17,6 +17,7 @@ from vitbn.config.ranges import (
     one_of,
     per_channel,
     positive,
+    require,
     share,
 )
 from vitbn.config.signatures import check_options
@@ -91,10 +92,8 @@ def check(config: dict[str, Any], typed: Sequence[str] = ()) -> None:
     `config` is resolved, as `to_plain_dict` returns it; `typed` are overrides.
     """
     check_use(config, typed)
-    for key, (is_valid, rule) in RANGES.items():
-        value = _at(config, key)
-        if value is not None and not is_valid(value):
-            raise InputError(f"{key}={value}: {rule}")
+    for key, allowed in RANGES.items():
+        require(key, _at(config, key), allowed)
     model, data = config["model"], config["data"]
     if config["depth"] is None and "library" not in model:
         raise InputError(f"depth=null: {counting[1]}")
@@ -186,6 +185,9 @@ def _check_schedule(schedule: dict[str, Any]) -> None:
         if unknown := [key for key in schedule if key != "name" and key not in OWN_SCHEDULES[name]]:
             choices = ", ".join(f"schedule.{key}" for key in sorted(OWN_SCHEDULES[name]))
             raise InputError(f"schedule.{unknown[0]}: unknown key; this schedule has {choices}")
+        if missing := sorted(key for key in OWN_SCHEDULES[name] - {"warmup"} if schedule.get(key) is None):
+            key = f"schedule.{missing[0]}"
+            raise InputError(f"{key}=null: {RANGES[key][1]}; schedule={name} brings one")
         return
     ours = ("_target_", "_partial_", "name", "interval", "monitor", "warmup")
     check_options("schedule", schedule, given=("optimizer",), ours=ours)
@@ -204,6 +206,8 @@ def _check_schedule(schedule: dict[str, Any]) -> None:
 
 
 def _check_data(data: dict[str, Any]) -> None:
+    if missing := [key for key in ("name", "root", "augment", "image_size", "channels") if data.get(key) is None]:
+        raise InputError(f"data.{missing[0]}=null: must have a value; data=NAME brings one")
     local_folder(data["root"])
     for key in ("mean", "std"):
         value = data.get(key)

@@ -3,6 +3,7 @@
 Nothing here imports torch: a mistyped key must be reported within a second.
 """
 
+import copy
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -138,6 +139,9 @@ def to_plain_dict(config: DictConfig, without: Sequence[str] = ("hydra",)) -> di
     """The configuration without Hydra's own part, resolved, as plain dicts, strings and numbers."""
     kept = [str(key) for key in config if key not in without]
     tree = OmegaConf.masked_copy(config, kept) if len(kept) < len(config) else config
+    if (epochs := OmegaConf.select(tree, "trainer.max_epochs")) is not None:  # Lightning's word, for ${epochs}, too
+        tree = copy.deepcopy(tree) if tree is config else tree
+        OmegaConf.update(tree, "epochs", epochs)
     plain: Any = OmegaConf.to_container(tree, resolve=True, throw_on_missing=True, enum_to_str=True)
     return with_flags_understood(with_kinds_in_normal_form(plain))
 

@@ -3,9 +3,17 @@
 from collections.abc import Callable
 from typing import Any
 
+from vitbn.errors import InputError
 from vitbn.norms.kinds import is_number
 
 Range = tuple[Callable[[Any], bool], str]
+
+
+def require(key: str, value: Any, allowed: Range) -> None:
+    """InputError unless the key's value is allowed, or None."""
+    is_valid, rule = allowed
+    if value is not None and not is_valid(value):
+        raise InputError(f"{key}={value}: {rule}")
 
 
 def whole(least: int) -> Range:

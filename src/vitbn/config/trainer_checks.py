@@ -8,6 +8,7 @@ from vitbn.config.messages import parse, unknown_key
 from vitbn.config.ranges import Range, counting, natural, not_negative, one_of, whole
 from vitbn.config.trainer import FLAGS
 from vitbn.errors import InputError
+from vitbn.norms.kinds import SCHEDULED, label, split
 
 
 def _is_share(value: Any) -> bool:
@@ -98,6 +99,9 @@ def check_trainer(config: dict[str, Any], typed: Sequence[str]) -> None:
     last = {override.key_or_group: override for override in parse(typed)}  # typed twice, Hydra takes the last
     if "epochs" in last and type(value := last["epochs"].value()) is int and value != epochs:
         raise InputError(f"epochs={value}: trainer.max_epochs={epochs} says otherwise; keep one of them")
+    if (limit := trainer.get("max_steps", -1)) > 0 and (least := {"min_epochs", "min_steps"} & trainer.keys()):
+        key = min(least)
+        raise InputError(f"trainer.max_steps={limit} trainer.{key}={trainer[key]}: keep one of them")
     clips, fused = trainer.get("gradient_clip_val"), config["optimizer"].get("fused")
     if clips and fused and str(trainer["precision"]).startswith("16"):
         reason = "a fused optimizer takes fp16's scale off after the clipping; add optimizer.fused=false"
@@ -128,6 +132,10 @@ def check_callbacks(config: dict[str, Any]) -> None:
         if kind == "FindLearningRate" and (rate := config["schedule"].get("max_lr")) is not None:
             reason = "the schedule sets the rate by its max_lr; leave one of them out"
             raise InputError(f"callbacks.{name} schedule.max_lr={rate}: {reason}")
+        scheduled = [k for k in config["norm"].values() if k is not None and split(k)[0] in SCHEDULED]
+        if kind.endswith("WeightAveraging") and scheduled:
+            remedy = "changes with the share of the training that is done, which is not averaged; leave one of them out"
+            raise InputError(f"norm {label(scheduled[0])} callbacks.{name}: {remedy}")
         if kind.endswith("WeightAveraging") and config["recalibrate_bn"]:
             remedy = "measures statistics of the weights that are trained, not of averages; leave one of them out"
             raise InputError(f"recalibrate_bn=true callbacks.{name}: {remedy}")

@@ -35,7 +35,7 @@ def decode(path: Path | str, *, channels: int, size: int | None = None) -> NDArr
     as in torchvision's loader; what is transparent shows a ground (`on_ground`).
     """
     if channels not in MODES:
-        raise ValueError(f"channels={channels}: choose from {', '.join(map(str, MODES))}")
+        raise InputError(f"channels={channels}: choose from {', '.join(map(str, MODES))}")
     return to_pixels(read_picture(path, name=as_text(str(path)), mode=MODES[channels]), size)
 
 

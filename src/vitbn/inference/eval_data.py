@@ -176,4 +176,11 @@ def fresh_statistics(network: Network, train: Split) -> tuple[BNStats, int]:
     """BatchNorm statistics over clean training images, and how many: 10,000, or all in whole batches."""
     size = default_batch_size(train)
     count = min(CALIBRATION_IMAGES, len(train) // size * size)
-    return estimate_bn_stats(network.net, inputs(network, shuffled(train, "recalibrate", count), size)), count
+    try:
+        return estimate_bn_stats(network.net, inputs(network, shuffled(train, "recalibrate", count), size)), count
+    except InputError:
+        raise
+    except ValueError:  # of torch
+        raise InputError(
+            "one image is one sample for these BatchNorms and has no variance; take at least two"
+        ) from None

@@ -13,6 +13,7 @@ import importlib.util
 import io
 import json
 import logging
+import tempfile
 import warnings
 from collections.abc import Callable
 from contextlib import redirect_stdout
@@ -124,11 +125,15 @@ def rounded(network: Network) -> Network:
 
 
 def _run_safetensors(network: Network, content: bytes) -> Predict:
-    from safetensors.torch import load
-
-    net = copy.deepcopy(network.net)
-    net.load_state_dict(load(content))
-    return lambda images: net(network.standardise(images))
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "network.safetensors"
+        file.write_bytes(content)
+        try:
+            read = load_network(str(file))
+        except InputError as error:
+            reason = str(error).removeprefix(f"{file}: ")
+            raise InputError(f"{network.source}: its file could not be read again ({reason}); use --no-fold") from None
+    return lambda images: read.net(read.standardise(images))
 
 
 def _program(network: Network) -> torch.export.ExportedProgram:
@@ -263,6 +268,9 @@ def export(
     return [out, card]
 
 
+QKV_BIASES = ("qkv.bias", "q_proj.bias", "query.bias")  # of timm and Hugging Face
+
+
 def _with_folding(network: Network, folding: Folding) -> Network:
     """The folded network, described so that it can be built again."""
     model = dict(network.config["model"])
@@ -271,6 +279,7 @@ def _with_folding(network: Network, folding: Folding) -> Network:
     else:
         gone = {str(step.site.slot): "none" for step in folding.plan if step.into}
         model["placement"] = model["placement"] | gone
-        if gone and "qkv_bias" in model:  # which folding makes where there was none
+        made = folding.net.state_dict().keys() - network.net.state_dict().keys()
+        if any(name.endswith(QKV_BIASES) for name in made):  # where there were none
             model["qkv_bias"] = True
     return replace(network, net=folding.net, config={**network.config, "model": model})

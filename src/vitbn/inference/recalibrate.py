@@ -7,7 +7,7 @@ from vitbn.inference.eval_data import Data, fresh_statistics, load_eval_data
 from vitbn.models.bn_statistics import batch_norms
 from vitbn.store import checkpoint_file
 from vitbn.weights.network import load_network
-from vitbn.weights.runs import RECALIBRATED
+from vitbn.weights.runs import RECALIBRATED, described_by
 
 
 def recalibrate(ckpt: str, *, data: Data = None, root: Path | None = None, out: Path | None = None) -> Path:
@@ -18,6 +18,9 @@ def recalibrate(ckpt: str, *, data: Data = None, root: Path | None = None, out: 
     out = out or network.source.with_name("recalibrated.ckpt")
     if out.parent.resolve() == network.source.parent.resolve() and out.name in checkpoint_file.OF_TRAINING:
         raise InputError(f"--out {out}: training goes on from this file; choose another name")
+    if described_by(out) is None:
+        remedy = f"choose a place in {network.source.parent}, or one beside a copy of the run's config.yaml"
+        raise InputError(f"--out {out}: nothing there would say what network it is; {remedy}")
     images = load_eval_data(network, data, root)
     statistics, count = fresh_statistics(network, images.train)
     checkpoint = checkpoint_file.load(network.source)

@@ -1,6 +1,7 @@
 """`vitbn transplant`: from a network with LayerNorms to tables and pictures of the damage and weights to fine-tune."""
 
 import math
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -63,11 +64,17 @@ def _data_overrides(network: Network, data: Data) -> list[str]:
     options = {"source": "folder", "root": data} if isinstance(data, Path) else (data or network.config)["data"]
     source = options.get("source")
     overrides = [f"data={source or options['name']}"]
-    overrides += [f"data.root={options.get('root', 'DIR')}"] if source == "folder" else []
+    overrides += [f"data.root={_quoted(str(options.get('root', 'DIR')))}"] if source == "folder" else []
     overrides += [f"data.image_size={network.image_size}", f"data.channels={network.channels}"] if source else []
     for key, values in (("mean", network.mean), ("std", network.std)):
         overrides.append(f"data.{key}={list(values) if len(values) > 1 else values[0]}".replace(" ", ""))
     return overrides
+
+
+def _quoted(value: str) -> str:
+    """As Hydra reads it."""
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return value if re.fullmatch(r"[\w./+-]+", value) else f'"{escaped}"'
 
 
 def _choose_places(network: Network, slots: Sequence[str]) -> list[Place]:

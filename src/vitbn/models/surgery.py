@@ -15,6 +15,7 @@ from vitbn.models.merged_attention import suited
 from vitbn.models.placements import Placement, Slot, complete, named
 from vitbn.models.sites import Site, sites
 from vitbn.models.vit import Block, VisionTransformer
+from vitbn.norms.rep_batch import ProgressiveRepBatchNorm, RepBatchNorm
 from vitbn.norms.table import entry, make_norm
 
 Net = TypeVar("Net", bound=nn.Module)
@@ -89,7 +90,8 @@ def _parameters_near(net: nn.Module, site: Site) -> Iterator[nn.Parameter]:
 
 
 def _has_statistics(norm: nn.Module) -> bool:
-    return getattr(norm, "running_mean", None) is not None and (known := entry(norm)) is not None and known.folds
+    counted = norm.bn if isinstance(norm, RepBatchNorm) else norm
+    return getattr(counted, "running_mean", None) is not None and (known := entry(norm)) is not None and known.folds
 
 
 class Recorder(nn.Module):
@@ -128,6 +130,12 @@ class Recorder(nn.Module):
     def fit(self, norm: Any) -> None:
         """Statistics of the input for `norm`, and as its affine map the straight line that best leads from one to the
         original's output, feature by feature (least squares)."""
+        identity = 0.0
+        affine_layer_norm = isinstance(self.original, nn.LayerNorm) and self.original.bias is not None
+        if isinstance(norm, RepBatchNorm):
+            if isinstance(norm, ProgressiveRepBatchNorm) and affine_layer_norm:
+                norm.ln.load_state_dict(self.original.state_dict())  # with which it begins
+            identity, norm = float(norm.eta), norm.bn
         var, mean = self.xx / self.count, self.mean_x
         if norm.running_mean.numel() == 1:  # one mean and one variance for all features
             mean = self.mean_x.mean()
@@ -136,8 +144,9 @@ class Recorder(nn.Module):
         slope = torch.where(self.xx > 0, self.xy / self.xx, 0)
         norm.running_mean.copy_(mean)
         norm.running_var.copy_(var)
-        norm.weight.copy_(slope * (var + norm.eps).sqrt())
-        norm.bias.copy_(self.mean_y + slope * (mean - self.mean_x))
+        beside = slope - identity
+        norm.weight.copy_(beside * (var + norm.eps).sqrt())
+        norm.bias.copy_(self.mean_y - slope * self.mean_x + beside * mean)
 
 
 @torch.no_grad()

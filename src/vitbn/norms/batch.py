@@ -12,6 +12,20 @@ from torch.distributed.nn.functional import all_reduce  # differentiable
 from torch.nn import functional as F
 
 
+def but_in_float32(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """What `to`, `half` or `cuda` does to a tensor, in float32 instead of half precision.
+
+    For `_apply`, which all of these go through: torch has no public way to leave a module out of them.
+    """
+
+    def moved(tensor: Tensor) -> Tensor:
+        result = fn(tensor)
+        halved = result.is_floating_point() and result.dtype.itemsize < 4
+        return tensor.to(result.device, torch.float32) if halved else result
+
+    return moved
+
+
 class Float32Norm(nn.Module):
     """A norm that stays in float32 when its network becomes bfloat16 or half, and takes inputs of either.
 
@@ -19,14 +33,7 @@ class Float32Norm(nn.Module):
     """
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
-        """What `to`, `half` and `cuda` go through: torch has no public way to leave a module out of them."""
-
-        def at_least_float32(tensor: Tensor) -> Tensor:
-            moved = fn(tensor)
-            halved = moved.is_floating_point() and moved.dtype.itemsize < 4
-            return tensor.to(moved.device, torch.float32) if halved else moved
-
-        return super()._apply(at_least_float32, recurse)
+        return super()._apply(but_in_float32(fn), recurse)
 
 
 class RunningNorm(Float32Norm):
@@ -139,7 +146,7 @@ class ScalarBatchNorm(_OwnState):
             self.num_batches_tracked.add_(1)
         used = tracked or not self.training
         mean, var = (self.running_mean, self.running_var) if used else (None, None)
-        flat = x.reshape(-1, 1)  # one channel: torch's own kernel keeps its numerics and its running update
+        flat = x.reshape(1, 1, -1)  # one channel; as (N, 1) torch's kernel for the CPU loses precision as N grows
         normed = F.batch_norm(flat, mean, var, None, None, self.training, self.momentum, self.eps)
         return (normed.view(x.shape) * self.weight + self.bias).to(x.dtype)
 

@@ -71,7 +71,7 @@ class DynamicErf(DynamicTanh):
     def __init__(self, num_features: int, *, alpha: float = 0.5, shift: float = 0.0) -> None:
         super().__init__(num_features, alpha=alpha)
         self.initial_shift = shift
-        self.shift = nn.Parameter(torch.full((1,), shift))
+        self.shift = nn.Parameter(torch.full((1,), float(shift)))
 
     def reset_parameters(self) -> None:
         """The given alpha and shift; no scale and no bias."""

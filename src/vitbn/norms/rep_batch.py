@@ -16,7 +16,7 @@ class RepBatchNorm(Float32Norm):
         super().__init__()
         self.initial_eta = eta
         self.bn = TokenBatchNorm(num_features, eps=eps, momentum=momentum)
-        self.eta = nn.Parameter(torch.full((1,), eta))
+        self.eta = nn.Parameter(torch.full((1,), float(eta)))
 
     def reset_parameters(self) -> None:
         """η as given; `bn` resets itself."""

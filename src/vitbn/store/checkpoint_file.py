@@ -109,16 +109,29 @@ def load(path: str | Path, device: Any = "cpu", *, stand_ins: bool = False) -> d
 
 
 def _require_stored(path: Path) -> None:
-    """Torch stores; a compressed archive, or one that says to be larger than it is, would fill the memory."""
+    """Torch stores; a compressed archive, or one that says to be larger than it is, would fill the memory.
+
+    So would a bytearray of any length, which torch's unpickler allows; no checkpoint has one.
+    """
     with path.open("rb") as file:
         if file.read(4) != b"PK\x03\x04":
+            _require_no_bytearray(path, path.read_bytes())
             return
         with zipfile.ZipFile(file) as archive:
             entries = archive.infolist()
+            if all(e.compress_type == zipfile.ZIP_STORED for e in entries):
+                for entry in entries:
+                    if entry.filename.endswith(".pkl"):
+                        _require_no_bytearray(path, archive.read(entry))
         if any(e.compress_type != zipfile.ZIP_STORED for e in entries):
             raise InputError(f"{path}: refused, it is compressed, which torch's files never are")
         if (said := sum(e.file_size for e in entries)) > (there := file.seek(0, io.SEEK_END)):
             raise InputError(f"{path}: refused, {said:,} bytes are said to be in a file of {there:,}")
+
+
+def _require_no_bytearray(path: Path, pickle: bytes) -> None:
+    if b"bytearray" in pickle:
+        raise InputError(f"{path}: refused, it wants bytearray to be called")
 
 
 def _stand_ins(path: str | Path) -> list[Any]:

@@ -20,7 +20,7 @@ log = logging.getLogger("vitbn")
 def begin_rerun(study: Path, runs: Sequence[Run]) -> set[Path]:
     """The folders of the runs to train again: all, or those that an interrupted sweep of the same runs left to do."""
     path = _path(study, runs)
-    now = {run.id: _written(run) for run in runs}
+    now = {run.id: written(run) for run in runs}
     try:
         before = json.loads(path.read_text())
         log.info(f"{study}: the interrupted sweep with rerun=true goes on")
@@ -45,8 +45,8 @@ def _path(study: Path, runs: Sequence[Run]) -> Path:
     return study / ".plans" / f"{name}.rerun"
 
 
-def _written(run: Run) -> int | None:
-    """When the run's result was written; None if it has none."""
+def written(run: Run) -> int | None:
+    """When the run's result was written, in ns since the epoch; None if it has none."""
     try:
         return (run.folder / "result.json").stat().st_mtime_ns
     except OSError:

@@ -62,6 +62,7 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "trainer.max_steps": (-1,),
     "trainer.fast_dev_run": (0,),
 }
+UNSYNCED = "unsynced_bn_world_size"  # over how many devices BatchNorms split a batch, where they do not pool
 RESULT_STATUSES = ("done", "failed", "diverged")
 COMPLETE = ("done", "diverged")  # statuses that are not trained again; a failed run is
 
@@ -75,7 +76,7 @@ def config_hash(config: dict[str, Any]) -> str:
     identity = _identity(config)
     trainer = config.get("trainer", {})
     if trainer.get("devices", 1) > 1 and trainer.get("sync_batchnorm") is False:
-        identity["unsynced_bn_world_size"] = trainer["devices"]
+        identity[UNSYNCED] = trainer["devices"]
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
 
 

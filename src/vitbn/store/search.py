@@ -30,6 +30,16 @@ def parameter(key: str, value: Any) -> Parameter:
     raise InputError(f"hydra.sweeper.space.{key}={value}: must be {{low: 1, high: 5}}, with log or step, or a list")
 
 
+def _distribution(key: str, kind: str, options: dict[str, Any]) -> Any:
+    """Optuna's; InputError with its reason if it takes no such options."""
+    import optuna
+
+    try:
+        return getattr(optuna.distributions, kind)(**options)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"hydra.sweeper.space.{key}={options}: {describe(error)}") from None
+
+
 @dataclass
 class Search:
     """Trials of one configuration over a space of parameters, in search.db of the study's folder.
@@ -55,7 +65,7 @@ class Search:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         path = folder.resolve() / "search.db"
         direction: Any = "minimize" if metric.endswith("loss") else "maximize"
-        distributions = {key: getattr(optuna.distributions, kind)(**options) for key, (kind, options) in space.items()}
+        distributions = {key: _distribution(key, *of_key) for key, of_key in space.items()}
         try:
             study = optuna.create_study(
                 storage=f"sqlite:///{path}", study_name=name, direction=direction, load_if_exists=True

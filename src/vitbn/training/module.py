@@ -14,6 +14,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionM
 from vitbn import rng
 from vitbn.data.batches import Batch
 from vitbn.errors import InputError
+from vitbn.norms.batch import but_in_float32
 from vitbn.norms.table import scheduled_norms, set_progress
 from vitbn.training.schedule import SchedulerConfig
 
@@ -35,9 +36,11 @@ class Mean(Metric):
         self.add_state("total", torch.tensor(0.0), dist_reduce_fx="sum")
         self.add_state("weight", torch.tensor(0), dist_reduce_fx="sum")
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any) -> nn.Module:
+        return super()._apply(but_in_float32(fn), *args)  # a sum in bfloat16 would soon stop growing
+
     def update(self, value: Tensor, weight: int | Tensor = 1) -> None:
-        # not in place: Lightning has made the sum bfloat16 where the network is, in which it would soon stop growing
-        self.total = at_least_float32(self.total) + at_least_float32(value) * weight
+        self.total += at_least_float32(value) * weight
         self.weight += weight
 
     def compute(self) -> Tensor:
@@ -146,13 +149,15 @@ class Classifier(pl.LightningModule):
         number = self.current_epoch * int(self.trainer.num_training_batches) + batch_idx
         seed_generators(rng.key(self.seed, "step", number, self.global_rank))
         if self.has_scheduled_norms:
-            set_progress(self.net, number / self._batches_in_all())
+            set_progress(self.net, self._progress(number))
 
-    def _batches_in_all(self) -> int:
-        """Batches of the whole training."""
+    def _progress(self, number: int) -> float:
+        """The share of the whole training that is behind batch `number`; 0 where it has no end (lr_find's search)."""
+        if self.trainer.max_epochs == -1:
+            return 0.0
         batches = int(self.trainer.num_training_batches) * (self.trainer.max_epochs or 1)
         limit = self.max_steps * self.trainer.accumulate_grad_batches
-        return min(batches, limit) if limit > 0 else batches
+        return number / (min(batches, limit) if limit > 0 else batches)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss, _ = self._loss_and_logits("train", self.mixed(batch))

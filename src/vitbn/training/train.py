@@ -9,6 +9,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.loggers.logger import DummyLogger, Logger
 from pytorch_lightning.plugins.environments import LightningEnvironment
 from torch import nn
 from tqdm.contrib.logging import logging_redirect_tqdm
@@ -101,7 +102,9 @@ def train_process(run: Run, signals: Signals) -> dict[str, Any]:
             seed=cfg["seed"],
         )
 
-        loggers = [] if cfg["trainer"].get("fast_dev_run") else ending.enter_context(open_loggers(run))
+        loggers: list[Logger] = (
+            [DummyLogger()] if cfg["trainer"].get("fast_dev_run") else ending.enter_context(open_loggers(run))
+        )
         metrics_file = MetricsFile(run.folder / "metrics.csv")
         parts = EnvironmentOfParts()
         callbacks = [parts, *build_callbacks(run, data, metrics_file, signals, chance)]

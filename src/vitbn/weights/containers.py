@@ -94,7 +94,7 @@ def _read_one(file: Path) -> Content:
         said = {}
     else:
         content, metadata = checkpoint_file.load(file, stand_ins=True), {}
-        said = _said(content)
+        said = _said(content, file)
     content = _unwrapped(content, file)
     if not is_state(content):
         holds_code = isinstance(content, dict) and any(isinstance(v, checkpoint_file.StandIn) for v in content.values())
@@ -132,7 +132,7 @@ def _unwrapped(content: Any, file: Path) -> Any:
     return states[taken]
 
 
-def _said(content: Any) -> dict[str, Any]:
+def _said(content: Any, file: Path) -> dict[str, Any]:
     """What timm's training script notes of the network, in the words of timm's config.json."""
     if not isinstance(content, dict):
         return {}
@@ -144,4 +144,15 @@ def _said(content: Any) -> dict[str, Any]:
         "global_pool": args.get("gp"),
         "pretrained_cfg": {key: args[key] for key in ("mean", "std") if args.get(key) is not None},
     }
+    for key, value in said.items():
+        _require_flat(key, value, file)
     return {key: value for key, value in said.items() if value}
+
+
+def _require_flat(key: str, value: Any, file: Path) -> None:
+    """A list of references to lists of references … is short in a pickle and without end when it is printed."""
+    entries = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else [value]
+    for entry in entries:
+        parts = entry if isinstance(entry, (list, tuple)) else [entry]
+        if len(parts) > 16 or any(isinstance(part, (list, tuple, dict)) for part in parts):
+            raise InputError(f"{file}: refused, what it says of {key} is nested")

@@ -19,12 +19,12 @@ def is_run(path: Path) -> bool:
     """Whether it is the folder of a run or a checkpoint in one; anything else are weights from elsewhere."""
     if path.is_dir():
         return (path / "config.yaml").is_file()
-    return path.suffix == ".ckpt" and (checkpoint_file.is_sealed(path) or _described_by(path) is not None)
+    return path.suffix == ".ckpt" and (checkpoint_file.is_sealed(path) or described_by(path) is not None)
 
 
 def read_run_weights(path: Path) -> Weights:
     """The newest checkpoint of a run's folder, or one of its checkpoint files; InputError names what does not fit."""
-    folder, file = (path, newest_checkpoint(path)) if path.is_dir() else (_described_by(path), path)
+    folder, file = (path, newest_checkpoint(path)) if path.is_dir() else (described_by(path), path)
     if folder is None:
         raise InputError(f"{path}: there is no config.yaml beside it; give a checkpoint inside its run's folder")
     if not file.is_file():
@@ -83,6 +83,6 @@ def _evaluated(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
     return at_least_float32(state)
 
 
-def _described_by(checkpoint: Path) -> Path | None:
+def described_by(checkpoint: Path) -> Path | None:
     """The folder with the config.yaml of a checkpoint."""
     return next((folder for folder in checkpoint.absolute().parents[:2] if (folder / "config.yaml").is_file()), None)

@@ -231,3 +231,9 @@ def test_slots_of_other_libraries_networks(library):
     assert {"attn_in", "attn_out", "ffn_in", "ffn_hidden", "ffn_out"} <= slots
     heads = {layer: [tuple(part.shape) for part in parts] for layer, parts in step.queries_keys.items()}
     assert library == "torchvision" or heads[layer_of(norm)] == [(4, 2, 17, 8)] * 2
+
+
+def test_a_sharpness_that_was_never_a_number_ends_no_epoch(make_run, monkeypatch):
+    monkeypatch.setattr("vitbn.training.callbacks.instruments.MeasuredStep._sharpness", lambda *args: math.nan)
+    run = finished(make_run(*ON, "study=nan"))
+    assert torch.load(run.checkpoints / "last.ckpt", weights_only=True)["global_step"] == 2 * STEPS

@@ -88,3 +88,10 @@ def test_losses_that_tell_nothing_end_the_run_in_one_line(make_run, caplog):
     run = make_run("callbacks=lr_find", "callbacks.lr_find.num_training_steps=5")
     assert attempt(run, train)["status"] == "failed"
     assert "callbacks.lr_find: no learning rate found" in caplog.text
+
+
+def test_norms_with_a_schedule_are_at_their_beginning_during_the_search(make_run, monkeypatch):
+    told = []
+    monkeypatch.setattr("vitbn.training.module.set_progress", lambda net, progress: told.append(progress))
+    attempt(make_run(*FIND, "norm.ffn_in=batch_renorm"), train)
+    assert told[:30] == [0] * 30 and told[-1] > 0.9 and min(told) == 0

@@ -62,7 +62,8 @@ class Instruments(Callback):
         column, every = self.keys.get(SHARPNESS), self.sharpness_every_n_steps
         if column is None:
             return every > 0
-        latest = next(at for at, _, row in reversed(self.rows) if column < len(row) and not row[column].isnan())
+        measured = (at for at, _, row in reversed(self.rows) if column < len(row) and not row[column].isnan())
+        latest = next(measured, -every)  # so far it may have been NaN only
         return 0 < every <= step - latest
 
     def on_before_optimizer_step(

@@ -40,6 +40,8 @@ class MetricsFile(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._started = time.perf_counter()
+        # where the run goes on in mid-epoch: schedules and checkpoints ask Lightning for this epoch's validation
+        trainer.callback_metrics.update({name: torch.tensor(value) for name, value in self._validated.items()})
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -59,7 +61,7 @@ class MetricsFile(Callback):
         row = {"epoch": trainer.current_epoch + 1, **{name: logged.get(name) for name in EPOCH_METRICS}}
         row |= {"lr": self._lr, "seconds": round(self._seconds(), 3)}
         self.rows.append(row | {name: value for name, value in sorted(logged.items()) if name not in row})
-        self._seconds_before = 0.0
+        self._seconds_before, self._validated = 0.0, {}
         self._started = time.perf_counter()
         if trainer.is_global_zero:
             self.write()
@@ -88,7 +90,10 @@ class MetricsFile(Callback):
 
 
 class StepsFile(Callback):
-    """steps.csv: the mean training loss of every `every` steps; rewritten at the end of an epoch."""
+    """steps.csv: the mean training loss of every `every` steps, by the last of them; rewritten at the end of an epoch.
+
+    `every` may be another after an interruption: the steps of a window that was not full then stand in no row.
+    """
 
     state_key = "steps"
 
@@ -97,11 +102,13 @@ class StepsFile(Callback):
         self.every = every
         self.rows: list[tuple[int, float]] = []
         self._losses: list[torch.Tensor] = []  # stay on the device until they are needed
+        self._last = 0  # the step of the latest of them
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self._losses.append(mean_loss(trainer, outputs))
+        self._last = trainer.current_epoch * int(trainer.num_training_batches) + batch_idx + 1
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._collect()
@@ -110,16 +117,18 @@ class StepsFile(Callback):
             atomic.write_text(self.path, "step,train/loss\n" + lines)
 
     def _collect(self) -> None:
-        step = self.rows[-1][0] if self.rows else 0
         while len(self._losses) >= self.every:
-            step += self.every
-            self.rows.append((step, torch.stack(self._losses[: self.every]).mean().item()))
-            del self._losses[: self.every]
+            window, self._losses = self._losses[: self.every], self._losses[self.every :]
+            mean = torch.stack([loss.to(window[-1]) for loss in window]).mean()  # those of a checkpoint are on the CPU
+            self.rows.append((self._last - len(self._losses), mean.item()))
 
     def state_dict(self) -> dict[str, Any]:
         self._collect()
-        return {"rows": self.rows, "losses": [loss.item() for loss in self._losses]}
+        losses = [loss.item() for loss in self._losses]
+        return {"every": self.every, "rows": self.rows, "losses": losses, "last": self._last}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.rows = [tuple(row) for row in state_dict["rows"]]
-        self._losses = [torch.tensor(loss) for loss in state_dict["losses"]]
+        if state_dict.get("every", self.every) == self.every:  # not in older checkpoints
+            self._losses = [torch.tensor(loss, dtype=torch.float64) for loss in state_dict["losses"]]
+            self._last = state_dict.get("last", 0)
