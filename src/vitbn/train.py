@@ -41,7 +41,9 @@ def train_job(cfg: DictConfig) -> float | None:
             result = run.result() or {}
             began = os.environ.get("VITBN_SWEEP_BEGAN") if is_sweep else None  # of the sweeper
             is_new = began is not None and (written(run) or 0) > int(began)  # another process has the same sweep
-            if result.get("status") in COMPLETE and (is_new or not run.config["rerun"]):
+            if result.get("status") in COMPLETE and is_new:
+                log.info(f"{run.folder}: done by another process since this sweep began: skipped")
+            elif result.get("status") in COMPLETE and not run.config["rerun"]:
                 log.info(skipped_line(run, result["status"], job.overrides.task))
             else:
                 total = os.environ.get("VITBN_SWEEP_RUNS")  # of the sweeper

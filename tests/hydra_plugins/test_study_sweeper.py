@@ -100,3 +100,15 @@ def test_a_debugging_run_is_trained_every_time_it_is_typed(tmp_path, typed, swee
     for _ in range(2):
         assert typed(*sweep, "+trainer.fast_dev_run=true").stdout.count("epoch 1/1") == 1
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["debug"]
+
+
+def test_what_another_process_has_done_since_a_rerun_began_is_not_done_again(typed):
+    typed("-m", "seed=0,1")
+    again = typed("-m", "seed=0,1", "rerun=true", patch="import time; time.time_ns = lambda: 0")
+    assert again.stdout.count("done by another process since this sweep began: skipped") == 2
+    assert typed("-m", "seed=0,1", "rerun=true").stdout.count("epoch 1/1") == 2
+
+
+def test_a_batch_size_of_a_launcher_that_means_nothing_is_named(typed):
+    done = typed("-m", "seed=0,1", "hydra.sweeper.max_batch_size=-1")
+    assert done.returncode == 2 and "hydra.sweeper.max_batch_size=-1: must be a whole number" in done.stderr

@@ -81,3 +81,11 @@ def test_a_value_that_is_repeated_in_the_networks_group_counts_once():
         for n in (28, 64)
     ]
     assert varying(configs) == ["data.image_size"]
+
+
+def test_devices_that_do_not_pool_their_batchnorms_tell_runs_apart():
+    alone, two, unpooled = (
+        without_repetitions({"lr": 0.1, "trainer.devices": devices, "trainer.sync_batchnorm": sync})
+        for devices, sync in ((1, "auto"), (2, "auto"), (2, False))
+    )
+    assert alone == two != unpooled

@@ -119,3 +119,12 @@ def test_a_moved_study_keeps_its_best_checkpoint(make_run, kill):
     ]
     assert best["best_model_score"] in scores
     assert all(torch.equal(best_weights(moved)[name], value) for name, value in best_weights(whole).items())
+
+
+def test_a_damaged_checkpoint_does_not_take_the_place_of_the_whole_one_before(make_run, kill):
+    run = make_run("checkpoint.every_minutes=1e-9", "study=killed")
+    kill(run, "on_train_batch_start", 5)
+    last = run.checkpoints / "last.ckpt"
+    last.write_bytes(last.read_bytes()[:-1])
+    previous = checkpoint_to_go_on_from(run, 6)
+    assert previous == run.checkpoints / "previous.ckpt" and not last.exists()

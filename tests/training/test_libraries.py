@@ -119,6 +119,19 @@ def test_its_batchnorms_fold_into_a_file_that_is_read_again(make, overrides):
     assert "ffn_in: none, ffn_hidden: batch, final: batch; elsewhere those of the library" in card.read_text()
 
 
+@pytest.mark.slow
+def test_a_folding_that_its_library_has_no_option_for_is_refused(make):
+    without_bias = [*TIMM, "model.name=vit_medium_patch16_gap_240"]
+    run = trained(make, *without_bias, "norm.attn_in=batch")
+    file, _ = export(str(run.folder), form="safetensors")
+    images = torch.rand(3, 1, 28, 28)
+    torch.testing.assert_close(load_network(file).net(images), load_network(run.folder).net(images), atol=1e-5, rtol=0)
+    run = trained(make, *TIMM, "+model.proj_bias=false", "norm.attn_out=batch")
+    with pytest.raises(InputError, match=r"could not be read again \(does not fit .*proj.bias\); use --no-fold"):
+        export(str(run.folder), form="safetensors")
+    assert not list(run.folder.glob("export/*"))
+
+
 @pytest.mark.parametrize("overrides", [TIMM, HF], ids=["timm", "Hugging Face"])
 @pytest.mark.slow
 def test_what_transplant_prints_trains_on(make, tmp_path, overrides, capsys):

@@ -180,6 +180,14 @@ def test_no_norm_over_the_batch_sees_one_sample(norm, size, devices, synced, sai
         require_samples(net, cfg, 300)
 
 
+def test_neither_does_one_that_is_tested_in_training_mode():
+    net = MLP(image_size=4, channels=1, num_classes=2, hidden=[3], activation="relu", norm="batch")
+    cfg = {"batch_size": 50, "val_batch_size": 299, "data": {"channels": 1, "image_size": 4}}
+    cfg["trainer"] = {"devices": 1, "sync_batchnorm": True}
+    with pytest.raises(InputError, match="^val_batch_size=299: the last step of 300 images has one image"):
+        require_samples(net, cfg, 300, size_key="val_batch_size")
+
+
 def test_a_plateau_is_judged_where_it_is_validated(make_run):
     """A loss that never improves by as much as is asked for: the rate falls after every validation."""
     shrinks = ("schedule=plateau", "schedule.patience=0", "+schedule.threshold=9", "schedule.factor=0.5")

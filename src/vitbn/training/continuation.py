@@ -27,6 +27,8 @@ def checkpoint_to_go_on_from(run: Run, steps_per_epoch: int) -> Path | None:
     Of another run it also takes over best.ckpt. Says in one line where the run goes on, or why it does not.
     """
     own = checkpoint_file.latest_valid_checkpoint(run.checkpoints)
+    if own is not None and own.name == checkpoint_file.PREVIOUS:  # or the damaged one would become previous.ckpt
+        (run.checkpoints / checkpoint_file.LAST).unlink(missing_ok=True)
     if own is not None or run.config["rerun"]:
         return own
     reasons = []

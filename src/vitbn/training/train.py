@@ -78,6 +78,8 @@ def train_process(run: Run, signals: Signals) -> dict[str, Any]:
         data = ImageData.of(cfg)
         data.setup("fit")
         require_samples(net, cfg, len(data.splits[0]))
+        if cfg["test_train_mode"]:
+            require_samples(net, cfg, len(data.test), size_key="val_batch_size")
         net = pool_statistics(net, cfg["trainer"])
         chance = chance_level(data.splits[1].labels)
 
@@ -187,9 +189,9 @@ def pool_statistics(net: nn.Module, trainer: dict[str, Any]) -> nn.Module:
     return convert_sync_batchnorm(net) if trainer["devices"] > 1 and trainer["sync_batchnorm"] else net
 
 
-def require_samples(net: nn.Module, cfg: dict[str, Any], images: int) -> None:
+def require_samples(net: nn.Module, cfg: dict[str, Any], images: int, *, size_key: str = "batch_size") -> None:
     """InputError if a norm over the batch would get a single sample in a step of an epoch; `net` is not pooled yet."""
-    size = cfg["batch_size"]
+    size = cfg[size_key]
     lonely = [step for step in (min(size, images), images % size or size) if _has_one_alone(net, step, cfg["trainer"])]
     if not lonely:
         return
@@ -203,7 +205,7 @@ def require_samples(net: nn.Module, cfg: dict[str, Any], images: int) -> None:
         steps = "every step has" if lonely[0] == size else f"the last step of {images:,} images has"
         some = "one image" if lonely[0] == 1 else f"{lonely[0]} images, one of them alone"
         told = f"{steps} {some}, one sample for a BatchNorm; choose another size"
-        raise InputError(f"batch_size={size}: {told}") from None
+        raise InputError(f"{size_key}={size}: {told}") from None
 
 
 def _has_one_alone(net: nn.Module, step: int, trainer: dict[str, Any]) -> bool:
