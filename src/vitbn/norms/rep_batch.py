@@ -50,7 +50,8 @@ class ProgressiveRepBatchNorm(RepBatchNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         share = (1 - self.progress / self.over).clamp(min=0).to(x.dtype)
-        return share * self.ln(x) + (1 - share) * super().forward(x)
+        normed = self.ln(x.to(self.ln.weight.dtype)).to(x.dtype)  # a GPU's kernel takes one dtype for both
+        return share * normed + (1 - share) * super().forward(x)
 
     def as_affine(self) -> tuple[Tensor, Tensor] | None:
         """None until LayerNorm's share has fallen to 0."""
