@@ -217,6 +217,8 @@ def flow_order(name):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"patch_size": 0}, "patch_size 0: must be at least 1"),
+        ({"depth": 0}, "depth 0: must be at least 1"),
         ({"patch_size": 5}, "patch_size 5 does not divide image_size 28"),
         ({"pool": "men"}, "unknown pool 'men'; choose from cls, mean"),
         ({"pos_emb": "rope"}, "unknown pos_emb 'rope'; choose from learn, pe1d"),
