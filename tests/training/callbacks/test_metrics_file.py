@@ -29,6 +29,7 @@ def test_steps_file_averages_the_training_loss(make_run):
 
 
 @pytest.mark.parametrize("before", [0, 3])
+@pytest.mark.slow
 def test_rows_are_named_by_their_last_step_also_where_log_every_has_changed(make_run, kill, before):
     options = ("optimizer=sgd", "checkpoint.every_minutes=1e-9", "study=changed")
     kill(make_run(*options, f"log_every={before}"), "on_train_batch_start", 5)
@@ -42,6 +43,7 @@ def test_rows_are_named_by_their_last_step_also_where_log_every_has_changed(make
         assert found[step] == pytest.approx((losses[step - 1] + losses[step]) / 2)
 
 
+@pytest.mark.slow
 def test_a_window_across_an_interruption_has_the_precision_of_the_training(make_run, kill):
     options = ("trainer.precision=64-true", "log_every=5", "checkpoint.every_minutes=1e-9")
     kill(run := make_run(*options, "study=killed"), "on_train_batch_start", 4)
@@ -51,6 +53,7 @@ def test_a_window_across_an_interruption_has_the_precision_of_the_training(make_
 
 
 @pytest.mark.parametrize("killed_at", [6, 12])
+@pytest.mark.slow
 def test_a_validation_before_an_interruption_still_counts(make_run, kill, killed_at):
     shrinks = ("schedule=plateau", "schedule.patience=0", "+schedule.threshold=9", "schedule.factor=0.5")
     options = (*shrinks, "trainer.val_check_interval=0.7", "checkpoint.every_minutes=1e-9")
