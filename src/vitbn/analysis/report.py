@@ -85,9 +85,8 @@ def _write(
 ) -> Path:
     """One page; a picture that cannot be drawn is a warning. An `own` folder has no other pictures than these."""
     found = {folder: search for folder in folders if (search := read_search(folder))}
-    trials = [run for run in runs if run.path.parent in found]  # no two of them differ in a placement alone
-    searches = [search for folder, search in found.items() if any(run.path.parent == folder for run in trials)]
-    arms = group(run for run in runs if run not in trials)
+    searches = [search for folder, search in found.items() if any(run.path.parent == folder for run in runs)]
+    arms = group(run for run in runs if run.path.parent not in found)  # no two trials differ in a placement alone
     target.mkdir(parents=True, exist_ok=True)
     drawn, wide, narrow = [], {}, {}
     with style():
