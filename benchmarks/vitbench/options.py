@@ -51,7 +51,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", metavar="NAME", help="mnist (default), fashion_mnist or mnist5k")
     parser.add_argument("--depth", **number, help="encoder blocks (default: 6)")
     parser.add_argument("--batch-size", **number, help="training images per step (default: 100)")
-    parser.add_argument("--rounds", **number, default=0, help="turns of every arm (default: 3; infer, where and start 5, step 10)")
+    parser.add_argument(
+        "--rounds", **number, default=0, help="turns of every arm (default: 3; infer, where and start 5, step 10)"
+    )
     parser.add_argument("--epochs", **number, help="epochs of train.py per turn (default: 1; on a GPU 10)")
     parser.add_argument("--images", **number, help="training images of an epoch (default: all)")
     parser.add_argument("--threads", **number, help="threads of torch (default: torch's own choice)")
