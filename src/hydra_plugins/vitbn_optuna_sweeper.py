@@ -44,13 +44,14 @@ class OptunaSweeper(Sweeper):
         space: DictConfig,
         params: DictConfig | None = None,
         **_unused: None,
-    ) -> None:  # `params` are an experiment's own sweep
+    ) -> None:  # `params`: an experiment's own sweep; the other keys of the sweeper over listed values are null
         from vitbn.config.ranges import counting, natural, one_of, require
         from vitbn.store.search import parameter
 
-        allowed = {"metric": one_of("val/acc", "val/loss"), "trials": counting, "n_parallel": counting, "seed": natural}
-        for key, value in {"metric": metric, "trials": trials, "n_parallel": n_parallel, "seed": seed}.items():
-            require(f"hydra.sweeper.{key}", value, allowed[key])
+        require("hydra.sweeper.metric", metric, one_of("val/acc", "val/loss"))
+        require("hydra.sweeper.trials", trials, counting)
+        require("hydra.sweeper.n_parallel", n_parallel, counting)
+        require("hydra.sweeper.seed", seed, natural)
         self.metric = metric
         self.trials = trials
         self.n_parallel = n_parallel

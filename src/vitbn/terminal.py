@@ -32,3 +32,8 @@ def terminal_table(columns: Sequence[str], lines: Iterable[Sequence[str]], words
     for line in lines:
         table.add_row(*(Text(printable(cell)) for cell in line))
     return table
+
+
+def in_quotes(value: str) -> str:
+    """The value as Hydra's grammar reads any text."""
+    return value.replace("\\", "\\\\").replace('"', '\\"').join('""')

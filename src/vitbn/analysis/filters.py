@@ -35,7 +35,8 @@ def fitting(configs: Mapping[Key, FlatConfig], filters: Sequence[str]) -> dict[K
             raise InputError(
                 f"{typed}: no run has this key; they differ in {', '.join(_differing(configs)) or 'nothing'}"
             )
-        wanted = re.split(r",(?![^({\[]*[)}\]])", values)  # not within brackets, as of a norm's options
+        # at commas that do not stand within brackets, as those of a norm's options do
+        wanted = [_as_label(text) for text in re.split(r",(?![^({\[]*[)}\]])", values)]
         chosen = {name: config for name, config in chosen.items() if any(_equal(found[name], text) for text in wanted)}
         if not chosen:
             so_far = " ".join(filters[: filters.index(typed) + 1])
@@ -59,7 +60,7 @@ def _equal(value: Any, text: str) -> bool:
             return math.isclose(value, float(text), rel_tol=1e-9)
         except ValueError:
             return False
-    return _text(value).lower() in (text.lower(), _as_label(text).lower())
+    return _text(value).lower() == text.lower()
 
 
 def _text(value: Any) -> str:

@@ -19,6 +19,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from vitbn.config.compose import CONF
 from vitbn.errors import InputError, RunFailed, describe
+from vitbn.terminal import in_quotes
 
 WORKER_DIED = ("TerminatedWorkerError", "UncompletedJobError")  # of joblib and submitit, which need not be installed
 OPTIONAL_GROUPS = ("experiment", "search")
@@ -126,8 +127,7 @@ def _unreadable(argument: str, message: str) -> str:
     key, equals, value = argument.partition("=")
     if not equals:
         return f"{argument}: must be KEY=VALUE"
-    quoted = value.replace("\\", "\\\\").replace('"', '\\"').join('""')
-    remedy = f"as text: {shlex.quote(f'{key}={quoted}')}"
+    remedy = f"as text: {shlex.quote(f'{key}={in_quotes(value)}')}"
     if function := re.search(r"Unknown function '(\w+)'\s+Available: ([\w,]+)", message):
         return f"{argument}: no function {function[1]}, there are {function[2].replace(',', ', ')}; {remedy}"
     return f"{argument}: the value has characters that need quotes; {remedy}"

@@ -20,11 +20,11 @@ TrainerConfig.__module__ = __name__  # so that a launcher can send a configurati
 def with_flags_understood(config: dict[str, Any]) -> dict[str, Any]:
     """The plain configuration with one spelling of everything, so that a run has one name.
 
-    Flags that are null are left out, `max_epochs` is `epochs`, and a run that only tries whether everything runs
+    Flags that are null are left out, and a run that only tries whether everything runs
     (`fast_dev_run`) keeps away from the study and is never done.
     """
     trainer = DEFAULTS | {flag: value for flag, value in config["trainer"].items() if value is not None}
     trainer["precision"] = PRECISIONS.get(str(trainer["precision"]), trainer["precision"])
-    named = {"epochs": trainer.pop("max_epochs")} if "max_epochs" in trainer else {}
+    trainer.pop("max_epochs", None)  # it is `epochs` before anything refers to that (`to_plain_dict`)
     debugging = {"study": DEBUG_STUDY, "rerun": True} if trainer.get("fast_dev_run") else {}
-    return config | {"trainer": trainer} | named | debugging
+    return config | {"trainer": trainer} | debugging

@@ -132,10 +132,10 @@ def check_callbacks(config: dict[str, Any]) -> None:
         if kind == "FindLearningRate" and (rate := config["schedule"].get("max_lr")) is not None:
             reason = "the schedule sets the rate by its max_lr; leave one of them out"
             raise InputError(f"callbacks.{name} schedule.max_lr={rate}: {reason}")
-        scheduled = [k for k in config["norm"].values() if k is not None and split(k)[0] in SCHEDULED]
-        if kind.endswith("WeightAveraging") and scheduled:
-            remedy = "changes with the share of the training that is done, which is not averaged; leave one of them out"
-            raise InputError(f"norm {label(scheduled[0])} callbacks.{name}: {remedy}")
-        if kind.endswith("WeightAveraging") and config["recalibrate_bn"]:
-            remedy = "measures statistics of the weights that are trained, not of averages; leave one of them out"
-            raise InputError(f"recalibrate_bn=true callbacks.{name}: {remedy}")
+        if kind.endswith("WeightAveraging"):
+            if scheduled := [k for k in config["norm"].values() if k is not None and split(k)[0] in SCHEDULED]:
+                remedy = "changes with the share of the training that is done, which is not averaged"
+                raise InputError(f"norm {label(scheduled[0])} callbacks.{name}: {remedy}; leave one of them out")
+            if config["recalibrate_bn"]:
+                remedy = "measures statistics of the weights that are trained, not of averages; leave one of them out"
+                raise InputError(f"recalibrate_bn=true callbacks.{name}: {remedy}")

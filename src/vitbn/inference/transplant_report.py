@@ -17,6 +17,7 @@ from vitbn.models.sites import has_sites
 from vitbn.models.vit import VisionTransformer
 from vitbn.plotting import Picture, grid, look, plain_numbers, style
 from vitbn.store import atomic
+from vitbn.terminal import in_quotes
 from vitbn.weights.files import Weights, described_network, write
 from vitbn.weights.network import Network, load_network
 from vitbn.weights.pretrained import ADAPTED, model_overrides
@@ -64,17 +65,15 @@ def _data_overrides(network: Network, data: Data) -> list[str]:
     options = {"source": "folder", "root": data} if isinstance(data, Path) else (data or network.config)["data"]
     source = options.get("source")
     overrides = [f"data={source or options['name']}"]
-    overrides += [f"data.root={_quoted(str(options.get('root', 'DIR')))}"] if source == "folder" else []
+    overrides += [f"data.root={_typed(str(options.get('root', 'DIR')))}"] if source == "folder" else []
     overrides += [f"data.image_size={network.image_size}", f"data.channels={network.channels}"] if source else []
     for key, values in (("mean", network.mean), ("std", network.std)):
         overrides.append(f"data.{key}={list(values) if len(values) > 1 else values[0]}".replace(" ", ""))
     return overrides
 
 
-def _quoted(value: str) -> str:
-    """As Hydra reads it."""
-    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-    return value if re.fullmatch(r"[\w./+-]+", value) else f'"{escaped}"'
+def _typed(value: str) -> str:
+    return value if re.fullmatch(r"[\w./+-]+", value) else in_quotes(value)
 
 
 def _choose_places(network: Network, slots: Sequence[str]) -> list[Place]:

@@ -119,14 +119,13 @@ def _require_stored(path: Path) -> None:
             return
         with zipfile.ZipFile(file) as archive:
             entries = archive.infolist()
-            if all(e.compress_type == zipfile.ZIP_STORED for e in entries):
-                for entry in entries:
-                    if entry.filename.endswith(".pkl"):
-                        _require_no_bytearray(path, archive.read(entry))
-        if any(e.compress_type != zipfile.ZIP_STORED for e in entries):
-            raise InputError(f"{path}: refused, it is compressed, which torch's files never are")
-        if (said := sum(e.file_size for e in entries)) > (there := file.seek(0, io.SEEK_END)):
-            raise InputError(f"{path}: refused, {said:,} bytes are said to be in a file of {there:,}")
+            if any(e.compress_type != zipfile.ZIP_STORED for e in entries):
+                raise InputError(f"{path}: refused, it is compressed, which torch's files never are")
+            if (said := sum(e.file_size for e in entries)) > (there := file.seek(0, io.SEEK_END)):
+                raise InputError(f"{path}: refused, {said:,} bytes are said to be in a file of {there:,}")
+            for entry in entries:
+                if entry.filename.endswith(".pkl"):
+                    _require_no_bytearray(path, archive.read(entry))
 
 
 def _require_no_bytearray(path: Path, pickle: bytes) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from vitbn.models.placements import Slot, named, named_placements
 from vitbn.norms.kinds import label
-from vitbn.store.run import ONLOOKERS, UNHASHED, UNSYNCED, is_set
+from vitbn.store.run import ONLOOKERS, UNHASHED, is_set, unpooled
 
 FlatConfig = Mapping[str, Any]
 AXES = ("depth", "lr", "seed")
@@ -51,9 +51,7 @@ def without_repetitions(config: FlatConfig) -> dict[str, Any]:
     """
     callbacks = (key.removesuffix("._target_") for key, value in config.items() if value in ONLOOKERS)
     passive = (*UNHASHED, "hydra", *callbacks)
-    devices = config.get("trainer.devices") or 1
-    unsynced = {UNSYNCED: devices} if config.get("trainer.sync_batchnorm") is False and devices > 1 else {}
-    return unsynced | {
+    return unpooled(config.get("trainer.devices"), config.get("trainer.sync_batchnorm")) | {
         key: value
         for key, value in config.items()
         if is_set(value, key) and not within(key, passive) and _adds(config, key, value)

@@ -62,7 +62,6 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "trainer.max_steps": (-1,),
     "trainer.fast_dev_run": (0,),
 }
-UNSYNCED = "unsynced_bn_world_size"  # over how many devices BatchNorms split a batch, where they do not pool
 RESULT_STATUSES = ("done", "failed", "diverged")
 COMPLETE = ("done", "diverged")  # statuses that are not trained again; a failed run is
 
@@ -73,11 +72,14 @@ def config_hash(config: dict[str, Any]) -> str:
     A key that is null, false or NEUTRAL counts as absent, and so does a group of nothing else: one that is added later
     with such a default leaves the identity of the runs on disk alone.
     """
-    identity = _identity(config)
     trainer = config.get("trainer", {})
-    if trainer.get("devices", 1) > 1 and trainer.get("sync_batchnorm") is False:
-        identity[UNSYNCED] = trainer["devices"]
+    identity = _identity(config) | unpooled(trainer.get("devices"), trainer.get("sync_batchnorm"))
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def unpooled(devices: int | None, sync_batchnorm: Any) -> dict[str, int]:
+    """What stands for `devices` and `sync_batchnorm` in an identity: over how many a BatchNorm splits a batch."""
+    return {"unsynced_bn_world_size": devices} if devices and devices > 1 and sync_batchnorm is False else {}
 
 
 def _identity(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
