@@ -2,6 +2,7 @@ import pytest
 
 from vitbn.analysis.arms import group
 from vitbn.analysis.records import read_study
+from vitbn.analysis.sections import headline
 from vitbn.analysis.speed_sections import critical_section, crossover_section, threshold_section
 
 
@@ -11,6 +12,14 @@ def test_time_to_thresholds(run, study):
     run(seed=2, values=[0.5, 0.93, 0.98], epochs=3)
     (row,) = threshold_section(group(read_study(study))).tables[0].rows
     assert row[4:] == ["2 ep., 8 s", "3 ep., 13 s (2 of 3)", "not reached (1 of 3)"]
+
+
+def test_seconds_of_different_hardware_are_not_averaged(run, study):
+    run(seed=0, values=[0.5, 0.91], epochs=2, result={"hardware": "AMD EPYC, 1 threads"})
+    run(seed=1, values=[0.5, 0.91], epochs=2, result={"hardware": "NVIDIA H200"})
+    arms = group(read_study(study))
+    assert threshold_section(arms).tables[0].rows[0][4] == "2 ep."
+    assert headline(arms).tables[0].rows[0][-1] == "–"
 
 
 @pytest.mark.parametrize(

@@ -107,6 +107,11 @@ class RunRecord:
         return read_table(path, ended=self.status in RESULT_STATUSES)[0] if path.exists() else {}
 
 
+def on_one_hardware(runs: Iterable[RunRecord]) -> bool:
+    """Whether the runs' seconds can be averaged."""
+    return len({run.environment.get("hardware") for run in runs}) == 1
+
+
 def read_study(folder: Path | str) -> list[RunRecord]:
     """Every run of one study, sorted by run id; InputError where there is none."""
     folder = Path(folder)

@@ -15,7 +15,7 @@ from vitbn.analysis.charts import class_names, confusion, most_confused
 from vitbn.analysis.comparisons import Difference, differences, final_accuracies
 from vitbn.analysis.confounds import tally
 from vitbn.analysis.formatting import DASH, accuracy_text, cell_text, interval_text, plain, points
-from vitbn.analysis.records import STATUSES, RunRecord, shortened
+from vitbn.analysis.records import STATUSES, RunRecord, on_one_hardware, shortened
 from vitbn.analysis.stats import mean_interval
 from vitbn.plotting import Picture
 from vitbn.store.labels import labels
@@ -131,15 +131,19 @@ def headline(arms: list[Arm]) -> Section:
             done = [run for run in runs if run.status == "done"]
             test = [value for run in done if (value := run.last("test/acc")) is not None]
             pace = [float(np.mean(run.rows["seconds"])) for run in done if len(run.rows.get("seconds", ()))]
+            timed = pace and on_one_hardware(done)
             size = {run.fingerprint.get("parameters") for run in done} - {None}
             rows.append([
                 arm.name, plain(depth), plain(lr), str(len(done)),
                 accuracy_text(mean_interval(final_accuracies(runs))), accuracy_text(mean_interval(test)),
                 _remarks(runs), f"{size.pop():,}" if len(size) == 1 else DASH,
-                f"{np.mean(pace):.1f}" if pace else DASH,
+                f"{np.mean(pace):.1f}" if timed else DASH,
             ])  # fmt: skip
     head = ["arm", "depth", "lr", "n", "val/acc", "test/acc", "remarks", "parameters", "s per epoch"]
-    caption = "Mean over the runs that are done after the last epoch, with 95 % interval (t) over seeds"
+    caption = (
+        "Mean over the runs that are done after the last epoch, with 95 % interval (t) over seeds; "
+        "seconds where all of these ran on equal hardware"
+    )
     return tabled("Accuracy", "", Table(caption, head, rows, words=(0, 6)))
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from vitbn.analysis.arms import Arm, cells, finished, paired, placement_pairs
 from vitbn.analysis.comparisons import differences, metric_value
 from vitbn.analysis.formatting import INF, onset_text, plain
-from vitbn.analysis.records import RunRecord
+from vitbn.analysis.records import RunRecord, on_one_hardware
 from vitbn.analysis.sections import Section, Table, tabled
 from vitbn.analysis.stats import THRESHOLDS, Onset, epochs_to, onset, seconds_to
 
@@ -25,7 +25,7 @@ def threshold_section(arms: list[Arm]) -> Section:
     text = (
         "The first epoch with a validation accuracy of at least the threshold, and the seconds of all "
         "epochs up to it: median over the finished runs, with the number of runs that get there where not all "
-        "do. Seconds compare only between runs on equal hardware."
+        "do. Seconds are given where these ran on equal hardware, and compare only between such runs."
     )
     head = ["arm", "depth", "lr", "n", *(f"to {100 * threshold:g} %" for threshold in THRESHOLDS)]
     return tabled("Speed", text, Table("Time to a validation accuracy (epochs, seconds)", head, rows))
@@ -42,7 +42,8 @@ def _time_to(runs: list[RunRecord], threshold: float) -> str:
     median = float(np.median(epochs))
     if median == INF:
         return f"not reached{share}"
-    return f"{median:g} ep., {np.median(seconds):.0f} s{share}"
+    time = f", {np.median(seconds):.0f} s" if on_one_hardware(runs) else ""
+    return f"{median:g} ep.{time}{share}"
 
 
 def crossover_section(arms: list[Arm]) -> Section:
