@@ -26,8 +26,10 @@ from vitbn.terminal import printable
 
 _DIFFERENCES = (
     "Mean difference of validation accuracy after the last epoch with its 95 % interval, cut at the axis; "
+    "grey: the interval includes zero, or there is none; "
     "ticks: single seeds (at most 30); a cross instead of a dot: diverged runs among them, scored as guesses."
 )
+OPEN = "#777777"  # of a difference whose interval names no leader
 MOST_NUMBERED = 20  # classes; the numbers of more would be printed over each other
 AXIS_LABELS = {"depth": "depth (encoder layers)", "lr": "learning rate"}
 
@@ -165,12 +167,13 @@ def _forest(first: str, second: str, rows: list[tuple[str, Difference]]) -> Pict
 
 
 def _difference(ax: Any, height: int, row: Difference) -> None:
-    ahead, interval = COLOURS[1] if row.interval.estimate > 0 else COLOURS[0], row.interval
+    interval, colour = row.interval, OPEN
     if interval.low is not None and interval.high is not None:
-        ax.hlines(height, 100 * interval.low, 100 * interval.high, color=ahead, linewidth=2.2)
+        colour = COLOURS[1] if interval.low > 0 else COLOURS[0] if interval.high < 0 else OPEN
+        ax.hlines(height, 100 * interval.low, 100 * interval.high, color=colour, linewidth=2.2)
     single = [100 * value for value in row.values[:MOST_SINGLE]]
     ax.plot(single, [height] * len(single), "|", color="#555555", markersize=9)
-    ax.plot(100 * interval.estimate, height, "X" if row.diverged else "o", color=ahead, markersize=7)
+    ax.plot(100 * interval.estimate, height, "X" if row.diverged else "o", color=colour, markersize=7)
 
 
 def _table_in_words(arms: list[Arm]) -> str:
