@@ -82,3 +82,9 @@ def test_a_placement_looks_the_same_in_every_setting(run, study):
             run(model=model, pool=pool)
     styles = looks(group(read_study(study)))
     assert list(styles) == ["ViT", "ViTBNFFN"] and styles["ViT"]["color"] != styles["ViTBNFFN"]["color"]
+
+
+def test_true_is_no_one(run, study):
+    run(depth=1)
+    finished = FinishedRuns(read_study(study))
+    assert len(finished.fitting({"depth": 1})) == 1 and not finished.fitting({"depth": True})

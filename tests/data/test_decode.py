@@ -207,3 +207,31 @@ def test_other_mistakes_are_named(tmp_path):
         decode(tmp_path / "signed.tif", channels=1)
     with pytest.raises(ValueError, match="channels=2: choose from 1, 3"):
         decode(tmp_path / "float.tif", channels=2)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_an_uncompressed_tiff_is_turned_as_a_png_is(tmp_path, orientation, dtype):
+    pixels = np.arange(60, dtype=dtype).reshape(6, 10) * (257 if dtype == np.uint16 else 1)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for ending in ("tif", "png"):
+        Image.fromarray(pixels).save(tmp_path / f"a.{ending}", exif=exif)
+    assert np.array_equal(decode(tmp_path / "a.tif", channels=1), decode(tmp_path / "a.png", channels=1))
+
+
+def test_16_bits_of_which_zero_is_white_are_inverted_as_8_are(tmp_path):
+    pixels = np.array([[0, 65535, 2000]], np.uint16)
+    Image.fromarray(pixels).save(tmp_path / "a.tif", tiffinfo={262: 0})
+    assert decode(tmp_path / "a.tif", channels=1).tolist() == [[[255, 0, 248]]]
+
+
+def test_the_transparent_grey_of_16_bits_shows_the_ground(tmp_path):
+    Image.fromarray(np.array([[0, 0, 2000, 3000]], np.uint16)).save(tmp_path / "a.png", transparency=0)
+    assert decode(tmp_path / "a.png", channels=1).tolist() == [[[255, 255, 7, 11]]]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_lab_is_read_in_grey_and_in_colour(tmp_path, channels):
+    Image.new("LAB", (2, 1), (255, 128, 128)).save(tmp_path / "a.tif")
+    assert decode(tmp_path / "a.tif", channels=channels).min() >= 254

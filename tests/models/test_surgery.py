@@ -287,3 +287,22 @@ def test_batchnorm_with_an_identity_beside_it_is_calibrated_too():
     torch.testing.assert_close(logits(found), expected, rtol=0, atol=1e-9)
     beginning = replace_norms(copy.deepcopy(net), {"attn_in": "prep_batch"}, calibrate=[IMAGES])
     torch.testing.assert_close(logits(beginning), logits(net), rtol=0, atol=1e-4)  # at first it is LayerNorm
+
+
+@pytest.mark.parametrize("kind", ["batch", "rep_batch", "prep_batch", "batch_scalar"])
+def test_where_nothing_stood_a_calibrated_norm_changes_nothing(kind):
+    net, x = ViT(**TINY).eval(), torch.randn(64, 1, 28, 28)
+    before = net(x)
+    replace_norms(net, {"ffn_hidden": kind, "attn_out": kind}, calibrate=[x])
+    torch.testing.assert_close(net.eval()(x), before, rtol=1e-4, atol=1e-4)
+
+
+def test_calibrating_skips_an_empty_batch_and_refuses_what_is_not_finite():
+    x = torch.randn(64, 1, 28, 28)
+    net = ViT(**TINY)
+    one, other = (replace_norms(copy.deepcopy(net), "vit_batch", calibrate=batches) for batches in ([x], [x[:0], x]))
+    assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
+    net = ViT(**TINY)
+    with pytest.raises(InputError, match="calibrate: what comes to slot embed_in is not finite"):
+        replace_norms(net, "vit_batch", calibrate=[x, x * float("nan")])
+    assert isinstance(net.blocks[0].attn_in, nn.LayerNorm)

@@ -156,3 +156,27 @@ def test_one_mean_and_variance_for_all_features_are_exact_over_many_tokens():
 @pytest.mark.parametrize(("kind", "option"), [("rep_batch", "eta"), ("prep_batch", "eta"), ("derf", "shift")])
 def test_whole_numbers_are_numbers(kind, option):
     assert make_norm({"kind": kind, option: 1}, 4)(torch.rand(2, 3, 4)).dtype == torch.float32
+
+
+@pytest.mark.parametrize("kind", ["power", "batch_renorm", "batch", "ghost_batch", "rep_batch"])
+def test_an_empty_batch_leaves_the_running_statistics_alone(kind):
+    norm = make_norm(kind, 4).train()
+    norm(torch.randn(8, 3, 4))
+    counted = getattr(norm, "bn", norm)
+    before = counted.running_mean.clone(), counted.running_var.clone()
+    assert norm(torch.zeros(0, 3, 4)).shape == (0, 3, 4)
+    assert torch.equal(counted.running_mean, before[0]) and torch.equal(counted.running_var, before[1])
+
+
+@pytest.mark.parametrize(("norm", "option"), [(BatchRenorm, "ramp"), (ProgressiveRepBatchNorm, "over")])
+def test_a_share_of_the_training_is_above_zero(norm, option):
+    with pytest.raises(ValueError, match=f"{option}=0: must be above 0"):
+        norm(4, **{option: 0})
+
+
+def test_without_an_affine_map_it_is_one_in_evaluation_all_the_same():
+    norm = TokenBatchNorm(4, affine=False).double()
+    norm(torch.randn(8, 3, 4, dtype=torch.float64))
+    x = torch.randn(2, 3, 4, dtype=torch.float64)
+    scale, shift = norm.eval().as_affine()
+    torch.testing.assert_close(x * scale + shift, norm(x), rtol=1e-12, atol=1e-12)

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from tests.norms.conftest import scramble
-from vitbn.norms import DynamicErf, DynamicTanh, LayerScale, TokenGroupNorm, TokenInstanceNorm, make_norm
+from vitbn.norms import DynamicErf, DynamicTanh, LayerScale, TokenGroupNorm, TokenInstanceNorm, TokenRMSNorm, make_norm
 
 
 @pytest.fixture
@@ -66,3 +66,14 @@ def test_dynamic_tanh_and_erf_are_their_formulas(x):
 
 def test_layer_scale_starts_as_told(x):
     assert torch.equal(LayerScale(8, init=0.5).double()(x), 0.5 * x) and not LayerScale(8, init=0)(x.float()).any()
+
+
+@pytest.mark.parametrize("shape", [(1, 8), (1, 1, 8), (2, 1, 8)])
+def test_one_token_of_one_image_normalised_by_itself_is_the_bias(shape):
+    norm = scramble(TokenInstanceNorm(8))
+    torch.testing.assert_close(norm(torch.randn(shape, dtype=torch.float64)), norm.bias.expand(shape))
+
+
+def test_rms_norm_without_a_weight():
+    x = torch.randn(2, 3, 8)
+    torch.testing.assert_close(TokenRMSNorm(8, elementwise_affine=False)(x), torch.rms_norm(x, (8,)))

@@ -145,6 +145,8 @@ class FinishedRuns:
 def _equal(value: Any, wanted: Any) -> bool:
     if isinstance(wanted, list):
         return any(_equal(value, choice) for choice in wanted)
-    if isinstance(wanted, float) and isinstance(value, (int, float)) and not isinstance(value, bool):
+    if isinstance(value, bool) != isinstance(wanted, bool):
+        return False  # True is no 1
+    if isinstance(wanted, float) and isinstance(value, (int, float)):
         return math.isclose(value, wanted, rel_tol=1e-9)
     return value == wanted

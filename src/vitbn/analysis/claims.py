@@ -43,7 +43,9 @@ EXPECTATIONS: dict[str, tuple[str, ...]] = dict.fromkeys(KINDS, BOUNDS) | {
     "overtakes": ("inside",),
 }
 # keys that mean something to these kinds only
-MOMENTS = {
+OF_KINDS = {
+    **{key: tuple(kind for kind, needed in KINDS.items() if key in needed) for key in ("b", "from", "to", "with")},
+    "than": tuple(kind for kind, expectations in EXPECTATIONS.items() if expectations == BOUNDS),
     "at": ("difference", "level", "drop", "drop_difference", "critical_depth", "critical_depth_fall"),
     "steps": ("difference", "level", "drop", "drop_difference"),
 }
@@ -188,13 +190,15 @@ def load_claim(path: Path) -> Claim:
         source=raw["source"],
         statement=" ".join(raw["statement"].split()),
         study=raw["study"],
-        seeds=_number(raw.get("seeds", 3), int, f"{path}: seeds"),
+        seeds=_number(raw.get("seeds", 3), int, f"{path}: seeds", least=1),
         parts=parts,
         **texts,
     )
 
 
 def _part(raw: Any, claim: dict[str, Any], where: str) -> Part:
+    if isinstance(raw, dict):
+        raw = {key: value for key, value in raw.items() if value is not None}
     _check_part(raw, claim, where)
     kind, metric, at = raw["kind"], raw.get("metric", ""), raw.get("at", "last")
     base = (claim.get("settings") or {}) | (raw.get("where") or {})
@@ -206,14 +210,14 @@ def _part(raw: Any, claim: dict[str, Any], where: str) -> Part:
         kind=kind,
         expect=raw["expect"],
         metric=metric,
-        smallest_effect=_number(effect, float, f"{where}: smallest_effect"),
-        margin=_number(margin, float, f"{where}: margin"),
+        smallest_effect=_number(effect, float, f"{where}: smallest_effect", least=0),
+        margin=_number(margin, float, f"{where}: margin", least=0),
         train=str(raw.get("train", claim.get("train")) or ""),
         a=claim["arms"][raw["a"]] | base,
         b=claim["arms"][raw["b"]] | base if "b" in raw else {},
         start=raw.get("from") or {},
         end=raw.get("to") or {},
-        epoch=None if at == "last" else _number(at, int, f"{where}: at (last or an epoch)"),
+        epoch=None if at == "last" else _number(at, int, f"{where}: at (last or an epoch)", least=1),
         steps=tuple(raw["steps"]) if "steps" in raw else None,
         than=_number(raw.get("than", 0), float, f"{where}: than"),
         figure=str(raw.get("figure", "")),
@@ -237,7 +241,7 @@ def _check_part(raw: Any, claim: dict[str, Any], where: str) -> None:
         _choice(raw, key, claim["arms"], where)
     for key in {"where", "from", "to"} & raw.keys():
         _mapping(raw, key, where)
-    for key, kinds in MOMENTS.items():
+    for key, kinds in OF_KINDS.items():
         if key in raw and kind not in kinds:
             raise InputError(f"{where}: {key}={raw[key]} means nothing to kind {kind}; it does to {', '.join(kinds)}")
     if not isinstance(raw.get("at", "last"), (str, int)):
@@ -251,11 +255,33 @@ def _check_part(raw: Any, claim: dict[str, Any], where: str) -> None:
     steps = raw.get("steps", [1, 1])
     if not (isinstance(steps, list) and len(steps) == 2) or ("steps" in raw and raw.get("metric") != "train/loss"):
         raise InputError(f"{where}: steps {steps!r} of {raw.get('metric')}; steps is [first, last], of train/loss")
+    if not all(type(step) is int for step in steps) or not 1 <= steps[0] <= steps[1]:
+        raise InputError(f"{where}: steps {steps!r}; steps is [first, last], whole numbers from 1 on")
     if expect.startswith("far") and raw.get("margin", claim.get("margin")) is None:
         raise InputError(f"{where}: expect {expect} needs a margin, here or for the whole claim")
     ends = ("from", "to") if "from" in KINDS[kind] else ("where",)
-    if kind.startswith("critical_depth") and not all("depth" in raw[end] for end in ends):
+    if kind.startswith("critical_depth") and not all(_are_depths(raw[end].get("depth")) for end in ends):
         raise InputError(f"{where}: kind {kind} needs a list of depths in {' and '.join(ends)}")
+    if raw.get("b") == raw["a"]:
+        raise InputError(f"{where}: a and b are the same arm, {raw['a']}")
+    for name in {raw["a"], raw.get("b", raw["a"])}:
+        _require_agreement(claim, raw, name, where)
+
+
+def _are_depths(value: Any) -> bool:
+    return isinstance(value, list) and all(type(depth) is int for depth in value)
+
+
+def _require_agreement(claim: dict[str, Any], raw: dict[str, Any], name: str, where: str) -> None:
+    """InputError where an arm's own value would be replaced: two arms could become one."""
+    for group, values in (
+        ("settings", claim.get("settings")),
+        *((key, raw.get(key)) for key in ("where", "from", "to")),
+    ):
+        for key, value in (values or {}).items():
+            if key in claim["arms"][name] and claim["arms"][name][key] != value:
+                own = claim["arms"][name][key]
+                raise InputError(f"{where}: {group} says {key}={value} where arm {name} says {own}; keep one of them")
 
 
 def _mapping(raw: dict[str, Any], key: str, where: str) -> None:
@@ -278,7 +304,9 @@ def _known(raw: dict[str, Any], keys: set[str], where: str) -> None:
         raise InputError(f"{where}: unknown key {', '.join(unknown)}; known are {', '.join(sorted(keys))}")
 
 
-def _number(value: Any, kind: type, where: str) -> Any:
-    if isinstance(value, bool) or not isinstance(value, (int, kind)):
+def _number(value: Any, kind: type, where: str, least: float = -math.inf) -> Any:
+    if isinstance(value, bool) or not isinstance(value, (int, kind)) or not math.isfinite(value):
         raise InputError(f"{where}: {value!r} is not a number")
+    if value < least:
+        raise InputError(f"{where}: {value!r} must be at least {least}")
     return kind(value)

@@ -3,6 +3,7 @@
 import os
 import stat
 import warnings
+from contextlib import nullcontext
 from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
@@ -22,7 +23,8 @@ FORMATS = (
     "PNG", "JPEG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "JPEG2000", "PPM", "TGA", "PCX", "SGI", "QOI", "DDS",
     "PSD", "SUN", "XBM", "XPM",
 )  # fmt: skip
-TILE_WIDTH, TILE_LENGTH, SAMPLE_FORMAT = 322, 323, 339  # TIFF's tags
+PHOTOMETRIC, TILE_WIDTH, TILE_LENGTH, SAMPLE_FORMAT = 262, 322, 323, 339  # TIFF's tags
+WHITE_IS_ZERO = 0
 
 # read_picture refuses what Pillow would only warn of
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
@@ -57,7 +59,9 @@ def read_picture(file: Path | str | BinaryIO, *, name: str, mode: str, max_pixel
     try:
         if isinstance(file, Path | str) and not stat.S_ISREG(os.stat(file).st_mode):
             raise ValueError("not a regular file")  # opening a pipe or a device might wait for ever
-        with Image.open(file, formats=readable_formats()) as image:
+        # Pillow maps a raw file that it opens itself into memory, and turns that wrongly
+        opened = open(file, "rb") if isinstance(file, Path | str) else nullcontext(file)  # noqa: SIM115
+        with opened as stream, Image.open(stream, formats=readable_formats()) as image:
             if _decoded_pixels(image) > max_pixels:
                 raise Image.DecompressionBombError
             return on_ground(_eight_bits(ImageOps.exif_transpose(image), image), mode)
@@ -74,6 +78,8 @@ def readable_formats() -> tuple[str, ...]:
 
 def on_ground(picture: Image.Image, mode: str) -> Image.Image:
     """The picture in `mode`, L or RGB; what is transparent becomes black under light ink and white under dark."""
+    if picture.mode == "LAB":
+        picture = picture.convert("RGB")  # Pillow's only way out of it
     if not picture.has_transparency_data:
         return picture.convert(mode)
     picture = picture.convert("RGBA")
@@ -108,7 +114,13 @@ def _reason(error: Exception, max_pixels: int) -> str:
 def _eight_bits(picture: Image.Image, file: Image.Image) -> Image.Image:
     """16-bit grey without its low byte, where Pillow's `convert` would clip; of other numbers no white is known."""
     if picture.mode.startswith("I;16") or (picture.mode == "I" and file.format == "PPM"):
-        return Image.fromarray((np.asarray(picture).astype(np.uint16) >> 8).astype(np.uint8))
+        grey = np.asarray(picture).astype(np.uint16)
+        if getattr(file, "tag_v2", {}).get(PHOTOMETRIC) == WHITE_IS_ZERO:
+            grey = ~grey  # as Pillow does with 8 bits
+        opaque = Image.fromarray((grey >> 8).astype(np.uint8))
+        if (transparent := file.info.get("transparency")) is not None:  # PNG's one grey that stands for nothing
+            opaque.putalpha(Image.fromarray(np.where(grey == transparent, 0, 255).astype(np.uint8)))
+        return opaque
     if picture.mode in ("I", "F"):
         signed = 2 in getattr(file, "tag_v2", {}).get(SAMPLE_FORMAT, ())
         problem = "its pixels are signed numbers" if signed else "its pixels have 32 bits"

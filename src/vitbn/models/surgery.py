@@ -111,6 +111,8 @@ class Recorder(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         exact = x.detach().double()
         flat_x, flat_y = (rows.reshape(-1, rows.shape[-1]) for rows in (exact, self.original(exact)))
+        if not len(flat_x):
+            return self.present(x)
         mean_x, mean_y = flat_x.mean(0), flat_y.mean(0)
         dx, dy = flat_x - mean_x, flat_y - mean_y
         self._merge(len(flat_x), mean_x.cpu(), mean_y.cpu(), (dx * dx).sum(0).cpu(), (dx * dy).sum(0).cpu())
@@ -133,8 +135,11 @@ class Recorder(nn.Module):
         identity = 0.0
         affine_layer_norm = isinstance(self.original, nn.LayerNorm) and self.original.bias is not None
         if isinstance(norm, RepBatchNorm):
-            if isinstance(norm, ProgressiveRepBatchNorm) and affine_layer_norm:
-                norm.ln.load_state_dict(self.original.state_dict())  # with which it begins
+            if isinstance(norm, ProgressiveRepBatchNorm):
+                if affine_layer_norm:
+                    norm.ln.load_state_dict(self.original.state_dict())  # with which it begins
+                else:
+                    norm.progress.fill_(norm.over)  # its LayerNorm is not what stood there; a training begins anew
             identity, norm = float(norm.eta), norm.bn
         var, mean = self.xx / self.count, self.mean_x
         if norm.running_mean.numel() == 1:  # one mean and one variance for all features
@@ -161,6 +166,8 @@ def _fit(model: nn.Module, site: Site, norm: nn.Module, original: nn.Module, bat
     put_norm(model, site, norm)
     if not recorder.count:
         raise InputError("calibrate: no inputs; give a list or a loader, which can be gone through once per norm")
+    if not recorder.xx.isfinite().all() or not recorder.xy.isfinite().all():
+        raise InputError(f"calibrate: what comes to slot {site.slot} is not finite; look at the inputs and the weights")
     recorder.fit(norm)
 
 

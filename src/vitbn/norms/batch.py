@@ -52,7 +52,10 @@ class RunningNorm(Float32Norm):
 
     def as_affine(self) -> tuple[Tensor, Tensor]:
         """Scale and shift (D,) of the map that it is in evaluation."""
-        scale = self.weight * (self.running_var + self.eps).rsqrt()
+        scale = (self.running_var + self.eps).rsqrt()
+        if self.weight is None:  # affine=False
+            return scale, -self.running_mean * scale
+        scale = self.weight * scale
         return scale, self.bias - self.running_mean * scale
 
     def statistics(self, mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
@@ -161,11 +164,11 @@ class _Formula(_OwnState):
 
     def forward(self, x: Tensor) -> Tensor:
         rows = x.reshape(-1, self.num_features).to(torch.promote_types(x.dtype, torch.float32))
-        if self.training:
-            if len(rows) == 1 and not self.synced:
-                raise ValueError(f"Expected more than 1 value per channel when training, got {tuple(x.shape)}")
+        if self.training and len(rows) == 1 and not self.synced:
+            raise ValueError(f"Expected more than 1 value per channel when training, got {tuple(x.shape)}")
+        if self.training and (len(rows) or self.synced):
             normed = self.normalised(rows)
-        else:
+        else:  # an empty batch has no moments
             normed = (rows - self.running_mean) * (self.running_var + self.eps).rsqrt()
         return (normed * self.weight + self.bias).to(x.dtype).view(x.shape)
 
@@ -196,6 +199,8 @@ class BatchRenorm(_Formula):
         momentum: float = 0.01, r_max: float = 3.0, d_max: float = 5.0, ramp: float = 0.25,
     ) -> None:  # fmt: skip
         super().__init__(num_features, eps, momentum)
+        if not ramp > 0:
+            raise ValueError(f"ramp={ramp}: must be above 0")
         self.r_max = r_max
         self.d_max = d_max
         self.ramp = ramp

@@ -15,7 +15,8 @@ class TokenRMSNorm(nn.RMSNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         exact = torch.promote_types(x.dtype, torch.float32)
-        return F.rms_norm(x.to(exact), self.normalized_shape, self.weight.to(exact), self.eps).to(x.dtype)
+        weight = None if self.weight is None else self.weight.to(exact)
+        return F.rms_norm(x.to(exact), self.normalized_shape, weight, self.eps).to(x.dtype)
 
 
 class TokenGroupNorm(nn.GroupNorm):
@@ -30,10 +31,11 @@ class TokenGroupNorm(nn.GroupNorm):
         super().__init__(groups or gcd(8, num_features), num_features, eps=eps)
 
     def forward(self, x: Tensor) -> Tensor:
+        # torch.group_norm, because F.group_norm refuses one image with one value per group
         if x.ndim == 2:  # without tokens
-            return super().forward(x)
+            return torch.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
         tokens_last = x.flatten(0, -3).transpose(1, 2)  # (images, D, T)
-        normed = F.group_norm(tokens_last, self.num_groups, self.weight, self.bias, self.eps)
+        normed = torch.group_norm(tokens_last, self.num_groups, self.weight, self.bias, self.eps)
         return normed.transpose(1, 2).view(x.shape)
 
 

@@ -44,6 +44,8 @@ class ProgressiveRepBatchNorm(RepBatchNorm):
         self, num_features: int, eps: float = 1e-5, *, eta: float = 1.0, over: float = 0.8, momentum: float = 0.1
     ) -> None:
         super().__init__(num_features, eps, eta=eta, momentum=momentum)
+        if not over > 0:
+            raise ValueError(f"over={over}: must be above 0")
         self.over = over
         self.ln = nn.LayerNorm(num_features, eps=eps)
         self.register_buffer("progress", torch.zeros(()))
