@@ -24,7 +24,7 @@ def checked(*overrides):
         ("study=..", r"study=\.\.: must be a folder name"),
         ("checkpoint.every_minutes=0", "checkpoint.every_minutes=0.0: must be"),
         ("trainer.precision=8", "trainer.precision=8: choose from 32-true"),
-        ("model.dropout=1", "model.dropout=1: must lie in"),
+        ("model.dropout=1", "model.dropout=1.0: must lie in"),
         (
             "model.patch_size=5",
             "model.patch_size=5: does not divide the image size 28; choose from 1, 2, 4, 7, 14, 28",
@@ -124,3 +124,37 @@ def test_mistakes_with_image_files_are_named(photos, overrides, message):
 def test_nothing_and_what_goes_badly_together_are_named(overrides, message):
     with pytest.raises(InputError, match=message):
         checked(*overrides)
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        ("model.depth=3", "model.depth=3: follows depth; type depth=VALUE"),
+        ("model.pool=mean", "model.pool=mean: follows pool"),
+        ("model.num_classes=20", "model.num_classes=20: follows data.num_classes"),
+        ("model.name=null", "model.name=null: follows model; type model=VALUE"),
+        ("norm=resnet34", "norm=resnet34: has no norms for model=vit; choose from bn_ffn_bn"),
+        ("model.pretrained=", "model.pretrained=: "),
+        ("data.mean=null", "data.mean=null: must be a number, or one per channel"),
+        ("data.holdout=null", "data.holdout=null: must be a number of images"),
+        ("data.name=5", "data.name=5: must be text"),
+        ("data.root=5", "data.root=5: must be text"),
+        ("data.num_classes=null", "data.num_classes=null: must be a whole number"),
+        ("model.dim=null", "model.dim=null: must be a whole number"),
+        ("model.patch_size=null", "model.patch_size=null: must be a whole number"),
+        ("model.qkv_bias=maybe", "model.qkv_bias=maybe: choose from true, false"),
+        ("optimizer.fused=maybe", "optimizer.fused=maybe: choose from true, false"),
+        ("trainer.max_time={hours:-1}", "trainer.max_time=.*: must be DD:HH:MM:SS"),
+        ("trainer.max_time={hours:foo}", "trainer.max_time=.*: must be DD:HH:MM:SS"),
+        ("trainer.min_epochs=50", "trainer.min_epochs=50: more than epochs=10"),
+        (r"data.root='a\${b}'", "data.root=a.{b}: must not hold"),
+    ],
+)
+def test_what_was_typed_and_would_be_taken_for_something_else_is_refused(typed, message):
+    with pytest.raises(InputError, match=message.replace("{b}", r"\{b\}")):
+        check(to_plain_dict(compose_config([typed])), [typed])
+
+
+def test_a_library_network_is_named_by_its_key():
+    typed = ["model=timm", "model.name=resnet18"]
+    check(to_plain_dict(compose_config(typed)), typed)

@@ -159,3 +159,20 @@ def test_max_epochs_is_epochs_wherever_that_is_referred_to():
     cosine = ("+schedule._target_=torch.optim.lr_scheduler.CosineAnnealingLR", "+schedule.T_max=${epochs}")
     ours, theirs = (to_plain_dict(compose_config([word, *cosine])) for word in ("epochs=3", "trainer.max_epochs=3"))
     assert ours == theirs and ours["schedule"]["T_max"] == 3
+
+
+@pytest.mark.parametrize(
+    ("whole", "fraction"),
+    [
+        ("model.dropout=0", "model.dropout=0.0"),
+        ("data.mean=0", "data.mean=0.0"),
+        ("norm.ffn_in={kind:rep_batch,eta:2}", "norm.ffn_in={kind:rep_batch,eta:2.0}"),
+    ],
+)
+def test_a_whole_number_names_no_other_run_than_the_same_fraction(whole, fraction):
+    one, other = (run_id(to_plain_dict(compose_config([typed]))) for typed in (whole, fraction))
+    assert one == other
+
+
+def test_a_default_typed_names_the_same_run():
+    assert run_id(to_plain_dict(compose_config([]))) == run_id(to_plain_dict(compose_config(["model.dropout=0"])))

@@ -1,5 +1,6 @@
 """The jobs of a sweep are what Hydra would compose for each."""
 
+import re
 import shlex
 from pathlib import Path
 
@@ -82,3 +83,9 @@ def test_a_claims_commands_train_what_it_needs_and_nothing_else(claim):
     for cell in needed:
         assert [run.seed for run in finished.fitting(cell)] == [0, 1, 2], cell
     assert {id(run) for cell in needed for run in finished.fitting(cell)} == set(map(id, trained))
+
+
+@pytest.mark.parametrize("argument", ["seed=range(0,0)", "lr=glob(*)"])
+def test_a_sweep_over_nothing_is_refused(argument):
+    with pytest.raises(InputError, match=re.escape(argument) + ": no values|list the values"):
+        command_jobs([argument])

@@ -89,3 +89,8 @@ def test_devices_that_do_not_pool_their_batchnorms_tell_runs_apart():
         for devices, sync in ((1, "auto"), (2, "auto"), (2, False))
     )
     assert alone == two != unpooled
+
+
+def test_lists_and_mappings_in_lists_can_be_compared():
+    flat = flatten({"a": [[1, 2], [3]], "b": [{"y": 1, "x": [2]}]})
+    assert flat == {"a": ((1, 2), (3,)), "b": ('{"x": [2], "y": 1}',)} and len(set(flat.values())) == 2

@@ -1,3 +1,5 @@
+import pytest
+
 from vitbn.store.rerun import begin_rerun, end_rerun
 
 
@@ -35,3 +37,13 @@ def test_what_an_incomplete_training_left_stays(make_run):
             run.finish(status=status, metrics={}, seconds=1.0, epochs=1, error=None)
         run.begin()
         assert checkpoint.exists() == steps.exists() == left and run.result() is None
+
+
+@pytest.mark.parametrize("damage", ["", "[]", "[1", "{}"])
+def test_a_damaged_file_counts_as_none(make_run, damage):
+    run = make_run("seed=0")
+    finish(run)
+    begin_rerun(run.study, [run])
+    (file,) = (run.study / ".plans").glob("*.rerun")
+    file.write_text(damage)
+    assert begin_rerun(run.study, [run]) == (set() if damage == "{}" else {run.folder})

@@ -12,6 +12,7 @@ from vitbn.store.run import (
     NEUTRAL,
     config_hash,
     finite,
+    last_line,
     read_result,
     run_id,
     skipped_line,
@@ -158,3 +159,8 @@ def test_a_skipped_run_names_what_was_typed_for_its_training(make_run):
     assert line == f"{plain}; nothing is logged then, logger=wandb logger.wandb.offline=true log_every=1 has no effect"
     line = skipped_line(run, "done", ["callbacks=[default,instruments]", "callbacks=ema"])
     assert line == f"{plain}; nothing is logged then, callbacks=[default,instruments] has no effect"
+
+
+@pytest.mark.parametrize(("error", "line"), [(None, None), ("", None), (" \n", None), ("a\nb: c\n", "b: c")])
+def test_the_last_line_of_a_traceback(error, line):
+    assert last_line(error) == line

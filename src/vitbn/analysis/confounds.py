@@ -86,7 +86,7 @@ def _environment(first: RunRecord, second: RunRecord, studied: tuple[str, ...]) 
     one, two = first.environment, second.environment
     if bool(one) != bool(two):
         return [f"environment (matmul precision, versions, hardware): {_recorded(one)} / {_recorded(two)}"]
-    one, two = (record | {"parts": _in_words(record.get("parts"))} for record in (one, two))
+    one, two = (run.environment | {"parts": _in_words(run.result.get("parts"))} for run in (first, second))
     keys = [key for key in sorted(one.keys() | two.keys()) if not within(key, studied)]
     names = {key: key.replace("versions.", "version of ") for key in keys}
     return _differences(one, two, names | {"parts": "parts of a resumed run"})
@@ -94,7 +94,7 @@ def _environment(first: RunRecord, second: RunRecord, studied: tuple[str, ...]) 
 
 def _in_words(parts: Any) -> str:
     """What changed in a run that was resumed elsewhere, and after which steps."""
-    if not isinstance(parts, list | tuple) or not all(isinstance(part, dict) for part in parts):
+    if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
         return "one"
     changed = sorted({key for part in parts for key in part if key != "from_step" and part[key] != parts[0].get(key)})
     return "; ".join(

@@ -14,7 +14,7 @@ from vitbn.store.text_file import read_json, read_text
 _NUMBER = (int, float)
 _RESULT_TYPES: dict[str, type | tuple[type, ...]] = {
     "status": str, "label": str, "metrics": dict, "fingerprint": dict, "versions": dict, "hardware": str,
-    "seconds": _NUMBER, "confusion": list, "classes": list,
+    "seconds": _NUMBER, "confusion": list, "classes": list, "val_images": int, "error": str,
 }  # fmt: skip
 
 
@@ -27,6 +27,8 @@ def checked_result(path: Path) -> dict[str, Any]:
     except (InputError, OSError) as error:
         raise InputError(f"{describe(error)}; remove it and run again") from error
     require_types(result, _RESULT_TYPES, path)
+    versions = result.get("versions") or {}
+    require_types(versions, dict.fromkeys(versions, str), path)
     metrics, fingerprint = result.get("metrics") or {}, result.get("fingerprint") or {}
     require_types(metrics, dict.fromkeys(metrics, _NUMBER), path)
     require_types(fingerprint, {"parameters": int, "weights": dict}, path)

@@ -5,7 +5,7 @@ from typing import Any
 
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from vitbn.config.checks import check
 from vitbn.config.compose import to_plain_dict
@@ -22,12 +22,13 @@ class RunCallback(Callback):
         with report_user_errors():  # Hydra turns what a callback raises into a warning, but for SystemExit
             check_hydra(config.hydra)
             run = Run(to_plain_dict(config))
-            check(run.config, config.hydra.overrides.task)
+            typed: Any = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)  # ${…} as it was typed
+            check(run.config, typed)
             if not run.folder.exists():
                 warn_of_renamed_runs(run.study)
             status = (run.result() or {}).get("status")
             if status in COMPLETE and not config.rerun and not os.access(run.folder, os.W_OK):
-                print(skipped_line(run, status, config.hydra.overrides.task))  # Hydra's log file cannot be opened there
+                print(skipped_line(run, status, typed))  # Hydra's log file cannot be opened there
                 raise SystemExit(0)
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:

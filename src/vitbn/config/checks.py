@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
+from vitbn.config.compose import file_values
 from vitbn.config.overrides import check_use
 from vitbn.config.ranges import (
     Range,
@@ -19,6 +20,7 @@ from vitbn.config.ranges import (
     positive,
     require,
     share,
+    text,
 )
 from vitbn.config.signatures import check_options
 from vitbn.config.trainer_checks import TRAINER_RANGES, check_callbacks, check_trainer
@@ -42,6 +44,9 @@ RANGES: dict[str, Range] = {
     "compile": (lambda v: isinstance(v, bool) or v == "auto", "must be true, false or auto"),
     "stop_stuck": natural,
     "log_every": natural,
+    "data.name": text,
+    "data.root": text,
+    "data.num_classes": counting,
     "data.mean": per_channel(number),
     "data.std": per_channel(positive),
     "data.augment": one_of(True, False, "crop", "pad_crop", "pad_crop_flip"),
@@ -54,6 +59,7 @@ RANGES: dict[str, Range] = {
     "mixup": not_negative,
     "cutmix": not_negative,
     "optimizer.decay_weights_only": one_of(True, False),
+    "optimizer.fused": one_of(True, False),
     "optimizer.momentum": fraction,
     "optimizer.weight_decay": not_negative,
     "schedule.every": counting,
@@ -79,6 +85,7 @@ RANGES: dict[str, Range] = {
     "model.heads": counting,
     "model.dim_head": counting,
     "model.mlp_dim": counting,
+    "model.qkv_bias": one_of(True, False),
     "model.norm_eps": positive,
     "model.dropout": fraction,
     "model.emb_dropout": fraction,
@@ -92,8 +99,10 @@ def check(config: dict[str, Any], typed: Sequence[str] = ()) -> None:
     `config` is resolved, as `to_plain_dict` returns it; `typed` are overrides.
     """
     check_use(config, typed)
+    _require_readable(config)
     for key, allowed in RANGES.items():
         require(key, _at(config, key), allowed)
+    _require_values(config)
     model, data = config["model"], config["data"]
     if config["depth"] is None and "library" not in model:
         raise InputError(f"depth=null: {counting[1]}")
@@ -131,6 +140,26 @@ def check(config: dict[str, Any], typed: Sequence[str] = ()) -> None:
         )
     if "library" in model:
         _check_library_network(json.dumps(model))
+
+
+def _require_readable(tree: Any, key: str = "") -> None:
+    """InputError for text that would make config.yaml one that is not read again."""
+    if isinstance(tree, dict | list):
+        for name, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
+            _require_readable(value, f"{key}.{name}".lstrip("."))
+    elif isinstance(tree, str) and "${" in tree:
+        raise InputError(f"{key}={tree}: must not hold '${{', which stands for another value")
+
+
+def _require_values(config: dict[str, Any]) -> None:
+    """InputError for a key of the network or the data that is null or left out where its file says something."""
+    data = config["data"]
+    if missing := [key for key in ("name", "root", "augment", "image_size", "channels") if data.get(key) is None]:
+        raise InputError(f"data.{missing[0]}=null: must have a value; data=NAME brings one")
+    for group in ("model", "data"):
+        for key, default in file_values(group, str(config[group].get("name"))).items():
+            if default is not None and config[group].get(key) is None and f"{group}.{key}" in RANGES:
+                raise InputError(f"{group}.{key}=null: {RANGES[f'{group}.{key}'][1]}")
 
 
 @cache  # the jobs of a sweep share most of theirs
@@ -206,8 +235,6 @@ def _check_schedule(schedule: dict[str, Any]) -> None:
 
 
 def _check_data(data: dict[str, Any]) -> None:
-    if missing := [key for key in ("name", "root", "augment", "image_size", "channels") if data.get(key) is None]:
-        raise InputError(f"data.{missing[0]}=null: must have a value; data=NAME brings one")
     local_folder(data["root"])
     for key in ("mean", "std"):
         value = data.get(key)

@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
@@ -143,7 +145,32 @@ def to_plain_dict(config: DictConfig, without: Sequence[str] = ("hydra",)) -> di
         tree = copy.deepcopy(tree) if tree is config else tree
         OmegaConf.update(tree, "epochs", epochs)
     plain: Any = OmegaConf.to_container(tree, resolve=True, throw_on_missing=True, enum_to_str=True)
-    return with_flags_understood(with_kinds_in_normal_form(plain))
+    return with_flags_understood(with_kinds_in_normal_form(with_numbers_as_in_files(plain)))
+
+
+def with_numbers_as_in_files(config: dict[str, Any]) -> dict[str, Any]:
+    """A whole number where conf/ has a fraction is one: `model.dropout=0` is no other run than 0.0."""
+    for group in ("model", "data"):
+        options = config.get(group)
+        if not isinstance(options, dict):
+            continue
+        for key, default in file_values(group, str(options.get("name"))).items():
+            if isinstance(default, float) and type(options.get(key)) is int:
+                options[key] = float(options[key])
+    return config
+
+
+@cache
+def file_values(group: str, name: str) -> dict[str, Any]:
+    """What conf/<group>/<name>.yaml and the files it builds on say, unresolved; empty for a file from elsewhere."""
+    path = CONF / group / f"{name}.yaml"
+    if not path.is_file():
+        return {}
+    content = yaml.safe_load(path.read_text()) or {}
+    values: dict[str, Any] = {}
+    for base in content.pop("defaults", ()):
+        values |= {} if base == "_self_" else file_values(group, str(base))
+    return values | content
 
 
 def with_kinds_in_normal_form(config: dict[str, Any]) -> dict[str, Any]:

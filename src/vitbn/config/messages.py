@@ -140,7 +140,9 @@ def _bad_group() -> str:
         group = override.key_or_group
         if not group:
             return f"{override.input_line}: must be KEY=VALUE"
-        if group in groups and (override.is_delete() or isinstance(override.value(), int | float | None)):
+        choices_typed = override.value().list if override.is_choice_sweep() else [override.value()]
+        is_a_name = not any(isinstance(value, int | float | None) for value in choices_typed)
+        if group in groups and (override.is_delete() or not is_a_name):
             choices = ", ".join(sorted(path.stem for path in (CONF / group).glob("*.yaml")))
             return f"{override.input_line}: {group} cannot be left out; choose from {choices}"
     return ""

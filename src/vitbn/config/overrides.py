@@ -1,15 +1,13 @@
-"""Typed keys that nothing reads: they would only give a second name to the same training."""
+"""Typed keys that nothing reads, or that another key says already. Imports no torch."""
 
+import re
 from collections.abc import Sequence
-from functools import cache
 from typing import Any
 
-import yaml
-
-from vitbn.config.compose import CONF, Schema
+from vitbn.config.compose import CONF, Schema, file_values
 from vitbn.config.messages import parse, unknown_key
 from vitbn.errors import InputError
-from vitbn.models.placements import OF_LIBRARIES, WITHOUT_SLOTS
+from vitbn.models.placements import OF_LIBRARIES, WITHOUT_SLOTS, named_placements
 
 
 def check_use(config: dict[str, Any], typed: Sequence[str]) -> None:
@@ -19,6 +17,11 @@ def check_use(config: dict[str, Any], typed: Sequence[str]) -> None:
         key = override.key_or_group
         if override.is_add() or override.is_force_add():
             _check_added(config, key, str(override.input_line))
+        if followed := _followed(config, key):
+            raise InputError(f"{override.input_line}: follows {followed}; type {followed}=VALUE")
+        if key == "norm" and "placement" in model and override.value() in (*WITHOUT_SLOTS, *OF_LIBRARIES):
+            choices = ", ".join(named_placements())
+            raise InputError(f"{override.input_line}: has no norms for model={model['name']}; choose from {choices}")
         if key in ("depth", "pool", "pos_emb") and key not in model:
             users = ", ".join(
                 sorted({path.stem for path in (CONF / "model").glob("*.yaml")} - {*WITHOUT_SLOTS, *OF_LIBRARIES})
@@ -28,24 +31,25 @@ def check_use(config: dict[str, Any], typed: Sequence[str]) -> None:
             )
 
 
+def _followed(config: dict[str, Any], key: str) -> str:
+    """The key that says what this one of the network would, and by which a run is named; empty if there is none."""
+    group, _, name = key.partition(".")
+    if group != "model" or "library" in config["model"] or not name:
+        return ""
+    if name == "name":
+        return "model"
+    value = file_values("model", str(config["model"]["name"])).get(name.partition(".")[0])
+    reference = re.fullmatch(r"\$\{([a-z_.]+)\}", str(value))
+    return reference[1] if reference else ""
+
+
 def _check_added(config: dict[str, Any], key: str, typed: str) -> None:
     """InputError if a key typed with + is one that a file of conf/ would have listed if anything read it."""
     root, *rest = key.split(".")
     if root not in Schema.__dataclass_fields__ and root not in ("hydra", "experiment", "search"):
         raise InputError(unknown_key(typed, root, {name: config[name] for name in Schema.__dataclass_fields__}))
     if root in ("model", "data") and rest and "library" not in config[root]:
-        known = _file_keys(root, str(config[root].get("name")))
+        known = set(file_values(root, str(config[root].get("name"))))
         if known and rest[0] not in known:
             siblings = dict.fromkeys(sorted(known)) | {"name": config[root]["name"]}
             raise InputError(unknown_key(typed, f"{root}.{rest[0]}", siblings))
-
-
-@cache
-def _file_keys(group: str, name: str) -> set[str]:
-    """The keys that conf/<group>/<name>.yaml and the files it builds on list; empty for a file from elsewhere."""
-    path = CONF / group / f"{name}.yaml"
-    if not path.is_file():
-        return set()
-    content = yaml.safe_load(path.read_text()) or {}
-    bases = [str(base) for base in content.pop("defaults", ()) if base != "_self_"]
-    return set(content).union(*(_file_keys(group, base) for base in bases))

@@ -21,6 +21,7 @@ def whole(least: int) -> Range:
     return (lambda v: type(v) is int and v >= least), f"must be a whole number, at least {least}"
 
 
+text: Range = (lambda v: isinstance(v, str), "must be text; put a number in quotes")
 number: Range = (is_number, "must be a number")
 positive: Range = (lambda v: is_number(v) and v > 0, "must be a number above 0")
 not_negative: Range = (lambda v: is_number(v) and v >= 0, "must be a number, at least 0")

@@ -69,6 +69,8 @@ def split(arguments: Sequence[str], parser: OverridesParser) -> list[list[str]]:
             values = list(override.sweep_string_iterator())
         else:
             raise InputError(f"{override.input_line}: list the values, such as 1,2,3, or search with search=lr_depth")
+        if not values:
+            raise InputError(f"{override.input_line}: no values")
         key = override.get_key_element()
         choices[key] = [f"{key}={value}" for value in values]
     return [list(combination) for combination in itertools.product(*choices.values())]

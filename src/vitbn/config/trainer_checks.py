@@ -8,7 +8,7 @@ from vitbn.config.messages import parse, unknown_key
 from vitbn.config.ranges import Range, counting, natural, not_negative, one_of, whole
 from vitbn.config.trainer import FLAGS
 from vitbn.errors import InputError
-from vitbn.norms.kinds import SCHEDULED, label, split
+from vitbn.norms.kinds import SCHEDULED, is_number, label, split
 
 
 def _is_share(value: Any) -> bool:
@@ -23,7 +23,9 @@ def _is_duration(value: Any) -> bool:
     if isinstance(value, str):
         return bool(re.fullmatch(r"\d+:\d\d:\d\d:\d\d", value)) and bool(value.strip("0:"))
     units = {"days", "hours", "minutes", "seconds"}
-    return isinstance(value, dict) and value.keys() <= units and any(value.values())
+    if not isinstance(value, dict) or not value.keys() <= units:
+        return False
+    return all(is_number(count) and count >= 0 for count in value.values()) and any(value.values())
 
 
 def _elsewhere(remedy: str) -> Range:
@@ -102,6 +104,8 @@ def check_trainer(config: dict[str, Any], typed: Sequence[str]) -> None:
     if (limit := trainer.get("max_steps", -1)) > 0 and (least := {"min_epochs", "min_steps"} & trainer.keys()):
         key = min(least)
         raise InputError(f"trainer.max_steps={limit} trainer.{key}={trainer[key]}: keep one of them")
+    if (least_epochs := trainer.get("min_epochs") or 0) > epochs:
+        raise InputError(f"trainer.min_epochs={least_epochs}: more than epochs={epochs}")
     clips, fused = trainer.get("gradient_clip_val"), config["optimizer"].get("fused")
     if clips and fused and str(trainer["precision"]).startswith("16"):
         reason = "a fused optimizer takes fp16's scale off after the clipping; add optimizer.fused=false"

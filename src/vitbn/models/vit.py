@@ -142,9 +142,11 @@ class VisionTransformer(nn.Module):
     ) -> None:
         super().__init__()
         sizes = {"image_size": image_size, "patch_size": patch_size, "channels": channels, "dim": dim, "depth": depth,
-                 "heads": heads, "dim_head": dim_head, "mlp_dim": mlp_dim}  # fmt: skip
+                 "heads": heads, "dim_head": dim_head, "mlp_dim": mlp_dim, "num_classes": num_classes}  # fmt: skip
         if wrong := [f"{name} {size}" for name, size in sizes.items() if size < 1]:
             raise ValueError(f"{wrong[0]}: must be at least 1")
+        if not norm_eps > 0:
+            raise ValueError(f"norm_eps {norm_eps}: must be above 0")
         if image_size % patch_size:
             raise ValueError(f"patch_size {patch_size} does not divide image_size {image_size}")
         if pool not in set(Pool):

@@ -93,7 +93,7 @@ def normal_form(kind: Kind) -> str | dict[str, Any]:
     name, options = split(kind)
     defaults = {option: default for option, (default, *_) in KINDS.get(name, {}).items()}
     typed = {
-        option: value
+        option: float(value) if isinstance(defaults.get(option), float) else value
         for option, value in sorted(options.items())
         if option not in defaults or value != defaults[option]
     }

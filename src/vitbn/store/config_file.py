@@ -14,7 +14,7 @@ RETRAIN = "run it again with rerun=true"
 _ENTRIES = re.compile(r"\n(?=\w)")  # of a YAML mapping: every line that begins at the margin is another one
 _TYPES: dict[str, type | tuple[type, ...]] = {
     "model.name": str, "data.name": str, "seed": int, "depth": int, "lr": (int, float), "pool": str, "pos_emb": str,
-    "epochs": int, "model.num_classes": int,
+    "epochs": int, "model.num_classes": int, "trainer.devices": int, "data.holdout": (int, float),
 }  # fmt: skip
 _REQUIRED = ("model.name", "data.name", "seed")  # a file that was cut lacks one of them
 
@@ -60,5 +60,8 @@ def require_types(tree: Mapping[str, Any], types: dict[str, Any], path: Path) ->
     """InputError unless every value that is there and not null has its type."""
     for key, wanted in types.items():
         value = tree.get(key)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, wanted)):
+        fits = isinstance(value, wanted) and not isinstance(value, bool)
+        if fits and isinstance(value, int):
+            fits = abs(value) < 2**63
+        if value is not None and not fits:
             raise InputError(f"{path}: {key} cannot be {value!r:.60}; {RETRAIN}")

@@ -4,15 +4,15 @@
 """
 
 import hashlib
-import json
 import logging
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from vitbn.errors import describe
+from vitbn.errors import InputError, describe
 from vitbn.store import atomic
 from vitbn.store.run import Run
+from vitbn.store.text_file import read_json
 
 log = logging.getLogger("vitbn")
 
@@ -22,9 +22,9 @@ def begin_rerun(study: Path, runs: Sequence[Run]) -> set[Path]:
     path = _path(study, runs)
     now = {run.id: written(run) for run in runs}
     try:
-        before = json.loads(path.read_text())
+        before = read_json(path)
         log.info(f"{study}: the interrupted sweep with rerun=true goes on")
-    except (OSError, ValueError):
+    except (OSError, InputError):  # none, or one that cannot be read
         before = now
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

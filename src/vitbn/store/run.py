@@ -202,7 +202,8 @@ def finite(tree: Any) -> Any:
 
 def last_line(error: Any) -> str | None:
     """The last line of a traceback; None for none."""
-    return str(error).strip().splitlines()[-1] if error else None
+    lines = str(error or "").strip().splitlines()
+    return lines[-1] if lines else None
 
 
 def skipped_line(run: Run, status: str, typed: Iterable[str]) -> str:

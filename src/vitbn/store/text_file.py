@@ -26,10 +26,11 @@ def read_text(path: Path, errors: str = "strict", most: int | None = None) -> st
 
 def read_json(path: Path) -> dict[str, Any]:
     """The mapping in a JSON file; InputError for anything else, OSError if it cannot be opened."""
+    text = read_text(path)
     try:
-        content = json.loads(read_text(path))
-    except InputError:
-        raise
+        content = json.loads(text)
+        if "\\ud" in text.lower():  # half of a character, which no file can hold; a name's bytes that are no text can
+            json.dumps(content, ensure_ascii=False).encode(errors="surrogateescape")
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: broken JSON ({' '.join(str(error).split())})") from None
     if not isinstance(content, dict):

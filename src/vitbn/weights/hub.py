@@ -13,7 +13,7 @@ RULE = "neither a file or folder here nor a hub ID such as google/vit-base-patch
 
 def is_place(text: str) -> bool:
     """Whether it is a path that exists or can be a hub ID."""
-    return Path(text).exists() or _is_id(text)
+    return bool(text.strip()) and (Path(text).exists() or _is_id(text))
 
 
 def locate(text: str | Path) -> Path:
