@@ -244,3 +244,9 @@ def test_a_run_from_elsewhere_runs_nothing_and_hangs_nobody(make_saved, make_run
         with pytest.raises(InputError, match=r"config\.yaml: "):
             load_pretrained(net, asking)
     assert not (tmp_path / "PWNED").exists()
+
+
+def test_a_class_may_be_called_what_it_likes(make_file, tmp_path):
+    labels = [SHELL, "${y}", *DIGITS[2:]]
+    assert load_network(make_file(set_key("labels", labels))).labels == tuple(labels)
+    assert not (tmp_path / "PWNED").exists()
