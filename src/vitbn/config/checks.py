@@ -114,6 +114,8 @@ def check(config: dict[str, Any], typed: Sequence[str] = ()) -> None:
             name, options = split(kind)
         except ValueError as error:
             raise InputError(f"norm.{slot}={label(kind)}: {error}") from None
+        if name not in KINDS:
+            _check_own_norm(name)
         if name != "none" and "placement" not in model:
             raise InputError(f"norm.{slot}={label(kind)}: model={model['name']} has no slots for norms")
         if name == "ghost_batch" and batch_size % ((virtual := options.get("virtual", DEFAULT_VIRTUAL)) * devices):
@@ -152,7 +154,7 @@ def _require_readable(tree: Any, key: str = "") -> None:
 
 
 def _require_values(config: dict[str, Any]) -> None:
-    """InputError for a key of the network or the data that is null or left out where its file says something."""
+    """InputError for a key of network, data or optimizer that is null or left out where its file says something."""
     data = config["data"]
     if missing := [key for key in ("name", "root", "augment", "image_size", "channels") if data.get(key) is None]:
         raise InputError(f"data.{missing[0]}=null: must have a value; data=NAME brings one")
@@ -160,6 +162,9 @@ def _require_values(config: dict[str, Any]) -> None:
         for key, default in file_values(group, str(config[group].get("name"))).items():
             if default is not None and config[group].get(key) is None and f"{group}.{key}" in RANGES:
                 raise InputError(f"{group}.{key}=null: {RANGES[f'{group}.{key}'][1]}")
+    for key in ("momentum", "weight_decay", "decay_weights_only"):
+        if config["optimizer"].get(key, 0) is None:
+            raise InputError(f"optimizer.{key}=null: {RANGES[f'optimizer.{key}'][1]}")
 
 
 @cache  # the jobs of a sweep share most of theirs
@@ -171,6 +176,13 @@ def _check_library_network(model: str) -> None:
 
     with torch.device("meta"):
         build(json.loads(model), seed=0)
+
+
+def _check_own_norm(name: str) -> None:
+    """InputError if its class cannot be imported. Imports torch."""
+    from vitbn.norms.table import import_norm
+
+    import_norm(name)
 
 
 def _check_loggers(loggers: dict[str, Any]) -> None:

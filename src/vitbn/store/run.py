@@ -50,6 +50,8 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "label_smoothing": (0.0,),
     "mixup": (0.0,),
     "cutmix": (0.0,),
+    "schedule.warmup": (0, 0.0),
+    "trainer.min_epochs": (0, 1),
     "trainer.accumulate_grad_batches": (1,),
     "trainer.gradient_clip_val": (0, 0.0),
     "trainer.gradient_clip_algorithm": ("norm",),
