@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-from vitbn.config.compose import file_values
+from vitbn.config.compose import chosen_file
 from vitbn.config.overrides import check_use
 from vitbn.config.ranges import (
     Range,
@@ -159,7 +159,7 @@ def _require_values(config: dict[str, Any]) -> None:
     if missing := [key for key in ("name", "root", "augment", "image_size", "channels") if data.get(key) is None]:
         raise InputError(f"data.{missing[0]}=null: must have a value; data=NAME brings one")
     for group in ("model", "data"):
-        for key, default in file_values(group, str(config[group].get("name"))).items():
+        for key, default in chosen_file(group, config[group]).items():
             if default is not None and config[group].get(key) is None and f"{group}.{key}" in RANGES:
                 raise InputError(f"{group}.{key}=null: {RANGES[f'{group}.{key}'][1]}")
     for key in ("momentum", "weight_decay", "decay_weights_only"):

@@ -154,10 +154,15 @@ def with_numbers_as_in_files(config: dict[str, Any]) -> dict[str, Any]:
         options = config.get(group)
         if not isinstance(options, dict):
             continue
-        for key, default in file_values(group, str(options.get("name"))).items():
+        for key, default in chosen_file(group, options).items():
             if isinstance(default, float) and type(options.get(key)) is int:
                 options[key] = float(options[key])
     return config
+
+
+def chosen_file(group: str, options: dict[str, Any]) -> dict[str, Any]:
+    """What the file of a chosen network or data set says."""
+    return file_values(group, str(options.get("library") or options.get("name")))
 
 
 @cache

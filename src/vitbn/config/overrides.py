@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from vitbn.config.compose import CONF, Schema, file_values
+from vitbn.config.compose import CONF, Schema, chosen_file
 from vitbn.config.messages import parse, unknown_key
 from vitbn.errors import InputError
 from vitbn.models.placements import OF_LIBRARIES, WITHOUT_SLOTS, named_placements
@@ -38,7 +38,7 @@ def _followed(config: dict[str, Any], key: str) -> str:
         return ""
     if name == "name":
         return "model"
-    value = file_values("model", str(config["model"]["name"])).get(name.partition(".")[0])
+    value = chosen_file("model", config["model"]).get(name.partition(".")[0])
     reference = re.fullmatch(r"\$\{([a-z_.]+)\}", str(value))
     return reference[1] if reference else ""
 
@@ -49,7 +49,7 @@ def _check_added(config: dict[str, Any], key: str, typed: str) -> None:
     if root not in Schema.__dataclass_fields__ and root not in ("hydra", "experiment", "search"):
         raise InputError(unknown_key(typed, root, {name: config[name] for name in Schema.__dataclass_fields__}))
     if root in ("model", "data") and rest and "library" not in config[root]:
-        known = set(file_values(root, str(config[root].get("name"))))
+        known = set(chosen_file(root, config[root]))
         if known and rest[0] not in known:
             siblings = dict.fromkeys(sorted(known)) | {"name": config[root]["name"]}
             raise InputError(unknown_key(typed, f"{root}.{rest[0]}", siblings))
