@@ -129,10 +129,10 @@ def test_nothing_and_what_goes_badly_together_are_named(overrides, message):
 @pytest.mark.parametrize(
     ("typed", "message"),
     [
-        ("model.depth=3", "model.depth=3: follows depth; type depth=VALUE"),
-        ("model.pool=mean", "model.pool=mean: follows pool"),
-        ("model.num_classes=20", "model.num_classes=20: follows data.num_classes"),
-        ("model.name=null", "model.name=null: follows model; type model=VALUE"),
+        ("model.depth=3", "model.depth=3: follows depth=6; type depth=3"),
+        ("model.pool=mean", "model.pool=mean: follows pool=cls"),
+        ("model.num_classes=20", "model.num_classes=20: follows data.num_classes=10; type data.num_classes=20"),
+        ("model.name=null", "model.name=null: choose a network by model=NAME"),
         ("norm=resnet34", "norm=resnet34: has no norms for model=vit; choose from bn_ffn_bn"),
         ("model.pretrained=", "model.pretrained=: "),
         ("data.mean=null", "data.mean=null: must be a number, or one per channel"),

@@ -100,6 +100,7 @@ def check(config: dict[str, Any], typed: Sequence[str] = ()) -> None:
     """
     check_use(config, typed)
     _require_readable(config)
+    _check_references(config)
     for key, allowed in RANGES.items():
         require(key, _at(config, key), allowed)
     _require_values(config)
@@ -151,6 +152,14 @@ def _require_readable(tree: Any, key: str = "") -> None:
             _require_readable(value, f"{key}.{name}".lstrip("."))
     elif isinstance(tree, str) and "${" in tree:
         raise InputError(f"{key}={tree}: must not hold '${{', which stands for another value")
+
+
+def _check_references(config: dict[str, Any]) -> None:
+    """InputError for a key of the network that says something else than the one it refers to, which names the run."""
+    for key, value in chosen_file("model", config["model"]).items():
+        reference = re.fullmatch(r"\$\{([a-z_.]+)\}", str(value))
+        if reference and (own := config["model"].get(key)) != (said := _at(config, reference[1])):
+            raise InputError(f"model.{key}={own}: follows {reference[1]}={said}; type {reference[1]}={own}")
 
 
 def _require_values(config: dict[str, Any]) -> None:

@@ -1,6 +1,5 @@
-"""Typed keys that nothing reads, or that another key says already. Imports no torch."""
+"""Typed keys that nothing reads: they would only give a second name to the same training."""
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,8 +16,8 @@ def check_use(config: dict[str, Any], typed: Sequence[str]) -> None:
         key = override.key_or_group
         if override.is_add() or override.is_force_add():
             _check_added(config, key, str(override.input_line))
-        if followed := _followed(config, key):
-            raise InputError(f"{override.input_line}: follows {followed}; type {followed}=VALUE")
+        if key == "model.name" and "library" not in model:
+            raise InputError(f"{override.input_line}: choose a network by model=NAME")
         if key == "norm" and "placement" in model and override.value() in (*WITHOUT_SLOTS, *OF_LIBRARIES):
             choices = ", ".join(named_placements())
             raise InputError(f"{override.input_line}: has no norms for model={model['name']}; choose from {choices}")
@@ -29,18 +28,6 @@ def check_use(config: dict[str, Any], typed: Sequence[str]) -> None:
             raise InputError(
                 f"{key}={config[key]}: model={model['name']} has no use for it, only {users} have; leave it out"
             )
-
-
-def _followed(config: dict[str, Any], key: str) -> str:
-    """The key that says what this one of the network would, and by which a run is named; empty if there is none."""
-    group, _, name = key.partition(".")
-    if group != "model" or "library" in config["model"] or not name:
-        return ""
-    if name == "name":
-        return "model"
-    value = chosen_file("model", config["model"]).get(name.partition(".")[0])
-    reference = re.fullmatch(r"\$\{([a-z_.]+)\}", str(value))
-    return reference[1] if reference else ""
 
 
 def _check_added(config: dict[str, Any], key: str, typed: str) -> None:
