@@ -304,7 +304,7 @@ def _known(raw: dict[str, Any], keys: set[str], where: str) -> None:
         raise InputError(f"{where}: unknown key {', '.join(unknown)}; known are {', '.join(sorted(keys))}")
 
 
-def _number(value: Any, kind: type, where: str, least: float = -math.inf) -> Any:
+def _number(value: Any, kind: type[int] | type[float], where: str, least: float = -math.inf) -> Any:
     if isinstance(value, bool) or not isinstance(value, (int, kind)) or not math.isfinite(value):
         raise InputError(f"{where}: {value!r} is not a number")
     if value < least:

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import ChoiceSweep, Override
 from hydra.errors import CompactHydraException, HydraException, MissingConfigException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
@@ -140,8 +140,9 @@ def _bad_group() -> str:
         group = override.key_or_group
         if not group:
             return f"{override.input_line}: must be KEY=VALUE"
-        choices_typed = override.value().list if override.is_choice_sweep() else [override.value()]
-        is_a_name = not any(isinstance(value, int | float | None) for value in choices_typed)
+        typed = override.value()
+        values = typed.list if isinstance(typed, ChoiceSweep) else [typed]
+        is_a_name = not any(isinstance(value, int | float | None) for value in values)
         if group in groups and (override.is_delete() or not is_a_name):
             choices = ", ".join(sorted(path.stem for path in (CONF / group).glob("*.yaml")))
             return f"{override.input_line}: {group} cannot be left out; choose from {choices}"
