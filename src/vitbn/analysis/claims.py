@@ -274,14 +274,12 @@ def _are_depths(value: Any) -> bool:
 
 def _require_agreement(claim: dict[str, Any], raw: dict[str, Any], name: str, where: str) -> None:
     """InputError where an arm's own value would be replaced: two arms could become one."""
-    for group, values in (
-        ("settings", claim.get("settings")),
-        *((key, raw.get(key)) for key in ("where", "from", "to")),
-    ):
+    arm = claim["arms"][name]
+    filters = {"settings": claim.get("settings"), **{key: raw.get(key) for key in ("where", "from", "to")}}
+    for source, values in filters.items():
         for key, value in (values or {}).items():
-            if key in claim["arms"][name] and claim["arms"][name][key] != value:
-                own = claim["arms"][name][key]
-                raise InputError(f"{where}: {group} says {key}={value} where arm {name} says {own}; keep one of them")
+            if key in arm and (own := arm[key]) != value:
+                raise InputError(f"{where}: {source} says {key}={value} where arm {name} says {own}; keep one of them")
 
 
 def _mapping(raw: dict[str, Any], key: str, where: str) -> None:

@@ -3,7 +3,7 @@
 import os
 import stat
 import warnings
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
@@ -57,16 +57,21 @@ def read_picture(file: Path | str | BinaryIO, *, name: str, mode: str, max_pixel
     """
     max_pixels = MAX_PIXELS if max_pixels is None else max_pixels
     try:
-        if isinstance(file, Path | str) and not stat.S_ISREG(os.stat(file).st_mode):
-            raise ValueError("not a regular file")  # opening a pipe or a device might wait for ever
-        # Pillow maps a raw file that it opens itself into memory, and turns that wrongly
-        opened = open(file, "rb") if isinstance(file, Path | str) else nullcontext(file)  # noqa: SIM115
-        with opened as stream, Image.open(stream, formats=readable_formats()) as image:
+        with _opened(file) as stream, Image.open(stream, formats=readable_formats()) as image:
             if _decoded_pixels(image) > max_pixels:
                 raise Image.DecompressionBombError
             return on_ground(_eight_bits(ImageOps.exif_transpose(image), image), mode)
     except Exception as error:  # Pillow's plugins raise whatever a damaged header leads them to
         raise InputError(f"{name}: {_reason(error, max_pixels)}") from None
+
+
+def _opened(file: Path | str | BinaryIO) -> AbstractContextManager[BinaryIO]:
+    """A path's file, opened here: Pillow maps a raw file that it opens itself into memory, and turns that wrongly."""
+    if not isinstance(file, Path | str):
+        return nullcontext(file)
+    if not stat.S_ISREG(os.stat(file).st_mode):
+        raise ValueError("not a regular file")  # opening a pipe or a device might wait for ever
+    return open(file, "rb")
 
 
 @lru_cache(maxsize=1)

@@ -60,8 +60,6 @@ def require_types(tree: Mapping[str, Any], types: dict[str, Any], path: Path) ->
     """InputError unless every value that is there and not null has its type."""
     for key, wanted in types.items():
         value = tree.get(key)
-        fits = isinstance(value, wanted) and not isinstance(value, bool)
-        if fits and isinstance(value, int):
-            fits = abs(value) < 2**63
-        if value is not None and not fits:
+        is_huge = isinstance(value, int) and abs(value) >= 2**63  # no array and no table holds it
+        if value is not None and (is_huge or isinstance(value, bool) or not isinstance(value, wanted)):
             raise InputError(f"{path}: {key} cannot be {value!r:.60}; {RETRAIN}")
